@@ -1,0 +1,1 @@
+"""Queue function: what follows a job's outcome."""

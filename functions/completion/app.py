@@ -1,0 +1,30 @@
+"""Queue function: what follows a job's outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hanzo_compute.front.consumer import consume
+from hanzo_compute.front.telemetry import Metrics, configure
+from hanzo_compute.services.complete import close
+from hanzo_compute.wiring import container
+
+logger = configure("completion")
+metrics = Metrics("completion")
+
+
+def on_message(message: dict[str, Any]) -> None:
+    """Close the job that one message names, and count it once."""
+    found = close(container(), str(message["job"]))
+    if found is None:
+        logger.warning("completion message for an unknown job", extra={"body": message})
+        return
+    job, first = found
+    if first:
+        metrics.count(f"Jobs_{job.state}")
+        metrics.milliseconds("TimeToOutcome", (job.finished_ms or job.updated_ms) - job.created_ms)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Handle a batch of SQS records."""
+    return consume(event, context, on_message, metrics)

@@ -1,0 +1,1 @@
+"""Queue function: places waiting jobs in pools."""

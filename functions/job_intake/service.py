@@ -1,0 +1,38 @@
+"""Routes about the service itself."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
+
+from hanzo_compute import __version__
+from hanzo_compute.front.api import reply
+from hanzo_compute.security.authorizer import Action
+from job_intake.api import api
+
+
+@api.route("GET", "/healthz", action=None, summary="Whether the API answers")
+def health() -> Response[str]:
+    """Needs no credential and touches nothing."""
+    return reply({"status": "ok", "version": __version__})
+
+
+@api.route("GET", "/openapi.json", action=Action.DESCRIBE, summary="This description")
+def openapi() -> Response[str]:
+    """OpenAPI 3.1 of the tenant's routes."""
+    return reply(_document())
+
+
+@functools.cache
+def _document() -> dict[str, object]:
+    text = api.resolver.get_openapi_json_schema(
+        title="Hanzo Compute",
+        version=__version__,
+        security_schemes={"key": HTTPBearer(bearerFormat="hzk")},
+        security=[{"key": []}],
+    )
+    found: dict[str, object] = json.loads(text)
+    return found

@@ -1,0 +1,89 @@
+"""Routes of leases: lease, heartbeat, logs, outputs, complete, release."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body
+
+from hanzo_compute.front.api import Api, reply, waiting
+from hanzo_compute.front.telemetry import configure
+from hanzo_compute.front.uploads import upload_view
+from hanzo_compute.model import keys
+from hanzo_compute.ports import Beat
+from hanzo_compute.security.authorizer import Action
+from hanzo_compute.services import complete as completing
+from hanzo_compute.services import lease as leasing
+from hanzo_compute.services.lease import Claim
+from hanzo_compute.wiring import container
+from leases import requests
+
+logger = configure("leases")
+api = Api(container)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Handle one API Gateway HTTP API event."""
+    return api(event, context)
+
+
+def _claim(job: str, attempt: int) -> Claim:
+    return Claim(job, attempt, api.caller.tenant)
+
+
+@api.route("POST", "/v1/leases", action=Action.LEASE, summary="Lease attempts of placed jobs")
+def lease(request: Annotated[requests.LeaseRequest, Body()]) -> Response[str]:
+    """Waits up to `wait_s` for the first."""
+    found = leasing.acquire(container(), request.pool, request.agent, api.caller.tenant, request.limit)
+    response = reply({"leases": [asdict(each) for each in found]})
+    if found or not request.wait_s:
+        return response
+    return waiting(response, [keys.pool_partition(request.pool)], request.wait_s)
+
+
+@api.route("POST", "/v1/leases/{job}/heartbeat", action=Action.LEASE, summary="Renew a lease")
+def heartbeat(job: str, request: Annotated[requests.HeartbeatRequest, Body()]) -> Response[str]:
+    """Answers at once when there is something that the agent has not seen, else after `wait_s`."""
+    beat = leasing.heartbeat(container(), _claim(job, request.attempt))
+    response = reply(asdict(beat))
+    if request.wait_s and beat == Beat(request.seen.cancel, request.seen.follow):
+        return waiting(response, [keys.job_partition(job)], request.wait_s)
+    return response
+
+
+@api.route("POST", "/v1/leases/{job}/logs", action=Action.LEASE, summary="Append a log chunk")
+def append_logs(job: str, request: Annotated[requests.LogRequest, Body()]) -> Response[str]:
+    """The same chunk twice is the same as once."""
+    claim = _claim(job, request.attempt)
+    leasing.append_logs(container(), claim, request.seq, requests.entries(request.entries))
+    return reply({})
+
+
+@api.route("POST", "/v1/leases/{job}/blobs", action=Action.LEASE, summary="Ask where to upload an output")
+def create_blob(job: str, request: Annotated[requests.BlobRequest, Body()]) -> Response[str]:
+    """The blob's id, and unless it exists already a URL that takes exactly these bytes by PUT."""
+    url = leasing.presign_output(container(), _claim(job, request.attempt), request.blob, request.size)
+    return reply(upload_view(request, url))
+
+
+@api.route("POST", "/v1/leases/{job}/complete", action=Action.LEASE, summary="Hand in an outcome")
+def complete(job: str, request: Annotated[requests.CompleteRequest, Body()]) -> Response[str]:
+    """Handing in the accepted outcome again is answered alike; 409 `stale_fence` for any other attempt."""
+    tail = request.log
+    ended = completing.complete(
+        container(),
+        _claim(job, request.attempt),
+        request.outcome,
+        log_seq=tail.seq if tail else 0,
+        entries=requests.entries(tail.entries) if tail else (),
+    )
+    return reply({"state": ended.state.value})
+
+
+@api.route("POST", "/v1/leases/{job}/release", action=Action.LEASE, summary="Give an attempt back")
+def release(job: str, request: Annotated[requests.ReleaseRequest, Body()]) -> Response[str]:
+    """The job goes to its next attempt; this one uses up no retry."""
+    leasing.release(container(), _claim(job, request.attempt), request.reason)
+    return reply({})

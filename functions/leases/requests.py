@@ -1,0 +1,93 @@
+"""Bodies that agents send."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from hanzo_compute.front.uploads import UploadRequest
+from hanzo_compute.model import bounds
+from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.ports import LogEntry
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Attempt = Annotated[int, Field(ge=1, le=2**31)]
+Wait = Annotated[float, Field(ge=0, le=bounds.WAIT_S_MAX)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LeaseRequest(_Body):
+    """Work wanted: up to ``limit`` attempts from a pool."""
+
+    pool: Name
+    agent: Name
+    limit: Annotated[int, Field(ge=1, le=16)] = 1
+    wait_s: Wait = 0
+
+
+class Seen(_Body):
+    """What the agent knows already."""
+
+    cancel: Annotated[str, StringConstraints(max_length=64)] | None = None
+    follow: bool = False
+
+
+class HeartbeatRequest(_Body):
+    """The attempt is alive."""
+
+    attempt: Attempt
+    seen: Seen = Seen()
+    wait_s: Wait = 0
+
+
+class Entry(_Body):
+    """A piece of output."""
+
+    at_ms: Annotated[int, Field(ge=0, le=2**53)]
+    stream: Annotated[str, StringConstraints(pattern=r"^(stdout|stderr)$")]
+    text: Annotated[str, StringConstraints(max_length=bounds.LOG_CHUNK_MAX)]
+
+
+class LogRequest(_Body):
+    """A chunk of the log."""
+
+    attempt: Attempt
+    seq: Annotated[int, Field(ge=1, le=bounds.LOG_CHUNKS_MAX)]
+    entries: Annotated[list[Entry], Field(max_length=100_000)]
+
+
+class LogTail(_Body):
+    """The last chunk of the log."""
+
+    seq: Annotated[int, Field(ge=1, le=bounds.LOG_CHUNKS_MAX)]
+    entries: Annotated[list[Entry], Field(max_length=100_000)]
+
+
+class BlobRequest(UploadRequest):
+    """An output to be uploaded."""
+
+    attempt: Attempt
+
+
+class CompleteRequest(_Body):
+    """The attempt has ended."""
+
+    attempt: Attempt
+    outcome: Outcome
+    log: LogTail | None = None
+
+
+class ReleaseRequest(_Body):
+    """The attempt is given back."""
+
+    attempt: Attempt
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+def entries(given: list[Entry]) -> list[LogEntry]:
+    """The port's entries."""
+    return [LogEntry(each.at_ms, each.stream, each.text) for each in given]

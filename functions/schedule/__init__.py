@@ -1,0 +1,1 @@
+"""Scheduled function: the reconciler."""

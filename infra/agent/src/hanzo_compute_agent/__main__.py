@@ -1,0 +1,69 @@
+"""``python -m hanzo_compute_agent``: an agent as a process, configured by its environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hanzo_compute import config, wiring
+from hanzo_compute_agent.agent import Agent, Settings
+from hanzo_compute_agent.journal import FileJournal
+
+log = logging.getLogger("hanzo_compute_agent")
+
+
+def spawn(task: Callable[[], None], name: str) -> None:
+    """Run a task in a thread of its own; the process does not wait for it."""
+
+    def guarded() -> None:
+        try:
+            task()
+        except Exception:
+            log.exception("task %s failed", name)
+
+    threading.Thread(target=guarded, name=name, daemon=True).start()
+
+
+def _key(environ: os._Environ[str]) -> str:
+    path = environ.get("HZC_KEY_FILE")
+    return Path(path).read_text().strip() if path else environ.get("HZC_KEY", "")
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT, then drain. Exit 2 when a setting is missing."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    environ = os.environ
+    url, home = environ.get("HZC_URL"), environ.get("HZC_HOME")
+    if not url or not home:
+        sys.stderr.write("hzc agent: set HZC_URL (the platform) and HZC_HOME (the state folder)\n")
+        return 2
+    slots = int(environ.get("HZC_AGENT_SLOTS") or os.cpu_count() or 1)
+    settings = Settings(environ.get("HZC_AGENT_NAME", "agent"), environ.get("HZC_POOL", "local"), slots)
+    state = Path(home) / "agents" / settings.name
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    container = wiring.agent(url, _key(environ), state, config.default_cache(environ), slots)
+    agent = Agent(container.api, container.runner, container.clock, FileJournal(state / "journal"), spawn, settings)
+    agent.start()
+    log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
+    stopping.wait()
+    agent.stop()
+    ended = threading.Event()
+    for _ in range(int(settings.drain_s * 10) + 20):
+        if not agent.carrying:
+            break
+        ended.wait(0.1)
+    container.runner.close()
+    log.info("agent %s has stopped, %d attempts left behind", settings.name, agent.carrying)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The platform on a single machine: host process, queues, HTTP front and the hzc command."""

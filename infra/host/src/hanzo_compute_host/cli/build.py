@@ -1,0 +1,177 @@
+"""From a file and options to a job spec, uploading what is too large to travel inline."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from hanzo_compute import errors
+from hanzo_compute.model.bounds import BLOB_MAX, INLINE_MAX, KIB, MIB
+from hanzo_compute_host.cli.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+Spec = dict[str, Any]
+
+_UNITS: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def memory(value: str) -> int:
+    """MiB; a bare number is MiB too."""
+    return _quantity(value, {"": 1, "m": 1, "g": KIB})
+
+
+def byte_count(value: str) -> int:
+    """Bytes, from a number with or without a unit."""
+    return _quantity(value, _UNITS)
+
+
+def seconds(value: str) -> int:
+    """Seconds, from a number with or without a unit."""
+    return _quantity(value, _SECONDS)
+
+
+def pair(value: str) -> tuple[str, str]:
+    """``name=value`` as name and value."""
+    name, equals, rest = value.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{value!r} does not look like name=value")
+    return name, rest
+
+
+def moment(value: str) -> str:
+    """A time in RFC 3339, from a duration from now; another text is left for the platform to judge."""
+    if re.fullmatch(r"\d+[smhd]", value) is None:
+        return value
+    then = datetime.now(UTC) + timedelta(seconds=seconds(value))
+    return then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _quantity(value: str, units: dict[str, int]) -> int:
+    found = re.fullmatch(r"(\d{1,15})([a-z]?)", value.lower().removesuffix("ib"))
+    if found is None or found[2] not in units:
+        raise click.BadParameter(f"{value!r} is not a number, nor one with a unit of {' '.join(units).strip()}")
+    return int(found[1]) * units[found[2]]
+
+
+_OPTIONS: Final = (
+    click.option("--input", "input_", metavar="FILE|-", help="What the program reads on standard input."),
+    click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable."),
+    click.option("--memory", type=memory, metavar="MIB", help="Memory of the sandbox: 256, 512m, 1g."),
+    click.option("--timeout", type=seconds, metavar="SECONDS", help="Time of one attempt: 90, 5m, 1h."),
+    click.option("--fuel", type=click.IntRange(min=1), help="WASM instructions that one attempt may execute."),
+    click.option("--retry", type=click.IntRange(min=0), help="Further attempts after a failure."),
+    click.option("--deadline", type=moment, metavar="TIME", help="When it expires: RFC 3339, or 10m, 2h, 1d."),
+    click.option("--label", type=pair, metavar="K=V", multiple=True, help="To find the job by; repeatable."),
+    click.option("--log-limit", type=byte_count, metavar="BYTES", help="Log that is kept: 65536, 256k, 2m."),
+    click.option("--idempotency-key", help="The same key and job submitted again is the same job."),
+)
+
+
+def job_options(command: F) -> F:
+    """Adds FILE, ARGS and the options that describe a job; the command gets them by name."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    command = click.argument("args", nargs=-1, type=click.UNPROCESSED)(command)
+    path = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.argument("file", type=path)(command)
+
+
+def build_spec(session: Session, file: Path, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
+    """The spec that FILE, ARGS and options describe; options win over what a spec file says."""
+    spec = _from_file(session, file)
+    if args:
+        spec["args"] = list(args)
+    if given["input_"] is not None:
+        spec["input"] = _input(session, given["input_"])
+    for name, option in (("env", "env"), ("labels", "label")):
+        if given[option]:
+            spec[name] = {**spec.get(name, {}), **dict(given[option])}
+    resources = {"memory_mib": given["memory"], "timeout_s": given["timeout"], "fuel": given["fuel"]}
+    resources = {name: value for name, value in resources.items() if value is not None}
+    if resources:
+        spec["resources"] = {**spec.get("resources", {}), **resources}
+    if given["retry"] is not None:
+        spec["retry"] = {**spec.get("retry", {}), "max_attempts": given["retry"] + 1}
+    for name in ("deadline", "log_limit"):
+        if given[name] is not None:
+            spec[name] = given[name]
+    return spec
+
+
+def _from_file(session: Session, file: Path) -> Spec:
+    match file.suffix:
+        case ".py":
+            return {"source": {"code": _code(file), "language": "python"}}
+        case ".wasm":
+            return {"source": {"module": session.jobs.upload_blob(_bounded(file.read_bytes(), str(file)))}}
+        case ".json":
+            return _whole_spec(file)
+    raise click.UsageError(f"{file}: not a kind of program that is known here; give a .py, .wasm or .json file")
+
+
+def _code(file: Path) -> str:
+    data = file.read_bytes()
+    if len(data) > INLINE_MAX:
+        raise errors.PayloadTooLarge(
+            f"{file} has {len(data)} bytes; source code may have {INLINE_MAX}",
+            hint="move its data to a file for --input, or build a .wasm module",
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _whole_spec(file: Path) -> Spec:
+    try:
+        spec = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise click.UsageError(f"{file} is not JSON: {error}") from None
+    if not isinstance(spec, dict):
+        raise click.UsageError(f"{file} does not hold a job spec: it must be a JSON object")
+    return spec
+
+
+def _input(session: Session, name: str) -> dict[str, str]:
+    data = _bounded(_read(name), name)
+    if len(data) > INLINE_MAX:
+        return {"blob": session.jobs.upload_blob(data)}
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return {"inline_base64": base64.b64encode(data).decode()}
+    return {"inline": text}
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read(BLOB_MAX + 1)
+    try:
+        with Path(name).open("rb") as file:
+            return file.read(BLOB_MAX + 1)
+    except OSError as error:
+        raise click.BadParameter(f"{name}: {error.strerror}", param_hint="--input") from None
+
+
+def _bounded(data: bytes, name: str) -> bytes:
+    if len(data) > BLOB_MAX:
+        raise errors.PayloadTooLarge(f"{name} is over {BLOB_MAX} bytes", hint="send less, or in several jobs")
+    return data
+
+
+def new_idempotency_key() -> str:
+    """A key that no one else uses: it makes a repeated submit safe."""
+    return f"hzc-{time.time_ns():x}-{secrets.token_hex(8)}"

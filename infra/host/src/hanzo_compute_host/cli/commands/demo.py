@@ -1,0 +1,145 @@
+"""`hzc demo`: a real job through the platform, from its start to its result."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hanzo_compute_host.cli import local
+from hanzo_compute_host.cli.commands.show import print_timeline
+from hanzo_compute_host.cli.follow import stdout_of
+from hanzo_compute_host.cli.home import find_port
+from hanzo_compute_host.cli.next_steps import next_steps
+from hanzo_compute_host.cli.progress import Progress
+from hanzo_compute_host.cli.render import cell, duration, end_text, print_pairs, print_table, size
+from hanzo_compute_host.cli.session import Session, output_option, pass_session, write_text
+
+if TYPE_CHECKING:
+    from hanzo_compute.wiring import JobsClient
+
+Body = dict[str, Any]
+
+
+@click.command()
+@output_option
+@pass_session
+@click.pass_context
+def demo(context: click.Context, session: Session) -> None:
+    """Start the platform if it is not running, and carry a real job through it.
+
+    The job is a Python program that reports on some 8,000 orders in a CSV file. Its report is compared with
+    the one that this Python makes of the same file.
+    """
+    from hanzo_compute_host import demo as package
+    from hanzo_compute_host.demo.generate import orders_csv
+
+    jobs = _platform(session.home)
+    orders = orders_csv()
+    path = _write(session.home / "demo" / "orders.csv", orders)
+    begin = time.monotonic()
+    job = _submit(jobs, package.program(), orders)
+    if not session.json:
+        click.echo(f"Job {job} reads {path} ({size(len(orders))}) in a WASM sandbox. Its log:\n")
+    for entry in jobs.follow(job):
+        if entry["stream"] == "stderr" and not session.json:
+            write_text(entry["text"])
+    jobs.wait(job)
+    took_ms = (time.monotonic() - begin) * 1000
+    result, events = jobs.result(job), jobs.events(job)
+    report = _report(stdout_of(jobs, result))
+    agrees = report is not None and report == package.expected(orders)
+    if session.json:
+        session.print_json({"result": result, "report": report, "agrees": agrees, "events": events})
+    else:
+        _show(session, result, events, report, took_ms)
+        _verdict(agrees, report)
+        click.echo(next_steps(session.home, jobs.url, job))
+    context.exit(0 if result["state"] == "succeeded" and agrees else 1)
+
+
+def _platform(home: Path) -> JobsClient:
+    """The platform of this home, started if it does not answer."""
+    running = local.find_running(home)
+    if running is not None:
+        return running
+    port = find_port()
+    local.require_free(port)
+    with Progress() as progress:
+        local.prepare(progress)
+        return local.start(home, port, progress)
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _submit(jobs: JobsClient, code: str, orders: bytes) -> str:
+    spec = {
+        "source": {"code": code, "language": "python"},
+        "input": {"blob": jobs.upload_blob(orders)},
+        "labels": {"demo": "orders"},
+    }
+    return str(jobs.submit(spec).job["id"])
+
+
+def _report(stdout: bytes) -> Body | None:
+    try:
+        found = json.loads(stdout)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _show(session: Session, result: Body, events: list[Body], report: Body | None, took_ms: float) -> None:
+    console = session.console
+    if report is not None:
+        click.echo("\nIts result:\n")
+        _show_report(session, report)
+    click.echo("\nIts way:\n")
+    print_timeline(console, events)
+    click.echo()
+    outcome = result.get("outcome")
+    facts: list[tuple[str, Any]] = [("end", end_text(result["state"], outcome, result.get("reason")))]
+    if outcome:
+        usage = outcome["usage"]
+        if usage.get("fuel") is not None:
+            facts.append(("fuel", f"{usage['fuel']:,} instructions"))
+        facts.append(("memory", f"{size(usage['memory_peak_bytes'])} at most"))
+        facts.append(("time", f"{duration(usage['wall_ms'])} in the sandbox"))
+    facts.append(("in all", f"{duration(took_ms)} from upload to result"))
+    print_pairs(console, facts)
+
+
+def _show_report(session: Session, report: Body) -> None:
+    console = session.console
+    pairs = [
+        ("orders", f"{report['orders']:,}, {sum(report['rejected'].values())} rows rejected"),
+        ("revenue", _money(report["revenue_cents"])),
+        ("median basket", _money(report["median_basket_cents"])),
+        ("outliers", f"{report['outliers']['count']} above {_money(report['outliers']['above_cents'])}"),
+    ]
+    print_pairs(console, pairs)
+    for title, name in (("REGION", "by_region"), ("MONTH", "by_month"), ("TOP PRODUCTS", "top_products")):
+        click.echo()
+        most = max(report[name].values(), default=1)
+        rows = [
+            [key, cell(f"{_money(cents):>14}"), "█" * round(24 * cents / most)] for key, cents in report[name].items()
+        ]
+        print_table(console, [title, "REVENUE".rjust(14), ""], rows)
+
+
+def _money(cents: int) -> str:
+    return f"{cents / 100:,.2f}"
+
+
+def _verdict(agrees: bool, report: Body | None) -> None:
+    if agrees and report is not None:
+        click.echo(f"\nThis Python makes the same report of the same file: checksum {report['checksum'][:16]}…\n")
+    else:
+        click.echo("\nThe report is NOT what this Python makes of the same file.\n")

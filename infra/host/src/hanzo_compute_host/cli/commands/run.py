@@ -1,0 +1,76 @@
+"""`hzc run`, `hzc submit`, `hzc rerun`: a job goes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hanzo_compute_host.cli.build import build_spec, job_options, new_idempotency_key
+from hanzo_compute_host.cli.follow import follow_to_end
+from hanzo_compute_host.cli.session import Session, client_options, pass_session
+
+
+@click.command()
+@job_options
+@click.option("-d", "--detach", is_flag=True, help="Only submit: print the id and return.")
+@client_options
+@pass_session
+@click.pass_context
+def run(
+    context: click.Context, session: Session, /, file: Path, args: tuple[str, ...], detach: bool, **given: Any
+) -> None:
+    """Run FILE as a job, follow its log, and give its result.
+
+    FILE is a Python program (.py), a WASI module (.wasm), or a whole job spec (.json). ARGS after `--` go to
+    the program. The exit code is 0 when the job succeeded, 1 when it did not. Ctrl-C detaches: the job goes
+    on.
+    """
+    job = _submit(session, file, args, given)
+    if detach:
+        _print_submitted(session, job)
+        return
+    session.say(f"{job['id']} {job['state']}")
+    context.exit(follow_to_end(session, job["id"]))
+
+
+@click.command()
+@job_options
+@client_options
+@pass_session
+def submit(session: Session, /, file: Path, args: tuple[str, ...], **given: Any) -> None:
+    """Submit FILE as a job and print its id."""
+    _print_submitted(session, _submit(session, file, args, given))
+
+
+@click.command()
+@click.argument("job")
+@click.option("-f", "--follow", is_flag=True, help="Follow the new job to its end, as `hzc run` does.")
+@client_options
+@pass_session
+@click.pass_context
+def rerun(context: click.Context, session: Session, job: str, follow: bool) -> None:
+    """Make a new job with the spec of JOB (an id, or `last`)."""
+    new = session.jobs.rerun(session.job_id(job))
+    if not follow:
+        _print_submitted(session, new)
+        return
+    session.say(f"{new['id']} {new['state']}")
+    context.exit(follow_to_end(session, new["id"]))
+
+
+def _submit(session: Session, file: Path, args: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    spec = build_spec(session, file, args, given)
+    key = given["idempotency_key"] or new_idempotency_key()
+    submitted = session.jobs.submit(spec, idempotency_key=key)
+    if submitted.replayed and given["idempotency_key"]:
+        session.say(f"{submitted.job['id']} was submitted with this idempotency key before")
+    return submitted.job
+
+
+def _print_submitted(session: Session, job: dict[str, Any]) -> None:
+    if session.json:
+        session.print_json(job)
+    else:
+        click.echo(job["id"])

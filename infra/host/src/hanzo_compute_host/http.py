@@ -1,0 +1,234 @@
+"""The HTTP API of the single machine: ASGI requests to handlers, and their answers when they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hanzo_compute.errors import ComputeError, Unavailable
+from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
+from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
+from hanzo_compute_host import problems
+from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
+from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
+from hanzo_compute_host.exchange import Disconnected, Exchange, Receive, Scope, Send
+from hanzo_compute_host.functions import Functions
+from hanzo_compute_host.manifest import Manifest
+from hanzo_compute_host.park import Journal, Park, Parking
+from hanzo_compute_host.routes import Routes
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S: Final = 15.0
+"""An event stream that says nothing for this long gets a comment, and its handler is asked again."""
+DURABLE_S: Final = 30.0
+"""An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One call of a handler: what it said, when that may be said on, and where to wait if it was nothing."""
+
+    answer: Answer
+    durable: asyncio.Future[None] | None
+    park: Park
+
+    @property
+    def waits(self) -> bool:
+        return "hzc-wake" in self.answer.host
+
+
+class App:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        functions: Functions,
+        *,
+        commits: Commits | None,
+        blobs: BlobStore,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self.parking = Parking()
+        self._manifest = manifest
+        self._routes = Routes(manifest.routes)
+        self._functions = functions
+        self._journal = Journal(commits, self.parking)
+        self._blobs = BlobGate(blobs, clock) if isinstance(blobs, BlobFiles) else None
+        self._clock = clock
+        self._ids = ids
+
+    def stop(self) -> None:
+        """Answer whoever waits, and from now on only what running work needs (``while_stopping``)."""
+        self.parking.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            request_id = self._ids.new("r", self._clock.now_ms())
+            await self._serve(Exchange(scope, receive, send, request_id))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._journal.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                self._journal.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            exchange.check_headers()
+            if self._blobs is not None and exchange.raw_path.startswith(PREFIX):
+                await self._blobs.serve(exchange)
+            else:
+                await self._function(exchange)
+        except Disconnected:
+            return
+        except ComputeError as error:
+            await self._refuse(exchange, error)
+        except Exception:
+            log.exception("request %s failed", exchange.request_id)
+            await self._refuse(exchange, problems.defect())
+
+    async def _refuse(self, exchange: Exchange, error: ComputeError) -> None:
+        if exchange.started:
+            # Too late for a status: the client sees that the response is cut short.
+            raise error
+        await exchange.respond(problems.answer(error, exchange.request_id))
+
+    async def _function(self, exchange: Exchange) -> None:
+        match = self._routes.match(exchange.method, exchange.raw_path)
+        if match is None:
+            allowed = self._routes.methods(exchange.raw_path)
+            raise problems.no_route(exchange.method, exchange.scope["path"], allowed)
+        name = match.route.function
+        if self.parking.closed and not self._manifest.functions[name].while_stopping:
+            raise Unavailable("the platform is stopping", hint="start it again with: hzc up")
+        body = await exchange.body(BODY_MAX)
+        event = from_request(
+            exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms()
+        )
+        turn = self._turn(name, event, exchange)
+        if "hzc-stream" in turn.answer.host:
+            await self._stream(exchange, name, event, turn)
+        else:
+            await exchange.respond(await self._settled(exchange, name, event, turn))
+
+    def _turn(self, name: str, event: Mapping[str, Any], exchange: Exchange) -> _Turn:
+        """Call the handler, park, take the ticket: in one step, so that no wake falls in between."""
+        try:
+            answer = to_answer(self._functions.call(name, event, exchange.request_id))
+        except BadAnswer as error:
+            log.error("%s answered request %s wrongly: %s", name, exchange.request_id, error)
+            self._journal.take()
+            raise problems.defect() from None
+        except ComputeError:
+            # What a failed handler wrote belongs to no answer, and must not delay the next one's.
+            self._journal.take()
+            raise
+        partitions = [each.strip() for each in answer.host.get("hzc-wake", "").split(",") if each.strip()]
+        park = self.parking.park(partitions)
+        try:
+            return _Turn(answer, self._journal.take(), park)
+        except ComputeError:
+            park.close()
+            raise
+
+    async def _settled(self, exchange: Exchange, name: str, event: Mapping[str, Any], turn: _Turn) -> Answer:
+        """The answer that goes out, after as many turns as it takes."""
+        loop = asyncio.get_running_loop()
+        gone: asyncio.Task[None] | None = None
+        deadline: float | None = None
+        last = False
+        try:
+            while True:
+                with turn.park:
+                    await _durable(turn.durable)
+                    wait_s = _seconds(turn.answer.host.get("hzc-wait"))
+                    if last or not turn.waits or wait_s <= 0:
+                        return turn.answer
+                    deadline = deadline or loop.time() + wait_s
+                    gone = gone or asyncio.create_task(exchange.disconnected())
+                    last = not await turn.park.wait(deadline - loop.time(), gone)
+                if gone.done():
+                    raise Disconnected
+                if self.parking.closed:
+                    return turn.answer
+                turn = self._turn(name, event, exchange)
+        finally:
+            if gone is not None:
+                await _end(gone)
+
+    async def _stream(self, exchange: Exchange, name: str, event: dict[str, Any], turn: _Turn) -> None:
+        """An event stream: what there is, then more as it comes, until the handler says that it is over."""
+        loop = asyncio.get_running_loop()
+        gone: asyncio.Task[None] | None = None
+        written = loop.time()
+        try:
+            while True:
+                with turn.park:
+                    await _durable(turn.durable)
+                    if not exchange.started:
+                        await exchange.start(turn.answer)
+                    body = turn.answer.body
+                    if not body and loop.time() - written >= KEEP_ALIVE_S:
+                        body = b": waiting\n\n"
+                    if body:
+                        await exchange.write(body)
+                        written = loop.time()
+                    cursor = turn.answer.host.get("hzc-stream")
+                    if cursor is None or self.parking.closed:
+                        break
+                    gone = gone or asyncio.create_task(exchange.disconnected())
+                    await turn.park.wait(KEEP_ALIVE_S if turn.waits else 0, gone)
+                if gone.done():
+                    return
+                event = {**event, "headers": {**event["headers"], "last-event-id": cursor}}
+                turn = self._turn(name, event, exchange)
+                if turn.answer.status != 200:
+                    turn.park.close()
+                    break
+        except ComputeError as error:
+            if not exchange.started:
+                raise
+            # The client comes back with the last id that it saw.
+            log.warning("stream of request %s ends early: %s", exchange.request_id, error.message)
+        finally:
+            if gone is not None:
+                await _end(gone)
+        await exchange.write(b"", more=False)
+
+
+async def _durable(future: asyncio.Future[None] | None) -> None:
+    if future is None:
+        return
+    try:
+        await asyncio.wait_for(future, DURABLE_S)
+    except TimeoutError:
+        hint = "ask for its state before you repeat it"
+        raise Unavailable("the write is not durable yet", hint=hint) from None
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return min(max(float(text or 0), 0.0), float(WAIT_S_MAX))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,175 @@
+"""Requests that wait: parked until one of their partitions is woken, durably, or the answer's time has come.
+
+Everything here runs on one event loop. A request parks in the same step in which its handler returned, before
+anything else can run: news from the writer is only looked at between steps, so a wake that comes after the
+handler looked cannot be missed. A parked request is a few objects; nothing runs on its behalf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from hanzo_compute.errors import Unavailable
+from hanzo_compute.ports import Commits
+
+
+class Park(AbstractContextManager["Park"]):
+    """One parked request; a context manager, at whose end it is forgotten."""
+
+    def __init__(self, parking: Parking, partitions: frozenset[str]) -> None:
+        self._parking = parking
+        self._partitions = partitions
+        self._woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def wake(self, woken: bool = True) -> None:
+        """End the wait."""
+        if not self._woken.done():
+            self._woken.set_result(woken)
+
+    async def wait(self, timeout_s: float, until: asyncio.Task[None] | None = None) -> bool:
+        """True once woken; False after ``timeout_s`` seconds, when ``until`` has ended or the host stops."""
+        waits: list[asyncio.Future[Any]] = [self._woken] if until is None else [self._woken, until]
+        await asyncio.wait(waits, timeout=max(0.0, timeout_s), return_when=asyncio.FIRST_COMPLETED)
+        return self._woken.done() and self._woken.result()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait no more."""
+        self._woken.cancel()
+        self._parking.forget(self, self._partitions)
+
+
+class Parking:
+    """Who waits for which partition."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[Park]] = {}
+        self._closed = False
+
+    def park(self, partitions: Iterable[str]) -> Park:
+        """Park; call it in the step in which the handler returned."""
+        wanted = frozenset(partitions)
+        park = Park(self, wanted)
+        for partition in wanted:
+            self._waiting.setdefault(partition, set()).add(park)
+        if self._closed:
+            park.wake(False)
+        return park
+
+    def forget(self, park: Park, partitions: frozenset[str]) -> None:
+        """The request no longer waits."""
+        for partition in partitions:
+            waiting = self._waiting.get(partition, set())
+            waiting.discard(park)
+            if not waiting:
+                self._waiting.pop(partition, None)
+
+    def wake(self, partitions: Iterable[str]) -> None:
+        """Wake whoever waits for one of these."""
+        for partition in partitions:
+            for park in self._waiting.get(partition, ()):
+                park.wake()
+
+    def wake_all(self) -> None:
+        """Wake everybody: what was said may have been missed."""
+        self.wake(list(self._waiting))
+
+    def close(self) -> None:
+        """The host stops: whoever waits, or wants to, is answered now."""
+        self._closed = True
+        for waiting in self._waiting.values():
+            for park in waiting:
+                park.wake(False)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can wait any more."""
+        return self._closed
+
+    def __len__(self) -> int:
+        return len({park for waiting in self._waiting.values() for park in waiting})
+
+
+class Journal:
+    """The writer's news on an event loop: tickets that become durable or fail, partitions that wake."""
+
+    def __init__(self, commits: Commits | None, parking: Parking) -> None:
+        self._commits = commits
+        self._parking = parking
+        self._tickets: dict[int, asyncio.Future[None]] = {}
+        self._fd: int | None = None
+
+    def start(self) -> None:
+        """Begin to listen, on the running loop."""
+        self._watch()
+
+    def stop(self) -> None:
+        """Listen no more; whoever still waits for a ticket gets Unavailable."""
+        if self._fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            self._fd = None
+        for ticket in list(self._tickets):
+            self._settle(ticket, durable=False)
+
+    def take(self) -> asyncio.Future[None] | None:
+        """A future for all that this process wrote or freshly read since the last call, or None.
+
+        It fails with Unavailable when that was lost. Call it in the step in which the handler returned.
+        """
+        if self._commits is None:
+            return None
+        ticket = self._commits.take()
+        future: asyncio.Future[None] | None = None
+        if ticket is not None:
+            future = self._tickets[ticket] = asyncio.get_running_loop().create_future()
+            # Whoever asked may be gone by then: nobody has to look at the failure.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.listen()
+        return future
+
+    def listen(self) -> None:
+        """Look at the news now: the handler's own calls may have read it off the descriptor."""
+        if self._commits is None:
+            return
+        self._watch()
+        news = self._commits.news()
+        for ticket in news.durable:
+            self._settle(ticket, durable=True)
+        for ticket in news.failed:
+            self._settle(ticket, durable=False)
+        if news.failed:
+            self._parking.wake_all()
+        else:
+            self._parking.wake(news.woken)
+
+    def _watch(self) -> None:
+        # A client that connects again has another descriptor.
+        if self._commits is None:
+            return
+        fd = self._commits.fileno()
+        if fd == self._fd:
+            return
+        loop = asyncio.get_running_loop()
+        if self._fd is not None:
+            loop.remove_reader(self._fd)
+        loop.add_reader(fd, self.listen)
+        self._fd = fd
+
+    def _settle(self, ticket: int, *, durable: bool) -> None:
+        future = self._tickets.pop(ticket, None)
+        if future is None or future.done():
+            return
+        if durable:
+            future.set_result(None)
+        else:
+            future.set_exception(
+                Unavailable("the write was lost before it was durable", hint="repeat the request")
+            )

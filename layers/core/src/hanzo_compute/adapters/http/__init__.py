@@ -1,0 +1,7 @@
+"""The platform's HTTP API from the caller's side: what the CLI and the agents speak."""
+
+from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.adapters.http.jobs import JobsClient
+from hanzo_compute.adapters.http.leases import HttpLeaseApi
+
+__all__ = ["ApiClient", "HttpLeaseApi", "JobsClient"]

@@ -1,0 +1,89 @@
+"""The agent's view of the platform over HTTP: ``ports.LeaseApi``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.model.bounds import BLOB_MAX
+from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.ports import Beat, Lease, LogEntry
+
+
+class HttpLeaseApi:
+    """Leases over ``/v1/leases…`` with a key of role ``runner``; safe to share between threads.
+
+    All calls but :meth:`lease` are repeated after failures that may pass: the attempt's number, and in logs
+    the sequence number, make repeating them harmless. A lost answer to ``lease`` is left to lapse.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    def lease(self, pool: str, agent: str, limit: int, wait_s: float) -> list[Lease]:
+        """Up to ``limit`` attempts; waits up to ``wait_s`` for the first."""
+        body = {"pool": pool, "agent": agent, "limit": limit, "wait_s": wait_s}
+        reply = self._client.call("POST", "/v1/leases", body=body, wait_s=wait_s)
+        return [_lease(item) for item in reply.body["leases"]]
+
+    def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
+        """Renew the lease; waits up to ``wait_s`` for an answer other than ``seen``. Raises StaleFence."""
+        body = {"seen": {"cancel": seen.cancel, "follow": seen.follow}, "wait_s": wait_s}
+        answer = self._post(job, "heartbeat", attempt, body, wait_s=wait_s)
+        return Beat(answer["cancel"], answer["follow"])
+
+    def logs(self, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> None:
+        """Append a log chunk. Raises StaleFence."""
+        self._post(job, "logs", attempt, {"seq": seq, "entries": [_entry(entry) for entry in entries]})
+
+    def upload(self, job: str, attempt: int, data: bytes) -> str:
+        """Store output bytes for the job's tenant; returns the blob id. Raises StaleFence."""
+        request = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        blob = self._post(job, "blobs", attempt, request)
+        if blob["upload"] is not None:
+            self._client.store(blob["upload"]["url"], data, method=blob["upload"]["method"])
+        return str(blob["id"])
+
+    def download(self, url: str) -> bytes:
+        """Bytes behind a presigned URL of a lease, at most ``BLOB_MAX``."""
+        return self._client.fetch(url, limit=BLOB_MAX)
+
+    def complete(
+        self, job: str, attempt: int, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
+    ) -> str:
+        """Hand in the outcome, with the last log chunk; returns the job's state. Raises StaleFence."""
+        log = {"seq": log_seq, "entries": [_entry(entry) for entry in entries]} if entries else None
+        answer = self._post(job, "complete", attempt, {"outcome": outcome.as_json(), "log": log})
+        return str(answer["state"])
+
+    def release(self, job: str, attempt: int, reason: str) -> None:
+        """Give the attempt back unfinished: it costs the tenant no retry. Raises StaleFence."""
+        self._post(job, "release", attempt, {"reason": reason})
+
+    def _post(self, job: str, verb: str, attempt: int, body: dict[str, Any], *, wait_s: float = 0.0) -> Any:
+        path = f"/v1/leases/{quote(job, safe='')}/{verb}"
+        return self._client.call(
+            "POST", path, body={"attempt": attempt} | body, repeatable=True, wait_s=wait_s
+        ).body
+
+
+def _lease(item: dict[str, Any]) -> Lease:
+    return Lease(
+        job=item["job"],
+        attempt=item["attempt"],
+        runtime=item["runtime"],
+        spec=item["spec"],
+        lease_ms=item["lease_ms"],
+        timeout_ms=item["timeout_ms"],
+        timeout_is_deadline=item["timeout_is_deadline"],
+        module_url=item.get("module_url"),
+        input_url=item.get("input_url"),
+        follow=item.get("follow", False),
+    )
+
+
+def _entry(entry: LogEntry) -> dict[str, Any]:
+    return {"at_ms": entry.at_ms, "stream": entry.stream, "text": entry.text}

@@ -1,0 +1,169 @@
+"""BlobStore as files: ``home/blobs/<tenant>/<first two digits>/<id>``, on disk when ``put`` returns."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hanzo_compute.adapters import blob_ids
+from hanzo_compute.adapters.presign import Signer
+from hanzo_compute.errors import InternalError, InvalidRequest, NotFound
+from hanzo_compute.ports import Clock, PresignedUrl
+
+_KEY_BYTES: Final = 32
+
+
+class FileBlobs:
+    """Blobs in a state folder; the host serves presigned URLs by ``verify``, ``open_upload``, ``path``."""
+
+    def __init__(self, home: Path, clock: Clock, base_url: str) -> None:
+        self._folder = home / "blobs"
+        self._clock = clock
+        self._signer = Signer(_load_key(home / "keys" / "presign.key"), base_url)
+
+    def put(self, tenant: str, data: bytes) -> str:
+        """Store bytes, durably, and return their id; storing them again is the same."""
+        blob = blob_ids.of(data)
+        if not self._intact(tenant, blob):
+            upload = self.open_upload(tenant, blob, len(data))
+            upload.write(data)
+            upload.commit()
+        return blob
+
+    def get(self, tenant: str, blob: str) -> bytes:
+        """The bytes. Raises NotFound; raises InternalError when they do not match their digest."""
+        try:
+            data = self.path(tenant, blob).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"no blob {blob}", hint="upload it first") from None
+        if blob_ids.of(data) != blob:
+            raise InternalError(f"blob {blob} is damaged on disk", hint="upload it again")
+        return data
+
+    def size(self, tenant: str, blob: str) -> int | None:
+        """Size in bytes, or None when the tenant has no such blob."""
+        try:
+            return self.path(tenant, blob).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def presign_put(self, tenant: str, blob: str, size: int, *, ttl_s: int = 900) -> PresignedUrl:
+        """A URL that takes exactly these bytes by PUT."""
+        return self._signer.sign("PUT", tenant, blob, self._clock.now_ms() + ttl_s * 1000, size)
+
+    def presign_get(self, tenant: str, blob: str, *, ttl_s: int = 900) -> PresignedUrl:
+        """A URL that gives the bytes by GET."""
+        return self._signer.sign("GET", tenant, blob, self._clock.now_ms() + ttl_s * 1000)
+
+    def verify(
+        self, method: str, path: str, query: Mapping[str, str], now_ms: int
+    ) -> tuple[str, str, int | None]:
+        """Tenant, blob and size (None for GET) of a presigned request. Raises PermissionDenied."""
+        return self._signer.verify(method, path, query, now_ms)
+
+    def path(self, tenant: str, blob: str) -> Path:
+        """Where the blob is, if the tenant has it."""
+        blob_ids.check(tenant, blob)
+        return self._folder / tenant / blob[3:5] / blob
+
+    def open_upload(self, tenant: str, blob: str, size: int) -> Upload:
+        """Start to store a blob of ``size`` bytes piece by piece."""
+        path = self.path(tenant, blob)
+        _make_folders(path.parent)
+        return Upload(path, size)
+
+    def _intact(self, tenant: str, blob: str) -> bool:
+        try:
+            self.get(tenant, blob)
+        except (NotFound, InternalError):
+            return False
+        # It may be there by the rename of a process that has not synced the folder yet.
+        _sync(self.path(tenant, blob).parent)
+        return True
+
+
+class Upload:
+    """A blob on its way: invisible until :meth:`commit`, gone after :meth:`abort`."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._digest = hashlib.sha256()
+        self._written = 0
+        self._temporary = path.with_name(f".{secrets.token_hex(8)}")
+        self._file = self._temporary.open("xb")
+
+    def write(self, data: bytes) -> None:
+        """Append bytes. Raises InvalidRequest beyond the size, after removing what there was."""
+        self._written += len(data)
+        if self._written > self._size:
+            self.abort()
+            raise InvalidRequest(
+                f"more than the {self._size} bytes of this upload", hint="sign the real size"
+            )
+        self._digest.update(data)
+        self._file.write(data)
+
+    def commit(self) -> None:
+        """Make the blob visible and durable. Raises InvalidRequest when these are not its bytes."""
+        digest = f"b1-{self._digest.hexdigest()}"
+        if self._written != self._size or digest != self._path.name:
+            self.abort()
+            raise InvalidRequest(
+                f"{self._written} bytes with id {digest} came for {self._size} bytes of {self._path.name}",
+                hint="send the bytes that the URL was made for",
+            )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.rename(self._path)
+        _sync(self._path.parent)
+
+    def abort(self) -> None:
+        """Remove what was written; harmless after :meth:`commit`."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_key(path: Path) -> bytes:
+    """The key that signs URLs, made by whichever process comes first."""
+    if not path.exists():
+        _make_folders(path.parent)
+        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(descriptor)
+        try:
+            # Unlike a rename, a link does not replace the key of another process.
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+        _sync(path.parent)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise InternalError(f"{path} is not a key of {_KEY_BYTES} bytes", hint="remove it: a new one is made")
+    return key

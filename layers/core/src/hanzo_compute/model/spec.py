@@ -1,0 +1,253 @@
+"""The job spec: what a client may ask for, checked to the last field.
+
+Nothing is accepted and ignored: an unknown field is refused with the name that was probably meant, and a field
+of the full spec whose support has not landed is refused with ``not_supported``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from hanzo_compute.model import bounds
+
+UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
+    "": frozenset({"secrets", "isolation", "network", "privacy_tier", "max_price", "webhook"}),
+    "source": frozenset({"image", "function"}),
+    "resources": frozenset({"cpu_millis", "gpu", "disk_mib"}),
+}
+"""Fields of the full spec that this release refuses, by the object that holds them."""
+
+UNSUPPORTED_VALUES: Final[dict[str, frozenset[str]]] = {
+    "runtime": frozenset({"docker", "kubernetes"}),
+    "profile": frozenset({"deterministic"}),
+}
+
+BLOB_ID: Final = r"^b1-[0-9a-f]{64}$"
+JOB_ID: Final = r"^j-[0-9A-HJKMNP-TV-Z]{26}$"
+
+LABEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+
+
+def _printable(value: str) -> str:
+    if "\x00" in value:
+        raise PydanticCustomError("nul", "must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("unicode", "must not contain a lone surrogate") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+BlobId = Annotated[str, StringConstraints(pattern=BLOB_ID)]
+LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
+LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def refuse_unsupported(holder: str, value: Any) -> Any:
+    """Raise for fields of the object ``holder`` that exist in the full spec but not in this release."""
+    if isinstance(value, dict):
+        for name in sorted(UNSUPPORTED[holder] & value.keys()):
+            raise PydanticCustomError(
+                "not_supported",
+                "{name} is not supported by this release",
+                {"name": name, "field": name},
+            )
+    return value
+
+
+class Source(_Strict):
+    """What runs: a WASM module by blob id, or source code in a language with an interpreter here."""
+
+    module: BlobId | None = Field(default=None, description="Blob id of a WASM module (WASI preview 1 command).")
+    code: Text | None = Field(default=None, description="Source text, at most 64 KiB of UTF-8.")
+    language: Literal["python"] | None = Field(default=None, description="Language of `code`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supported(cls, value: Any) -> Any:
+        return refuse_unsupported("source", value)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Source:
+        if (self.module is None) == (self.code is None):
+            raise PydanticCustomError("one_of", "give either module or code with language")
+        if (self.code is None) != (self.language is None):
+            raise PydanticCustomError("together", "code and language go together")
+        if self.code is not None and len(self.code.encode()) > bounds.INLINE_MAX:
+            raise PydanticCustomError("too_large", "code is over 65536 bytes")
+        return self
+
+
+class Input(_Strict):
+    """What the program reads on standard input: inline (text or base64) up to 64 KiB, or a blob."""
+
+    inline: Text | None = Field(default=None, description="UTF-8 text, at most 64 KiB.")
+    inline_base64: str | None = Field(
+        default=None,
+        description="Bytes in base64 (RFC 4648 section 4), at most 64 KiB decoded.",
+        max_length=bounds.INLINE_MAX * 4 // 3 + 4,
+    )
+    blob: BlobId | None = Field(default=None, description="Blob id of an uploaded input, at most 8 MiB.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Input:
+        if sum(value is not None for value in (self.inline, self.inline_base64, self.blob)) != 1:
+            raise PydanticCustomError("one_of", "give one of inline, inline_base64 or blob")
+        try:
+            size = len(self.data())
+        except (binascii.Error, ValueError):
+            raise PydanticCustomError("base64", "inline_base64 is not valid base64") from None
+        if size > bounds.INLINE_MAX:
+            raise PydanticCustomError("too_large", "inline input is over 65536 bytes: upload it as a blob")
+        return self
+
+    def data(self) -> bytes:
+        """The inline bytes; empty for a blob."""
+        if self.inline is not None:
+            return self.inline.encode()
+        if self.inline_base64 is not None:
+            return base64.b64decode(self.inline_base64, validate=True)
+        return b""
+
+
+class Resources(_Strict):
+    """What one attempt may use."""
+
+    memory_mib: int = Field(
+        default=bounds.MEMORY_MIB_DEFAULT,
+        ge=bounds.MEMORY_MIB_MIN,
+        le=bounds.MEMORY_MIB_MAX,
+        description="Linear memory of the sandbox, MiB.",
+    )
+    timeout_s: int = Field(
+        default=bounds.TIMEOUT_S_DEFAULT,
+        ge=1,
+        le=bounds.TIMEOUT_S_MAX,
+        description="Wall-clock limit of one attempt, seconds.",
+    )
+    fuel: int | None = Field(
+        default=None,
+        ge=1,
+        le=bounds.FUEL_MAX,
+        description="WASM instructions that one attempt may execute (about one unit each); absent: no limit.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supported(cls, value: Any) -> Any:
+        return refuse_unsupported("resources", value)
+
+
+class Retry(_Strict):
+    """Attempts in all, and the wait before the second, which doubles for each further one."""
+
+    max_attempts: int = Field(default=1, ge=1, le=bounds.ATTEMPTS_MAX)
+    backoff_s: int = Field(default=5, ge=1, le=bounds.BACKOFF_S_MAX)
+
+    def delay_s(self, failures: int) -> int:
+        """Seconds to wait after the given number of failed attempts (at least 1)."""
+        return int(min(self.backoff_s * 2 ** (failures - 1), bounds.BACKOFF_S_MAX))
+
+
+def _deadline(value: str) -> str:
+    parse_time(value)
+    return value
+
+
+def parse_time(value: str) -> int:
+    """Milliseconds since the epoch of an RFC 3339 time with its offset; raises a validation error."""
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError
+        return int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError(
+            "time", "must be an RFC 3339 time with an offset, like 2030-01-31T12:00:00Z"
+        ) from None
+
+
+def format_time(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+class JobSpec(_Strict):
+    """One job: a program, its input, and the bounds of its run."""
+
+    runtime: Literal["wasm", "auto"] = Field(default="auto", description="Where it runs; `auto` lets us choose.")
+    profile: Literal["fast"] = Field(default="fast", description="How it runs.")
+    source: Source
+    args: list[Text] = Field(default_factory=list, max_length=bounds.ARGS_MAX)
+    env: dict[EnvName, Text] = Field(default_factory=dict, max_length=bounds.ENV_MAX)
+    input: Input | None = None
+    resources: Resources = Field(default_factory=Resources)
+    deadline: Annotated[str, AfterValidator(_deadline)] | None = Field(
+        default=None, description="RFC 3339 time at which the job expires unless it has ended.", max_length=64
+    )
+    retry: Retry = Field(default_factory=Retry)
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=bounds.LABELS_MAX)
+    log_limit: int = Field(
+        default=bounds.LOG_LIMIT_DEFAULT,
+        ge=bounds.LOG_LIMIT_MIN,
+        le=bounds.LOG_LIMIT_MAX,
+        description="Bytes of log that are kept for one attempt.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supported(cls, value: Any) -> Any:
+        refuse_unsupported("", value)
+        if isinstance(value, dict):
+            for name, refused in UNSUPPORTED_VALUES.items():
+                if isinstance(value.get(name), str) and value[name] in refused:
+                    raise PydanticCustomError(
+                        "not_supported",
+                        "{name} {value} is not supported by this release",
+                        {"name": name, "value": value[name], "field": name},
+                    )
+        return value
+
+    @model_validator(mode="after")
+    def _totals(self) -> JobSpec:
+        if sum(len(arg.encode()) for arg in self.args) > bounds.TEXT_MAX:
+            raise PydanticCustomError("too_large", "args are over 32768 bytes together", {"field": "args"})
+        if sum(len(k) + len(v.encode()) for k, v in self.env.items()) > bounds.TEXT_MAX:
+            raise PydanticCustomError("too_large", "env is over 32768 bytes together", {"field": "env"})
+        return self
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """The deadline in milliseconds since the epoch."""
+        return None if self.deadline is None else parse_time(self.deadline)
+
+    def as_json(self) -> dict[str, Any]:
+        """The spec as it is stored and shown: what was given, and the defaults that apply."""
+        return self.model_dump(exclude_none=True)
+
+    def blobs(self) -> dict[str, str]:
+        """Blob ids that the spec refers to, by field."""
+        found = {"source.module": self.source.module, "input.blob": self.input.blob if self.input else None}
+        return {field: blob for field, blob in found.items() if blob is not None}
+
+
+def digest(value: Any) -> str:
+    """SHA-256, hex, of a JSON value in one fixed order of keys: equality of bodies, not a signature."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,111 @@
+"""An attempt ends: exactly one outcome is accepted, and what follows from it is in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound
+from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
+from hanzo_compute.model.spec import Retry
+from hanzo_compute.ports import LogEntry, Put
+from hanzo_compute.services import records
+from hanzo_compute.services.context import Context
+from hanzo_compute.services.lease import Claim, check_chunk, lapsed
+from hanzo_compute.services.submit import stored_spec
+
+
+def complete(
+    ctx: Context, claim: Claim, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
+) -> Job:
+    """Accept the outcome of the attempt that holds the job. Handing in the accepted outcome again is answered alike.
+
+    Raises:
+        StaleFence: the attempt does not hold the job; nothing of what it sent is kept.
+        InvalidRequest: an output refers to a blob that was not uploaded.
+    """
+    job = records.find(ctx, claim.job)
+    if not claim.holds(job):
+        job = records.find(ctx, claim.job, fresh=True)
+        if _accepted(ctx, claim):
+            return job
+        if not claim.holds(job):
+            raise claim.stale(job)
+    _check_outputs(ctx, job, outcome)
+    if entries:
+        check_chunk(log_seq, entries)
+        ctx.logs.append(job.tenant, job.id, job.attempt, log_seq, entries)
+
+    def decide(job: Job) -> records.Change | None:
+        if not claim.holds(job):
+            if _accepted(ctx, claim):
+                return None
+            raise claim.stale(job)
+        step = _judge(ctx, job, outcome)
+        record = {
+            "attempt": job.attempt,
+            "agent": job.agent,
+            "lessee": job.lessee,
+            "pool": job.pool,
+            "started_ms": job.started_ms,
+            "finished_ms": ctx.clock.now_ms(),
+            "outcome": outcome.as_json(),
+        }
+        return replace(step, operations=[*step.operations, Put(keys.attempt(job.id, job.attempt), record)])
+
+    return records.change(ctx, claim.job, decide)
+
+
+def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
+    category = outcome.category
+    if category is Category.PLATFORM or _unfounded(job, category):
+        return lapsed(ctx, job, outcome.detail or f"the agent reported {category}")
+    failures = job.failures + (category in RETRIED)
+    ended = replace(job, failures=failures, lapses=0, category=category.value, exit_code=outcome.exit_code, cancel=None)
+    if category in RETRIED and job.cancel is None:
+        retry = Retry.model_validate(stored_spec(ctx, job.id).get("retry", {}))
+        if failures < retry.max_attempts:
+            data = {"category": category.value, "detail": outcome.detail}
+            delay_ms = retry.delay_s(failures) * 1000
+            return records.retry(ctx, ended, delay_ms=delay_ms, event="retrying", data=data)
+    reason = None if category is Category.OK else outcome.detail or category.value
+    return records.finish(ctx, ended, FINAL_STATE[category], reason=reason)
+
+
+def _unfounded(job: Job, category: Category) -> bool:
+    """An agent that stopped a job which nobody asked it to stop has failed, not the job."""
+    if category is Category.CANCELLED:
+        return job.cancel != "cancelled"
+    return category is Category.DEADLINE and job.deadline_ms is None
+
+
+def _accepted(ctx: Context, claim: Claim) -> bool:
+    record = ctx.store.get(keys.attempt(claim.job, claim.attempt), fresh=True)
+    return record is not None and "outcome" in record.body and record.body["lessee"] == claim.lessee
+
+
+def _check_outputs(ctx: Context, job: Job, outcome: Outcome) -> None:
+    for number, output in enumerate(outcome.outputs):
+        if output.blob is not None and ctx.blobs.size(job.tenant, output.blob) != output.size:
+            problem = FieldProblem(f"outcome.outputs.{number}.blob", "has not been uploaded with this size")
+            raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
+
+
+def close(ctx: Context, job_id: str) -> tuple[Job, bool] | None:
+    """Handle one completion message: mark what follows the outcome as done.
+
+    Returns the job and whether this call was the one that closed it; None when there is no such job.
+    """
+    closed = False
+
+    def decide(job: Job) -> records.Change | None:
+        nonlocal closed
+        closed = job.state.terminal and not job.closed
+        return records.Change(replace(job, closed=True, due_ms=None)) if closed else None
+
+    try:
+        return records.change(ctx, job_id, decide), closed
+    except NotFound:
+        return None

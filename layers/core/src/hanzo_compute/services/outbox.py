@@ -1,0 +1,73 @@
+"""Messages that a transaction wants sent: written with it, sent after it, sent again if that was lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hanzo_compute.errors import Unavailable
+from hanzo_compute.model import keys
+from hanzo_compute.model.keys import Key
+from hanzo_compute.ports import ABSENT, Delete, Put
+from hanzo_compute.services.context import Context
+
+DISPATCH = "dispatch"
+COMPLETION = "completion"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message to be sent, not before ``not_before_ms``."""
+
+    key: Key
+    queue: str
+    message: dict[str, Any]
+    not_before_ms: int
+
+    def put(self) -> Put:
+        """The operation that goes into the transaction."""
+        body = {"queue": self.queue, "message": self.message, "not_before_ms": self.not_before_ms}
+        return Put(self.key, body, expect=ABSENT)
+
+
+def row(ctx: Context, queue: str, job: str, *, delay_ms: int = 0) -> Row:
+    """A row that tells ``queue`` about a job."""
+    now = ctx.clock.now_ms()
+    key = keys.outbox(keys.shard(job), f"{now:015d}#{ctx.ids.new('m', now)}")
+    return Row(key, queue, {"job": job}, now + delay_ms)
+
+
+def flush(ctx: Context, rows: Sequence[Row]) -> None:
+    """Send rows whose transaction has been applied. What fails is left to :func:`sweep`."""
+    if not rows:
+        return
+    try:
+        for each in rows:
+            _send(ctx, each)
+        ctx.store.transact([Delete(each.key) for each in rows])
+    except Unavailable as error:
+        log.warning("outbox rows wait for the reconciler: %s", error.message)
+
+
+def sweep(ctx: Context, *, limit: int = 100) -> int:
+    """Send rows that have waited too long, oldest first; returns how many."""
+    old = ctx.clock.now_ms() - ctx.policy.outbox_ms
+    sent = 0
+    for shard in range(keys.SHARDS):
+        for record in ctx.store.query(keys.outbox(shard, "").pk, limit=limit):
+            if int(record.key.sk.split("#", 1)[0]) > old:
+                break
+            body = record.body
+            _send(ctx, Row(record.key, body["queue"], body["message"], body["not_before_ms"]))
+            ctx.store.transact([Delete(record.key)])
+            sent += 1
+    return sent
+
+
+def _send(ctx: Context, each: Row) -> None:
+    delay_ms = max(0, each.not_before_ms - ctx.clock.now_ms())
+    ctx.queue.send(each.queue, each.message, delay_s=min(-(-delay_ms // 1000), 900))

@@ -1,0 +1,158 @@
+"""How a job's record is read and moved: one compare-and-set loop that every transition goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from hanzo_compute.errors import ComputeError, NotFound, Unavailable
+from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
+from hanzo_compute.model.states import MOVES, State
+from hanzo_compute.ports import ABSENT, Entries, Operation, Put, WriteConflict
+from hanzo_compute.services import outbox
+from hanzo_compute.services.context import Context
+
+TRIES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step of a job: its new record, the event that tells of it, and what belongs to the same transaction."""
+
+    job: Job
+    event: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    operations: Sequence[Operation] = ()
+    send: Sequence[outbox.Row] = ()
+
+
+def find(ctx: Context, job_id: str, *, tenant: str | None = None, fresh: bool = False) -> Job:
+    """The job, if it exists and (unless ``tenant`` is None) belongs to the tenant.
+
+    Raises:
+        NotFound: it does not; the answer is the same for another tenant's job.
+    """
+    record = ctx.store.get(keys.job(job_id), fresh=fresh)
+    if record is None and not fresh:  # it may be so new that only the writer knows it
+        record = ctx.store.get(keys.job(job_id), fresh=True)
+    if record is None or tenant not in (None, record.body["tenant"]):
+        raise not_found(job_id)
+    return Job.from_record(record.body)
+
+
+def not_found(job_id: str) -> NotFound:
+    """The error for a job that the caller cannot see."""
+    return NotFound(f"there is no job {job_id}", hint="`hzc ls` lists your jobs", job=job_id)
+
+
+def index(job: Job) -> Entries:
+    """The index entries of a job's record."""
+    entries = {
+        keys.BY_TENANT: keys.tenant_entry(job.tenant, job.id),
+        keys.BY_STATE: keys.state_entry(job.tenant, job.state.value, job.id),
+    }
+    if job.due_ms is not None:
+        entries[keys.BY_DUE] = keys.due_entry(job.due_ms, job.id)
+    if job.state is State.PLACED and job.pool is not None and job.placed_ms is not None:
+        entries[keys.BY_POOL] = keys.pool_entry(job.pool, job.placed_ms, job.id)
+    return entries
+
+
+def event_put(job: Job, kind: str, at_ms: int, data: dict[str, Any]) -> Put:
+    """The event number ``job.events``, to be written with the record that counts it."""
+    body: dict[str, Any] = {"seq": job.events, "at_ms": at_ms, "type": kind}
+    if job.attempt:
+        body["attempt"] = job.attempt
+    if data:
+        body["data"] = data
+    return Put(keys.event(job.id, job.events), body, expect=ABSENT)
+
+
+def change(ctx: Context, job_id: str, decide: Callable[[Job], Change | None]) -> Job:
+    """Read a job, let ``decide`` say what becomes of it, and write that if nothing came in between; else again.
+
+    ``decide`` returns None to leave the job as it is, or raises to refuse. It may be called several times, always
+    with a newer job, and must not act on anything itself.
+
+    Raises:
+        NotFound: no such job.
+        Unavailable: it kept changing, or the store did not answer; what was decided may have been applied.
+    """
+    for attempt in range(TRIES):
+        fresh = attempt > 0
+        record = ctx.store.get(keys.job(job_id), fresh=fresh)
+        if record is None:
+            if fresh:
+                raise not_found(job_id)
+            continue
+        before = Job.from_record(record.body)
+        try:
+            step = decide(before)
+        except ComputeError:
+            if fresh:
+                raise
+            continue  # what it refused may be an old job: ask again with the newest
+        if step is None:
+            if fresh:
+                return before
+            continue
+        after = step.job
+        if after.state is not before.state and after.state not in MOVES[before.state]:
+            raise AssertionError(f"job {job_id} cannot move from {before.state} to {after.state}")
+        now = ctx.clock.now_ms()
+        after = replace(after, updated_ms=max(now, before.updated_ms))
+        operations: list[Operation] = []
+        if step.event is not None:
+            after = replace(after, events=before.events + 1)
+            operations.append(event_put(after, step.event, after.updated_ms, step.data))
+        operations.append(Put(keys.job(job_id), after.record(), expect=record.rev, index=index(after)))
+        operations.extend(step.operations)
+        operations.extend(row.put() for row in step.send)
+        try:
+            ctx.store.transact(operations)
+        except WriteConflict:
+            continue
+        outbox.flush(ctx, step.send)
+        return after
+    raise Unavailable(f"job {job_id} is changing too fast", hint="try again", retry_after_s=1)
+
+
+def finish(ctx: Context, job: Job, state: State, *, reason: str | None, **changes: Any) -> Change:
+    """The change that ends a job: terminal state, and the message that makes ``completion`` follow."""
+    now = ctx.clock.now_ms()
+    ended = replace(
+        job,
+        state=state,
+        reason=reason,
+        finished_ms=now,
+        lease_until_ms=None,
+        not_before_ms=None,
+        due_ms=now + ctx.policy.resend_ms,
+        **changes,
+    )
+    data = {"reason": reason} if reason else {}
+    return Change(ended, state.value, data, send=[outbox.row(ctx, outbox.COMPLETION, job.id)])
+
+
+def retry(ctx: Context, job: Job, *, delay_ms: int, event: str, data: dict[str, Any], **changes: Any) -> Change:
+    """The change that sends a job to its next attempt after ``delay_ms``; past its deadline it expires instead."""
+    not_before = ctx.clock.now_ms() + delay_ms
+    if job.deadline_ms is not None and not_before >= job.deadline_ms:
+        return finish(ctx, job, State.EXPIRED, reason="no time is left before the deadline", **changes)
+    waiting = replace(
+        job,
+        state=State.RETRYING,
+        not_before_ms=not_before,
+        lease_until_ms=None,
+        due_ms=due(ctx, job, not_before + ctx.policy.resend_ms),
+        **changes,
+    )
+    return Change(waiting, event, data, send=[outbox.row(ctx, outbox.DISPATCH, job.id, delay_ms=delay_ms)])
+
+
+def due(ctx: Context, job: Job, at_ms: int | None) -> int | None:
+    """When the reconciler looks next: at ``at_ms`` or at the deadline, whichever comes first."""
+    times = [time for time in (at_ms, job.deadline_ms) if time is not None]
+    return min(times, default=None)

@@ -1,0 +1,170 @@
+"""A job comes in: checked, and stored with all that follows from it in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hanzo_compute.errors import Conflict, FieldProblem, IdempotencyMismatch, InvalidRequest, InvalidSpec, NoCapacity
+from hanzo_compute.model import bounds, keys
+from hanzo_compute.model.job import Job
+from hanzo_compute.model.problems import parse_spec
+from hanzo_compute.model.spec import JobSpec, digest
+from hanzo_compute.model.states import State
+from hanzo_compute.ports import ABSENT, Operation, Put, WriteConflict
+from hanzo_compute.services import outbox, records
+from hanzo_compute.services.context import Context
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The job, and whether an earlier call with the same idempotency key had made it."""
+
+    job: Job
+    replayed: bool = False
+
+
+def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
+    """Check what the spec alone cannot say (blobs, deadline, capacity); returns the runtime it will use.
+
+    Raises:
+        InvalidSpec: a blob is missing, or the deadline lies in the past or too far ahead.
+        NoCapacity: no pool here runs such jobs.
+    """
+    problems = [
+        FieldProblem(field, "you have no blob of this id", "unknown_blob", "upload it: POST /v1/blobs")
+        for field, blob in spec.blobs().items()
+        if ctx.blobs.size(tenant, blob) is None
+    ]
+    now = ctx.clock.now_ms()
+    if spec.deadline_ms is not None and spec.deadline_ms <= now:
+        problems.append(FieldProblem("deadline", "lies in the past", "past"))
+    elif spec.deadline_ms is not None and spec.deadline_ms > now + bounds.DEADLINE_S_MAX * 1000:
+        problems.append(FieldProblem("deadline", "lies more than 30 days ahead", "too_far"))
+    if problems:
+        raise InvalidSpec(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
+    runtime = "wasm" if spec.runtime == "auto" else spec.runtime
+    if not any(runtime in pool.runtimes for pool in ctx.policy.pools):
+        raise NoCapacity(f"no pool here runs {runtime} jobs", hint="ask the operator for an agent", runtime=runtime)
+    return runtime
+
+
+def submit(
+    ctx: Context,
+    tenant: str,
+    spec: JobSpec,
+    *,
+    idempotency_key: str | None = None,
+    origin: dict[str, str] | None = None,
+) -> Submitted:
+    """Accept a job: once this returns and its writes are durable, the job ends in exactly one outcome.
+
+    Raises:
+        InvalidSpec, NoCapacity: see :func:`check`.
+        IdempotencyMismatch: the key was used with another body.
+    """
+    stored = spec.as_json()
+    spec_digest = digest(stored)
+    request_digest = digest({"spec": spec_digest, "origin": origin})
+    if idempotency_key is not None:
+        earlier = _replay(ctx, tenant, idempotency_key, request_digest)
+        if earlier is not None:
+            return earlier
+    runtime = check(ctx, tenant, spec)
+    now = ctx.clock.now_ms()
+    job = Job(
+        id=ctx.ids.new("j", now),
+        tenant=tenant,
+        state=State.QUEUED,
+        runtime=runtime,
+        created_ms=now,
+        updated_ms=now,
+        due_ms=min(now + ctx.policy.resend_ms, spec.deadline_ms or now + ctx.policy.resend_ms),
+        timeout_s=spec.resources.timeout_s,
+        spec_digest=spec_digest,
+        labels=spec.labels,
+        events=1,
+        deadline_ms=spec.deadline_ms,
+        origin=origin,
+    )
+    row = outbox.row(ctx, outbox.DISPATCH, job.id)
+    operations: list[Operation] = [
+        Put(keys.job(job.id), job.record(), expect=ABSENT, index=records.index(job)),
+        Put(keys.spec(job.id), stored, expect=ABSENT),
+        records.event_put(job, "submitted", now, {"origin": origin} if origin else {}),
+        *(Put(keys.label(tenant, n, v, job.id), {}, expect=ABSENT) for n, v in spec.labels.items()),
+        row.put(),
+    ]
+    if idempotency_key is not None:
+        operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
+    try:
+        ctx.store.transact(operations)
+    except WriteConflict:
+        if idempotency_key is None:
+            raise
+        earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
+        if earlier is None:
+            raise
+        return earlier
+    outbox.flush(ctx, [row])
+    return Submitted(job)
+
+
+def resubmit(ctx: Context, tenant: str, job_id: str, *, kind: str, idempotency_key: str | None = None) -> Submitted:
+    """A new job with the spec of an earlier one, linked to it. ``kind``: ``rerun`` or ``redrive``.
+
+    Raises:
+        NotFound: no such job.
+        Conflict: a redrive of a job that is not dead.
+    """
+    earlier = records.find(ctx, job_id, tenant=tenant)
+    if kind == "redrive" and earlier.state is not State.DEAD:
+        raise Conflict(
+            f"job {job_id} is {earlier.state}, not dead", hint=f"hzc rerun {job_id}", state=earlier.state.value
+        )
+    body = stored_spec(ctx, job_id)
+    body.pop("deadline", None)  # it belonged to the earlier job, and has most likely passed
+    origin = {"kind": kind, "job": job_id}
+    return submit(ctx, tenant, parse_spec(body), idempotency_key=idempotency_key, origin=origin)
+
+
+def stored_spec(ctx: Context, job_id: str) -> dict[str, Any]:
+    """The spec of a job that exists."""
+    record = ctx.store.get(keys.spec(job_id)) or ctx.store.get(keys.spec(job_id), fresh=True)
+    if record is None:
+        raise records.not_found(job_id)
+    return record.body
+
+
+def check_idempotency_key(key: str | None) -> str | None:
+    """The key, if it is one.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or has characters other than printable ASCII.
+    """
+    if key is None:
+        return None
+    if not 0 < len(key) <= bounds.IDEMPOTENCY_KEY_MAX or not all(" " <= char <= "~" for char in key):
+        problem = FieldProblem("Idempotency-Key", "must be 1 to 255 printable ASCII characters")
+        raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
+    return key
+
+
+def _remember(ctx: Context, tenant: str, key: str, request_digest: str, job_id: str) -> Put:
+    expires = ctx.clock.now_ms() + ctx.policy.idempotency_ms
+    at = keys.idempotency(tenant, key)
+    body = {"job": job_id, "digest": request_digest, "expires_ms": expires}
+    return Put(at, body, expect=ABSENT, index={keys.BY_DUE: keys.due_entry(expires, at.pk)})
+
+
+def _replay(ctx: Context, tenant: str, key: str, request_digest: str, *, fresh: bool = False) -> Submitted | None:
+    record = ctx.store.get(keys.idempotency(tenant, key), fresh=fresh)
+    if record is None:
+        return None
+    if record.body["digest"] != request_digest:
+        raise IdempotencyMismatch(
+            "this Idempotency-Key was used with another body",
+            hint="use a new key for a new job; repeat the same body to get the same job",
+            job=record.body["job"],
+        )
+    return Submitted(records.find(ctx, record.body["job"], tenant=tenant, fresh=fresh), replayed=True)

@@ -1,0 +1,99 @@
+"""Chooses the adapters: the only module that knows which back end this process stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hanzo_compute import config as settings
+from hanzo_compute.config import Config
+from hanzo_compute.ports import Clock, Commits, LeaseApi, Runner
+from hanzo_compute.services.context import Context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container(Context):
+    """The ports of this process, and what the host needs besides."""
+
+    config: Config
+    commits: Commits | None = None
+
+
+_installed: list[Container] = []
+
+
+def container() -> Container:
+    """The container of this process, made from its environment at the first call."""
+    if not _installed:
+        _installed.append(local(settings.load()))
+    return _installed[0]
+
+
+def install(given: Container | None) -> None:
+    """Make ``given`` the container of this process: for tests, and for programs that embed the platform."""
+    _installed[:] = [given] if given else []
+
+
+def local(config: Config) -> Container:
+    """SQLite and files under ``config.home``."""
+    from hanzo_compute.adapters.local.blobs import FileBlobs
+    from hanzo_compute.adapters.local.client import WriterClient
+    from hanzo_compute.adapters.local.queue import SqliteQueue
+    from hanzo_compute.adapters.local.store import SqliteStore
+    from hanzo_compute.adapters.local.system import SystemClock, SystemIds
+    from hanzo_compute.adapters.logs import RecordLogs
+
+    clock, ids = SystemClock(), SystemIds()
+    client = WriterClient(config.home)
+    store = SqliteStore(client)
+    blobs = FileBlobs(config.home, clock, config.base_url)
+    return Container(
+        config=config,
+        store=store,
+        queue=SqliteQueue(client, clock, ids),
+        blobs=blobs,
+        logs=RecordLogs(store, blobs),
+        clock=clock,
+        ids=ids,
+        policy=config.policy,
+        commits=client,
+    )
+
+
+def jobs_client(url: str, key: str | None) -> JobsClient:
+    """A tenant's client."""
+    from hanzo_compute.adapters.http import ApiClient, JobsClient
+
+    return JobsClient(ApiClient(url, key))
+
+
+@dataclass(frozen=True)
+class AgentParts:
+    """What an agent works with."""
+
+    api: LeaseApi
+    runner: Runner
+    clock: Clock
+
+
+def agent(url: str, key: str, state: Path, cache: Path, slots: int) -> AgentParts:
+    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``."""
+    from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
+    from hanzo_compute.adapters.local.system import SystemClock
+    from hanzo_compute.adapters.runner.wasm import WasmRunner
+
+    clock = SystemClock()
+    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock), clock)
+
+
+def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
+    """Make sure that the interpreters for source code are here and compiled."""
+    from hanzo_compute.adapters.runner.wasm import interpreters
+
+    interpreters.precompile("python", cache, progress)

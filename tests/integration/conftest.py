@@ -1,0 +1,20 @@
+"""Fixtures of the integration tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def wasm_cache() -> Path:
+    """The folder that keeps interpreters and compiled modules between runs of the suite, CPython made ready."""
+    from hanzo_compute.adapters.runner.wasm import interpreters
+
+    folder = os.environ.get("HZC_CACHE") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hanzo-compute"
+    )
+    interpreters.precompile("python", Path(folder), print)
+    return Path(folder)
