@@ -17,13 +17,17 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WriterProcess]:
         assert process.stop() == 0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def _memory(_request: pytest.FixtureRequest) -> Backend:
+    return MemoryBackend()
+
+
+def _sqlite(request: pytest.FixtureRequest) -> Backend:
+    return SqliteBackend(request.getfixturevalue("writer").home)
+
+
+@pytest.fixture(params=[_memory, _sqlite], ids=["memory", "sqlite"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    found: Backend
-    if request.param == "memory":
-        found = MemoryBackend()
-    else:
-        found = SqliteBackend(request.getfixturevalue("writer").home)
+    found: Backend = request.param(request)
     yield found
     found.close()
 

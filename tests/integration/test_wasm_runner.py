@@ -10,17 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import wasmtime
 
 from hanzo_compute.adapters.local.system import SystemClock
 from hanzo_compute.adapters.runner.wasm import WasmRunner
-from hanzo_compute.adapters.runner.wasm.cache import ArtefactCache
-from hanzo_compute.adapters.runner.wasm.engine import tag
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports import Handle, Runner
-from tests.support.wasm import SLEEP_30_S, SPIN, Runs, children, command, eventually, writes
+from tests.support.wasm import SLEEP_30_S, SPIN, Runs, children, command, eventually, wat, writes
 
 HELLO = '(data (i32.const 1024) "hello\\n")'
 
@@ -57,7 +54,7 @@ def test_a_command_that_returns_is_ok(runs: Runs) -> None:
     assert outcome.usage.memory_mib_ms == 64 * outcome.usage.wall_ms
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 42, 125, 126, 255])
+@pytest.mark.parametrize("code", [0, 1, 2, 42, 125, 126, 255, 256, 2**32 - 1])
 def test_the_exit_code_is_the_programs_own(runs: Runs, code: int) -> None:
     outcome, _ = runs.run(command(f"(call $exit (i32.const {code}))"))
     assert outcome.exit_code == code
@@ -82,8 +79,8 @@ TRAPS = {
     "integer_division_by_zero": "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
     "integer_overflow": "(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))",
     "bad_conversion_to_integer": "(drop (i32.trunc_f32_s (f32.const nan)))",
-    "indirect_call_to_null": "(call_indirect $nothing (i32.const 0))",
-    "table_out_of_bounds": "(call_indirect $nothing (i32.const 9))",
+    "indirect_call_to_null": "(call_indirect (type $nothing) (i32.const 0))",
+    "table_out_of_bounds": "(call_indirect (type $nothing) (i32.const 9))",
     "stack_overflow": "(call $deep)",
 }
 
@@ -113,7 +110,8 @@ def test_fuel_ends_the_program(runs: Runs) -> None:
 
 
 def test_fuel_counts_the_same_each_time(runs: Runs) -> None:
-    body = "(local $i i32) (loop $l (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000))))"
+    count_on = "(local.tee $i (i32.add (local.get $i) (i32.const 1)))"
+    body = f"(local $i i32) (loop $l (br_if $l (i32.lt_u {count_on} (i32.const 1000))))"
     used = {runs.run(command(body))[0].usage.fuel for _ in range(2)}
     assert len(used) == 1
     assert used.pop() > 1000  # type: ignore[operator]
@@ -126,8 +124,7 @@ def test_a_busy_program_is_interrupted_at_its_timeout_and_the_worker_lives_on(ru
     assert (outcome.category, outcome.timed_out, stdout) == (Category.TIMEOUT, True, b"hello\n")
     assert 200 <= outcome.usage.wall_ms < 10_000
     assert outcome.usage.cpu_ms > 0
-    assert outcome.usage.fuel is not None
-    assert outcome.usage.fuel > 0
+    assert outcome.usage.fuel is None  # the engine has lost count, and we do not guess
     assert outcome.usage.memory_peak_bytes == 65536
     assert worker_pids() >= before
 
@@ -184,18 +181,18 @@ INVALID = {
     "no module at all": (b"hello", "begin with"),
     "text format": (b"(module)", "begin with"),
     "cut off": (b"\0asm\1\0\0\0\1\4", "does not compile"),
-    "no _start": (bytes(wasmtime.wat2wasm("(module)")), "_start"),
-    "_start is no function": (bytes(wasmtime.wat2wasm('(module (memory (export "_start") 1))')), "_start"),
+    "no _start": (wat("(module)"), "_start"),
+    "_start is no function": (wat('(module (memory (export "_start") 1))'), "_start"),
     "_start with a result": (
-        bytes(wasmtime.wat2wasm('(module (func (export "_start") (result i32) (i32.const 1)))')),
+        wat('(module (func (export "_start") (result i32) (i32.const 1)))'),
         "_start",
     ),
     "unknown import": (
-        bytes(wasmtime.wat2wasm('(module (import "env" "launch" (func)) (func (export "_start")))')),
+        wat('(module (import "env" "launch" (func)) (func (export "_start")))'),
         "env::launch",
     ),
     "64-bit memory": (
-        bytes(wasmtime.wat2wasm('(module (memory i64 1) (func (export "_start")))')),
+        wat('(module (memory i64 1) (func (export "_start")))'),
         "does not compile",
     ),
 }
@@ -345,44 +342,6 @@ def test_questions_out_of_turn_are_refused(runs: Runs) -> None:
     with pytest.raises(InvalidRequest):
         runs.runner.reap(Handle("../../etc", 1))
     runs.runner.reap(handle)
-
-
-def test_a_worker_that_is_killed_is_our_fault_and_replaced(runs: Runs) -> None:
-    runs.run(command(""))
-    before = worker_pids()
-    handle = runs.start(command(writes("hello\n") + SLEEP_30_S, extra=HELLO))
-    runs.says(handle, "hello")
-    for pid in worker_pids() & before:
-        os.kill(pid, 9)
-    outcome, stdout = runs.end(handle)
-    assert (outcome.category, outcome.signal, stdout) == (Category.PLATFORM, 9, b"hello\n")
-    assert "SIGKILL" in outcome.detail
-    assert runs.run(command(""))[0].category == Category.OK
-
-
-def test_a_corrupted_artefact_is_compiled_anew(runs: Runs, tmp_path: Path) -> None:
-    cache_dir = tmp_path / "cache"
-    module = command("(call $exit (i32.const 7))")
-    for spoil in (0, 3000):
-        runner = WasmRunner(tmp_path / "state", cache_dir, 1, SystemClock())
-        if spoil:
-            (artefact,) = (cache_dir / "artefacts").glob("*.cwasm")
-            data = bytearray(artefact.read_bytes())
-            data[len(data) // 2 : len(data) // 2 + spoil] = b"\xcc" * len(data[len(data) // 2 :][:spoil])
-            artefact.write_bytes(data)
-        assert Runs(runner).run(module)[0].exit_code == 7
-        runner.close()
-    (artefact,) = (cache_dir / "artefacts").glob("*.cwasm")
-    with ArtefactCache(cache_dir, tag()).verified(artefact.name.partition("-")[0]) as path:
-        assert path is not None
-
-
-def test_compiling_in_this_process_does_not_hang_its_workers(tmp_path: Path) -> None:
-    # After a compile, a forked child that compiles waits for ever: workers are new processes.
-    wasmtime.Module(wasmtime.Engine(), wasmtime.wat2wasm("(module (func (export \"f\")))"))
-    runner = WasmRunner(tmp_path / "state", tmp_path / "cache", 1, SystemClock())
-    assert Runs(runner).run(command(""))[0].category == Category.OK
-    runner.close()
 
 
 def test_close_is_quick_ends_everything_and_leaves_outcomes_to_adopt(tmp_path: Path, cache: Path) -> None:

@@ -17,6 +17,7 @@ from hanzo_compute.adapters.memory import (
     ManualClock,
     MemoryBlobs,
     MemoryCommits,
+    MemoryDatabase,
     MemoryQueue,
     MemoryStore,
     SeededIds,
@@ -80,10 +81,12 @@ class MemoryBackend(_Names):
         self.clock = ManualClock()
         self._blobs = MemoryBlobs(self.clock)
         self.blobs: BlobStore = self._blobs
-        self._first = MemoryCommits()
+        self._database = MemoryDatabase()
+        self._closing: list[MemoryCommits] = []
 
     def process(self) -> Process:
-        commits = MemoryCommits(self._first.database)
+        commits = MemoryCommits(self._database)
+        self._closing.append(commits)
         return Process(MemoryStore(commits), MemoryQueue(self.clock, MAX_RECEIVES, commits), commits)
 
     def upload(self, url: str, data: bytes) -> None:
@@ -93,7 +96,8 @@ class MemoryBackend(_Names):
         return self._blobs.download(url)
 
     def close(self) -> None:
-        self._first.close()
+        for commits in self._closing:
+            commits.close()
 
 
 class SqliteBackend(_Names):

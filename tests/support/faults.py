@@ -1,7 +1,7 @@
 """Ports that fail as real ones do: before the call, after it took effect, by conflict, staleness, duplicates.
 
-    store = FaultyStore(inner, scripted("transact:reply_lost"))     # the first transact, then no more
-    store = FaultyStore(inner, seeded(random, 0.1))                 # each call with this probability
+store = FaultyStore(inner, scripted("transact:reply_lost"))     # the first transact, then no more
+store = FaultyStore(inner, seeded(random, 0.1))                 # each call with this probability
 """
 
 from __future__ import annotations
@@ -119,9 +119,7 @@ class FaultyStore(_Faulty):
         fault = self._strike("query_index", *((Fault.STALE,) if args in self._index_reads else ()))
         if fault is Fault.STALE:
             return self._index_reads[args]
-        found = self._inner.query_index(
-            index, pk, after=after, before=before, limit=limit, reverse=reverse
-        )
+        found = self._inner.query_index(index, pk, after=after, before=before, limit=limit, reverse=reverse)
         self._index_reads[args] = found
         self._reply(fault, "query_index")
         return found

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import wasmtime
-
 from hanzo_compute.adapters.runner.wasm import WasmRunner
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.ports import Handle, Lease, LogEntry
@@ -22,21 +20,24 @@ IMPORTS = """
 """
 
 SLEEP_30_S = """
-  (i64.store (i32.const 24) (i64.const 30000000000))
-  (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))
+  (i64.store (i32.const 280) (i64.const 30000000000))
+  (drop (call $poll (i32.const 256) (i32.const 400) (i32.const 1) (i32.const 500)))
 """
 """WAT: one poll_oneoff that waits 30 seconds on the relative clock."""
 
 SPIN = "(loop $again (br $again))"
 
 
+def wat(text: str) -> bytes:
+    """The module that a text in WAT describes."""
+    import wasmtime
+
+    return bytes(wasmtime.wat2wasm(text))
+
+
 def command(body: str, *, memory: str = "1", extra: str = "") -> bytes:
     """A WASI command whose _start is ``body`` (WAT), with $exit, $write, $read and $poll imported."""
-    return bytes(
-        wasmtime.wat2wasm(
-            f'(module {IMPORTS} (memory (export "memory") {memory}) {extra} (func (export "_start") {body}))'
-        )
-    )
+    return wat(f'(module {IMPORTS} (memory (export "memory") {memory}) {extra} (func (export "_start") {body}))')
 
 
 def writes(data: str, stream: int = 1) -> str:
@@ -97,7 +98,7 @@ class Runs:
         **spec: Any,
     ) -> Lease:
         """A lease of a new job."""
-        resources = {name: spec.pop(name) for name in ("memory_mib", "fuel") if name in spec}
+        resources: dict[str, Any] = {name: spec.pop(name) for name in ("memory_mib", "fuel") if name in spec}
         resources = {"memory_mib": 64, "timeout_s": 60, **resources}
         body = {"source": source, "args": [], "env": {}, "resources": resources, "log_limit": log_limit, **spec}
         job = f"j-{next(self._numbers):026d}"

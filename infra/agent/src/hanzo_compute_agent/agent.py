@@ -22,7 +22,9 @@ POLL_S: Final = 20.0
 BEAT_S: Final = 5.0
 """How long a heartbeat waits for news; the lease is renewed at least this often."""
 QUICK_S: Final = 1.0
-"""Attempts that end sooner need no heartbeat and ship no log before their outcome."""
+"""Attempts that end sooner need no heartbeat."""
+FOLLOW_S: Final = 0.3
+"""Log of a job that somebody follows is sent this often."""
 FLUSH_S: Final = 15.0
 """Log of a job that nobody follows is sent this often."""
 RETRY_S: Final = 1.0
@@ -49,6 +51,9 @@ class _Attempt:
     follow: bool = False
     cancel: str | None = None
     lost: bool = False
+    """Another attempt holds the job, or it has ended."""
+    settled: bool = False
+    """The platform has taken what this attempt came to."""
     over: bool = False
 
 
@@ -104,87 +109,89 @@ class Agent:
         attempt = _Attempt(handle, follow=lease.follow)
         self._carrying.add(handle)
         try:
-            try:
-                module = self._api.download(lease.module_url) if lease.module_url else None
-                stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
-                self._runner.start(lease, module=module, stdin=stdin)
-            except (ComputeError, OSError) as error:
-                self._failed(attempt, f"it could not be started: {error}")
-                return
-            if not self._runner.poll(handle, QUICK_S):
-                self._spawn(partial(self._beat, attempt), f"beat {lease.job}")
-                if not self._watch(attempt):
-                    return
-            self._hand_in(attempt, self._runner.collect(handle))
+            if self._started(attempt, lease) and self._ended(attempt):
+                self._hand_in(attempt, self._runner.collect(handle))
+        except Exception as error:  # a defect here must cost neither the job nor the slot
+            log.exception("job %s attempt %d", handle.job, handle.attempt)
+            self._fail(attempt, f"the agent failed: {error!r}")
         finally:
             self._end(attempt)
 
-    def _adopted(self, handle: Handle) -> None:
-        attempt = _Attempt(handle)
+    def _started(self, attempt: _Attempt, lease: Lease) -> bool:
         try:
-            last = self._journal.last(handle)
-            if last.seq:  # it may not have arrived: the same range goes out under the same number
-                entries, _ = self._range(handle, last.start, last.end)
-                self._retry(attempt, partial(self._send, attempt, last.seq, entries))
-            attempt.seq, attempt.cursor = last.seq, last.end
-            self._hand_in(attempt, self._runner.collect(handle))
-        finally:
-            self._end(attempt)
+            module = self._api.download(lease.module_url) if lease.module_url else None
+            stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
+            self._runner.start(lease, module=module, stdin=stdin)
+        except (ComputeError, OSError) as error:
+            self._fail(attempt, f"it could not be started: {error}")
+            return False
+        return True
 
-    def _range(self, handle: Handle, start: int, end: int) -> tuple[list[LogEntry], int]:
-        entries, cursor = self._runner.logs(handle, start)
-        return entries[: len(entries) - (cursor - end)] if cursor > end else entries, end
-
-    def _end(self, attempt: _Attempt) -> None:
-        attempt.over = True
-        self._runner.reap(attempt.handle)
-        self._journal.forget(attempt.handle)
-        self._carrying.discard(attempt.handle)
-
-    # While it runs
-
-    def _watch(self, attempt: _Attempt) -> bool:
-        """Ship the log until the attempt has ended; False when it is no longer ours."""
-        flushed = self._clock.monotonic()
-        while not self._runner.poll(attempt.handle, QUICK_S):
+    def _ended(self, attempt: _Attempt) -> bool:
+        """Ship the log until the attempt has ended; False when it is no longer ours to hand in."""
+        begun = flushed = self._clock.monotonic()
+        beating = False
+        while not self._runner.poll(attempt.handle, FOLLOW_S if attempt.follow else QUICK_S):
+            now = self._clock.monotonic()
             if attempt.lost:
                 return False
-            now = self._clock.monotonic()
             if self._stop_at is not None and now >= self._stop_at:
                 self._give_back(attempt)
                 return False
+            if not beating and now - begun >= QUICK_S:
+                beating = True
+                self._spawn(partial(self._beat, attempt), f"beat {attempt.handle.job}")
             if attempt.follow or now - flushed >= FLUSH_S:
                 self._ship(attempt)
                 flushed = now
         return not attempt.lost
 
-    def _ship(self, attempt: _Attempt) -> None:
-        """Send what is new in the log, if the platform takes it now; what fails is sent the next time."""
-        entries, end = self._runner.logs(attempt.handle, attempt.cursor)
-        for chunk, upto in _chunks(entries, attempt.cursor, end):
-            shipment = Shipment(attempt.seq + 1, attempt.cursor, upto)
-            if shipment.seq >= bounds.LOG_CHUNKS_MAX:
-                return
-            self._journal.intend(attempt.handle, shipment)
-            try:
-                self._send(attempt, shipment.seq, chunk)
-            except StaleFence:
-                attempt.lost = True
-                return
-            except ComputeError as error:
-                log.warning("log of job %s waits: %s", attempt.handle.job, error.message)
-                if not error.retryable:
-                    return
-                self._retry(attempt, partial(self._send, attempt, shipment.seq, chunk))
-            attempt.seq, attempt.cursor = shipment.seq, upto
+    def _adopted(self, handle: Handle) -> None:
+        attempt = _Attempt(handle)
+        try:
+            last = self._journal.last(handle)
+            if last.seq:  # whether it arrived is not known
+                entries, end = self._runner.logs(handle, last.start)
+                arrived: list[bool] = []
+                self._retry(attempt, lambda: arrived.append(not self._send(attempt, last.seq, entries)))
+                attempt.seq, attempt.cursor = last.seq, last.end if any(arrived) else end
+            self._hand_in(attempt, self._runner.collect(handle))
+        except Exception as error:
+            log.exception("adopted job %s attempt %d", handle.job, handle.attempt)
+            self._fail(attempt, f"the agent failed: {error!r}")
+        finally:
+            self._end(attempt)
 
-    def _send(self, attempt: _Attempt, seq: int, entries: list[LogEntry]) -> None:
+    def _end(self, attempt: _Attempt) -> None:
+        attempt.over = True
+        if attempt.settled or attempt.lost:
+            self._runner.reap(attempt.handle)
+            self._journal.forget(attempt.handle)
+        self._carrying.discard(attempt.handle)  # what is not settled is left to the next process, to adopt
+
+    # While it runs
+
+    def _ship(self, attempt: _Attempt) -> None:
+        """Send what is new in the log, chunk by chunk."""
+        while not attempt.lost and attempt.seq < bounds.LOG_CHUNKS_MAX - 1:
+            entries, end = self._runner.logs(attempt.handle, attempt.cursor)
+            if not entries:
+                return
+            seq = attempt.seq + 1
+            self._journal.intend(attempt.handle, Shipment(seq, attempt.cursor, end))
+            if not self._retry(attempt, partial(self._send, attempt, seq, entries)):
+                return
+            attempt.seq, attempt.cursor = seq, end
+
+    def _send(self, attempt: _Attempt, seq: int, entries: list[LogEntry]) -> bool:
+        """Send one chunk; False when another one of this number had arrived before."""
         try:
             self._api.logs(attempt.handle.job, attempt.handle.attempt, seq, entries)
         except StaleFence:
             raise
         except Conflict:
-            return  # this number arrived before the restart, and the journal says with which range
+            return False
+        return True
 
     def _beat(self, attempt: _Attempt) -> None:
         seen = Beat(None, attempt.follow)
@@ -210,14 +217,17 @@ class Agent:
     def _give_back(self, attempt: _Attempt) -> None:
         self._runner.cancel(attempt.handle, Category.CANCELLED.value)
         handle = attempt.handle
-        self._retry(attempt, partial(self._api.release, handle.job, handle.attempt, "the agent stops"))
+        why = "the agent stops"
+        attempt.settled = self._retry(attempt, lambda: self._api.release(handle.job, handle.attempt, why))
 
     # When it has ended
 
-    def _failed(self, attempt: _Attempt, why: str) -> None:
+    def _fail(self, attempt: _Attempt, why: str) -> None:
+        """The platform failed this attempt, not the program."""
+        log.warning("job %s attempt %d: %s", attempt.handle.job, attempt.handle.attempt, why)
         outcome = Outcome(category=Category.PLATFORM, detail=why[:4096])
         handle = attempt.handle
-        self._retry(attempt, lambda: _ignore(self._api.complete(handle.job, handle.attempt, outcome)))
+        attempt.settled = self._retry(attempt, lambda: self._api.complete(handle.job, handle.attempt, outcome))
 
     def _hand_in(self, attempt: _Attempt, collected: RunnerOutcome) -> None:
         handle = attempt.handle
@@ -226,20 +236,22 @@ class Agent:
             outcome = collected.outcome
             if collected.stdout:
                 outcome = outcome.model_copy(update={"outputs": [self._output(handle, collected.stdout)]})
-            entries, end = self._runner.logs(handle, attempt.cursor)
-            *earlier, last = [*_chunks(entries, attempt.cursor, end, bounds.INLINE_OUTPUT_MAX)] or [([], end)]
-            if earlier:
+            entries, _ = self._runner.logs(handle, attempt.cursor)
+            if sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX:
                 self._ship(attempt)
-                last = ([], end)
-            seq = attempt.seq + 1 if last[0] else 0
+                entries = []
+            seq = attempt.seq + 1 if entries else 0
             try:
-                self._api.complete(handle.job, handle.attempt, outcome, log_seq=seq, entries=last[0])
+                self._api.complete(handle.job, handle.attempt, outcome, log_seq=seq, entries=entries)
             except StaleFence:
                 raise
             except Conflict:  # the log's tail is there already
                 self._api.complete(handle.job, handle.attempt, outcome)
 
-        self._retry(attempt, complete)
+        if self._retry(attempt, complete):
+            attempt.settled = True
+        elif not attempt.lost and self._stop_at is None:
+            self._fail(attempt, "the platform refused the agent's report")
 
     def _output(self, handle: Handle, data: bytes) -> Output:
         if len(data) <= bounds.INLINE_OUTPUT_MAX:
@@ -247,35 +259,28 @@ class Agent:
         blob = self._api.upload(handle.job, handle.attempt, data)
         return Output(name="stdout", size=len(data), blob=blob)
 
-    def _retry(self, attempt: _Attempt, call: Callable[[], None]) -> None:
-        """Call until the platform has answered: it may be restarting, and what ran must not be lost."""
+    def _retry(self, attempt: _Attempt, call: Callable[[], object]) -> bool:
+        """Call until the platform has answered: it may be restarting, and what ran must not be lost.
+
+        False when it refused, when the attempt lost its job, or when this agent must stop before.
+        """
         wait = RETRY_S
         while not attempt.lost:
             try:
-                return call()
+                call()
             except StaleFence:
                 attempt.lost = True
                 log.warning("the work on job %s is discarded: it went to another attempt", attempt.handle.job)
             except ComputeError as error:
-                if not error.retryable:
-                    log.error("job %s: the platform refused: %s", attempt.handle.job, error.message)
-                    return self._report(attempt, f"the agent's report was refused: {error.message}")
-                if self._stop_at is not None and self._clock.monotonic() > self._stop_at:
-                    return None
+                log.warning("job %s: %s", attempt.handle.job, error.message)
+                stopped = self._stop_at is not None and self._clock.monotonic() > self._stop_at
+                if not error.retryable or stopped:
+                    return False
                 self._clock.sleep(wait)
                 wait = min(wait * 2, RETRY_MAX_S)
-        return None
-
-    def _report(self, attempt: _Attempt, why: str) -> None:
-        outcome = Outcome(category=Category.PLATFORM, detail=why[:4096])
-        try:
-            self._api.complete(attempt.handle.job, attempt.handle.attempt, outcome)
-        except ComputeError as error:
-            log.error("job %s is left to its lease: %s", attempt.handle.job, error.message)
-
-
-def _ignore(_: object) -> None:
-    """Make a call whose answer is not needed a plain action."""
+            else:
+                return True
+        return False
 
 
 def _inline(lease: Lease) -> bytes:
@@ -283,24 +288,3 @@ def _inline(lease: Lease) -> bytes:
     if "inline_base64" in given:
         return base64.b64decode(given["inline_base64"])
     return str(given.get("inline", "")).encode()
-
-
-def _chunks(
-    entries: list[LogEntry], start: int, end: int, limit: int = bounds.LOG_CHUNK_MAX // 2
-) -> list[tuple[list[LogEntry], int]]:
-    """Entries in chunks of at most ``limit`` characters, each with the cursor after it.
-
-    A cursor counts entries: the one before ``entries`` is ``start``, the one after them ``end``.
-    """
-    if end - start != len(entries):
-        raise AssertionError("a log cursor counts entries")
-    found: list[tuple[list[LogEntry], int]] = []
-    size = limit + 1
-    for number, entry in enumerate(entries, start + 1):
-        if size + len(entry.text) > limit:
-            found.append(([], number))
-            size = 0
-        found[-1][0].append(entry)
-        found[-1] = (found[-1][0], number)
-        size += len(entry.text)
-    return found

@@ -26,7 +26,7 @@ class Upload(Protocol):
         """Add bytes."""
         ...
 
-    def commit(self) -> str:
+    def commit(self) -> None:
         """Make it a durable blob. Raises InvalidRequest when size or digest do not fit its id."""
         ...
 
@@ -39,9 +39,7 @@ class Upload(Protocol):
 class BlobFiles(Protocol):
     """What the host needs of a blob store that keeps files."""
 
-    def verify(
-        self, method: str, path: str, query: Mapping[str, str], now_ms: int
-    ) -> tuple[str, str, int | None]:
+    def verify(self, method: str, path: str, query: Mapping[str, str], now_ms: int) -> tuple[str, str, int | None]:
         """Tenant, blob and size (of a PUT) of a presigned request. Raises PermissionDenied."""
         ...
 

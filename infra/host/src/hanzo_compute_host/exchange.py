@@ -23,8 +23,9 @@ HEAD_BUFFER_MAX: Final = 64 * 1024
 """Bytes of an unfinished head after which the connection is closed without reading on."""
 BODY_TIMEOUT_S: Final = 30.0
 """A body must have arrived in this time."""
+DISCARD_TIMEOUT_S: Final = 5.0
 DISCARDED_MAX: Final = 8 * 1024 * 1024
-"""Bytes of a body that is too large are dropped up to here: so the client comes to read the answer."""
+"""What is left of the body of a refused request is read and dropped up to this many bytes."""
 
 
 class Disconnected(Exception):
@@ -70,6 +71,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._close = False
+        self._more = True
+        self._size = 0
 
     @property
     def method(self) -> str:
@@ -86,7 +89,6 @@ class Exchange:
         size = len(self.scope["raw_path"]) + len(self.scope["query_string"])
         size += sum(len(name) + len(value) for name, value in self.scope["headers"])
         if size > HEADERS_MAX:
-            self._close = True
             raise HeadersTooLarge(f"request line and headers may have {HEADERS_MAX} bytes, these have {size}")
 
     def content_length(self) -> int | None:
@@ -102,40 +104,41 @@ class Exchange:
 
     async def parts(self, limit: int) -> AsyncIterator[bytes]:
         """The body as it arrives, never more than ``limit`` bytes of it."""
-        size = 0
-        announced = self.content_length() or 0
+        announced = self.content_length()
+        if announced is not None and announced > limit:
+            raise self._too_large(limit)
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                if announced > limit:
-                    await self._too_large(limit, announced, 0)
-                more = True
-                while more:
-                    message = await self._next()
-                    size += len(message["body"])
-                    more = message["more_body"]
-                    if size > limit:
-                        await self._too_large(limit, announced, size)
-                    yield message["body"]
+                while self._more:
+                    part = await self._part()
+                    if self._size > limit:
+                        raise self._too_large(limit)
+                    yield part
         except TimeoutError:
-            self._close = True
             raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
 
-    async def _next(self) -> Message:
+    async def _part(self) -> bytes:
         message = await self._receive()
         if message["type"] != "http.request":
             raise Disconnected
-        return message
+        self._more = message["more_body"]
+        self._size += len(message["body"])
+        return bytes(message["body"])
 
-    async def _too_large(self, limit: int, announced: int, size: int) -> None:
-        self._close = True
-        waits = any(name == b"expect" for name, _ in self.scope["headers"])
-        while not waits and max(announced, size) <= DISCARDED_MAX:
-            message = await self._next()
-            size += len(message["body"])
-            if not message["more_body"]:
-                break
+    def _too_large(self, limit: int) -> PayloadTooLarge:
         hint = "put it into a blob: POST /v1/blobs" if self.method == "POST" else None
-        raise PayloadTooLarge(f"a body may have {limit} bytes here", hint=hint, limit=limit)
+        return PayloadTooLarge(f"a body may have {limit} bytes here", hint=hint, limit=limit)
+
+    async def discard(self) -> None:
+        """Read what is left of the body, within bounds: a client that still sends does not see an answer."""
+        waits = any(name == b"expect" for name, _ in self.scope["headers"])
+        try:
+            async with asyncio.timeout(DISCARD_TIMEOUT_S):
+                while self._more and not waits and max(self.content_length() or 0, self._size) <= DISCARDED_MAX:
+                    await self._part()
+        except TimeoutError:
+            pass
+        self._close = self._close or self._more
 
     async def disconnected(self) -> None:
         """Returns when the client has gone; only once the body has been read."""

@@ -72,14 +72,12 @@ class Server(uvicorn.Server):
 
 def main(argv: list[str] | None = None) -> int:
     """The front's process."""
-    from hanzo_compute import wiring
-
     parser = argparse.ArgumentParser(prog="python -m hanzo_compute_host.front", description=main.__doc__)
     parser.add_argument("--fd", type=int, required=True, help="descriptor of a listening socket")
     options = parser.parse_args(argv)
     manifest = process.prepare()
     functions = Functions(manifest, dict.fromkeys(route.function for route in manifest.routes), watchdog=True)
-    container = wiring.container()
+    container = process.container()
     app = App(
         manifest,
         functions,

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from hanzo_compute.errors import ComputeError
 from hanzo_compute_host import problems
@@ -23,6 +23,9 @@ from hanzo_compute_host.manifest import Function, Manifest
 log = logging.getLogger(__name__)
 
 Handler = Callable[[Any, "LambdaContext"], Any]
+
+WATCHDOG_GRACE_S: Final = 45
+"""Beyond its timeout: a store whose writer is being restarted may hold a call this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,11 @@ class LambdaContext:
 class Functions:
     """The handlers of a manifest, loaded.
 
-    With ``watchdog`` a handler that outlives its timeout ends the process, the stacks on stderr, as Lambda
+    With ``watchdog`` a handler that far outlives its timeout ends the process, the stacks on stderr, as Lambda
     ends its sandbox; it takes SIGALRM, so only a process of the host's own may have it.
     """
 
-    def __init__(
-        self, manifest: Manifest, names: Iterable[str] | None = None, *, watchdog: bool = False
-    ) -> None:
+    def __init__(self, manifest: Manifest, names: Iterable[str] | None = None, *, watchdog: bool = False) -> None:
         self._handlers: dict[str, tuple[Function, Handler]] = {}
         self._watchdog = watchdog
         self._busy = False
@@ -77,7 +78,7 @@ class Functions:
             raise RuntimeError("handlers run one at a time: not from within another, nor in threads")
         self._busy = True
         if self._watchdog:
-            signal.setitimer(signal.ITIMER_REAL, function.timeout_s)
+            signal.setitimer(signal.ITIMER_REAL, function.timeout_s + WATCHDOG_GRACE_S)
         try:
             return handler(event, _context(function, request_id))
         except ComputeError as error:

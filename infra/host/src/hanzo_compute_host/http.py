@@ -106,7 +106,9 @@ class App:
         if exchange.started:
             # Too late for a status: the client sees that the response is cut short.
             raise error
-        await exchange.respond(problems.answer(error, exchange.request_id))
+        with suppress(Disconnected):
+            await exchange.discard()
+            await exchange.respond(problems.answer(error, exchange.request_id))
 
     async def _function(self, exchange: Exchange) -> None:
         match = self._routes.match(exchange.method, exchange.raw_path)
@@ -117,9 +119,7 @@ class App:
         if self.parking.closed and not self._manifest.functions[name].while_stopping:
             raise Unavailable("the platform is stopping", hint="start it again with: hzc up")
         body = await exchange.body(BODY_MAX)
-        event = from_request(
-            exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms()
-        )
+        event = from_request(exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms())
         turn = self._turn(name, event, exchange)
         if "hzc-stream" in turn.answer.host:
             await self._stream(exchange, name, event, turn)
@@ -192,7 +192,7 @@ class App:
                     if cursor is None or self.parking.closed:
                         break
                     gone = gone or asyncio.create_task(exchange.disconnected())
-                    await turn.park.wait(KEEP_ALIVE_S if turn.waits else 0, gone)
+                    await turn.park.wait(_quiet_s(turn.answer.host), gone)
                 if gone.done():
                     return
                 event = {**event, "headers": {**event["headers"], "last-event-id": cursor}}
@@ -225,6 +225,13 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _quiet_s(host: Mapping[str, str]) -> float:
+    """How long a stream may stay quiet before its handler is asked again; 0 when it has more to say at once."""
+    if "hzc-wake" not in host:
+        return 0.0
+    return min(KEEP_ALIVE_S, _seconds(host["hzc-wait"])) if "hzc-wait" in host else KEEP_ALIVE_S
 
 
 def _seconds(text: str | None) -> float:

@@ -11,10 +11,13 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from hanzo_compute.errors import Unavailable
-from hanzo_compute.ports import Commits
+from hanzo_compute.ports import WAKE_ALL, Commits
+
+LOOK_S: Final = 1.0
+"""The writer's news is looked at this often even if its descriptor says nothing."""
 
 
 class Park(AbstractContextManager["Park"]):
@@ -73,14 +76,11 @@ class Parking:
                 self._waiting.pop(partition, None)
 
     def wake(self, partitions: Iterable[str]) -> None:
-        """Wake whoever waits for one of these."""
+        """Wake whoever waits for one of these; ``WAKE_ALL`` is everybody."""
         for partition in partitions:
-            for park in self._waiting.get(partition, ()):
-                park.wake()
-
-    def wake_all(self) -> None:
-        """Wake everybody: what was said may have been missed."""
-        self.wake(list(self._waiting))
+            for waiting in [self._waiting.get(partition, ())] if partition != WAKE_ALL else self._waiting.values():
+                for park in waiting:
+                    park.wake()
 
     def close(self) -> None:
         """The host stops: whoever waits, or wants to, is answered now."""
@@ -106,16 +106,27 @@ class Journal:
         self._parking = parking
         self._tickets: dict[int, asyncio.Future[None]] = {}
         self._fd: int | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to listen, on the running loop."""
-        self._watch()
+        if self._commits is not None:
+            self._fd = self._commits.fileno()
+            asyncio.get_running_loop().add_reader(self._fd, self.listen)
+            self._tick()
+
+    def _tick(self) -> None:
+        # A writer that is gone rings no bell: looking is what connects to the next one.
+        self.listen()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._tick)
 
     def stop(self) -> None:
         """Listen no more; whoever still waits for a ticket gets Unavailable."""
         if self._fd is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._fd = None
+        if self._timer is not None:
+            self._timer.cancel()
         for ticket in list(self._tickets):
             self._settle(ticket, durable=False)
 
@@ -139,29 +150,12 @@ class Journal:
         """Look at the news now: the handler's own calls may have read it off the descriptor."""
         if self._commits is None:
             return
-        self._watch()
         news = self._commits.news()
         for ticket in news.durable:
             self._settle(ticket, durable=True)
         for ticket in news.failed:
             self._settle(ticket, durable=False)
-        if news.failed:
-            self._parking.wake_all()
-        else:
-            self._parking.wake(news.woken)
-
-    def _watch(self) -> None:
-        # A client that connects again has another descriptor.
-        if self._commits is None:
-            return
-        fd = self._commits.fileno()
-        if fd == self._fd:
-            return
-        loop = asyncio.get_running_loop()
-        if self._fd is not None:
-            loop.remove_reader(self._fd)
-        loop.add_reader(fd, self.listen)
-        self._fd = fd
+        self._parking.wake(news.woken)
 
     def _settle(self, ticket: int, *, durable: bool) -> None:
         future = self._tickets.pop(ticket, None)
@@ -170,6 +164,4 @@ class Journal:
         if durable:
             future.set_result(None)
         else:
-            future.set_exception(
-                Unavailable("the write was lost before it was durable", hint="repeat the request")
-            )
+            future.set_exception(Unavailable("the write was lost before it was durable", hint="repeat the request"))

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Final
 
+from hanzo_compute import config, wiring
+from hanzo_compute.wiring import Container
 from hanzo_compute_host import manifest
 from hanzo_compute_host.manifest import Manifest
 
@@ -30,3 +32,10 @@ def prepare() -> Manifest:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     return host
+
+
+def container() -> Container:
+    """The container of this process and its handlers, which is told whom to wake."""
+    made = wiring.local(config.load(), wakes=True)
+    wiring.install(made)
+    return made

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from hanzo_compute.errors import ComputeError, Unavailable
-from hanzo_compute.ports import Clock, Commits, Ids, Message, Queue
+from hanzo_compute.ports import WAKE_ALL, Clock, Commits, Ids, Message, Queue, queue_wake
 from hanzo_compute_host import process
 from hanzo_compute_host.events import failures, from_messages, from_tick
 from hanzo_compute_host.functions import Functions
@@ -52,7 +52,7 @@ class Pump:
         self._ids = ids
         self._pause = pause
         now = clock.monotonic()
-        self._queues = {f"QUEUE#{source.name}": source for source in manifest.queues}
+        self._queues = {queue_wake(source.name): source for source in manifest.queues}
         self._look_at = dict.fromkeys(self._queues, now)
         self._ticks = {schedule.name: (schedule, now) for schedule in manifest.schedules}
         self._stopping = False
@@ -97,9 +97,10 @@ class Pump:
     def _listen(self) -> None:
         if self._commits is None:
             return
-        for partition in self._commits.news().woken:
-            if partition in self._look_at:
-                self._look_at[partition] = 0.0
+        for woken in self._commits.news().woken:
+            for partition in self._look_at:
+                if woken in (partition, WAKE_ALL):
+                    self._look_at[partition] = 0.0
 
     def _batch(self, source: QueueSource) -> bool:
         messages = self._queue.receive(source.name, limit=source.batch_size, visibility_s=source.visibility_s)
@@ -167,12 +168,10 @@ class Pause:
 
 def main() -> int:
     """The pump's process."""
-    from hanzo_compute import wiring
-
     manifest = process.prepare()
     consumers = [each.function for each in manifest.queues] + [each.function for each in manifest.schedules]
     functions = Functions(manifest, dict.fromkeys(consumers), watchdog=True)
-    container = wiring.container()
+    container = process.container()
     pump = Pump(
         manifest,
         functions,

@@ -71,9 +71,7 @@ def _segments(path: str) -> list[str]:
     return path.removeprefix("/").split("/")
 
 
-def _find(
-    step: _Step, segments: list[str], at: int, method: str, values: list[str]
-) -> tuple[Route, list[str]] | None:
+def _find(step: _Step, segments: list[str], at: int, method: str, values: list[str]) -> tuple[Route, list[str]] | None:
     if at == len(segments):
         return step.ends.get(method)
     here = segments[at]

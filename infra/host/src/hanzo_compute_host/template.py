@@ -192,9 +192,7 @@ class _Compiler:
             }
         )
 
-    def _schedule(
-        self, resource: Resource, name: str, line: int, kind: str, properties: dict[str, Node]
-    ) -> None:
+    def _schedule(self, resource: Resource, name: str, line: int, kind: str, properties: dict[str, Node]) -> None:
         field = "Schedule" if kind == "Schedule" else "ScheduleExpression"
         expression = str(self._need(line, properties, field))
         match = _RATE.fullmatch(expression)

@@ -353,9 +353,10 @@ class Runner(Protocol):
         ...
 
     def logs(self, handle: Handle, cursor: int) -> tuple[list[LogEntry], int]:
-        """Log entries after ``cursor`` (0 at first) within ``log_limit``, and the next cursor.
+        """The next log entries after ``cursor`` (0 at first), and the cursor after them: repeat until none come.
 
-        A cursor counts entries, and entries never change: after a restart the same range gives the same text.
+        One call gives at most one log chunk; all together stay within ``log_limit``. A cursor is a position in the
+        log, good also after a restart.
         """
         ...
 
@@ -391,7 +392,7 @@ WAKE_ALL: Final = "*"
 @dataclass(frozen=True, slots=True)
 class CommitNews:
     """What the embedded store's writer said since the last look: tickets that are durable now, tickets whose
-    writes were lost (nothing of them happened), and the partitions whose records changed, durably."""
+    writes were lost (nothing of them happened), and the partitions (of indexes too) whose records changed, durably."""
 
     durable: Sequence[int] = ()
     failed: Sequence[int] = ()

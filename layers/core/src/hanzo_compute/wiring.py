@@ -40,8 +40,8 @@ def install(given: Container | None) -> None:
     _installed[:] = [given] if given else []
 
 
-def local(config: Config) -> Container:
-    """SQLite and files under ``config.home``."""
+def local(config: Config, *, wakes: bool = False) -> Container:
+    """SQLite and files under ``config.home``. With ``wakes`` the writer tells which partitions changed."""
     from hanzo_compute.adapters.local.blobs import FileBlobs
     from hanzo_compute.adapters.local.client import WriterClient
     from hanzo_compute.adapters.local.queue import SqliteQueue
@@ -50,7 +50,7 @@ def local(config: Config) -> Container:
     from hanzo_compute.adapters.logs import RecordLogs
 
     clock, ids = SystemClock(), SystemIds()
-    client = WriterClient(config.home)
+    client = WriterClient(config.home, wakes=wakes)
     store = SqliteStore(client)
     blobs = FileBlobs(config.home, clock, config.base_url)
     return Container(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,10 +55,10 @@ def all_checks(home: Path, port: int) -> list[Check]:
 
 
 def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        return Check("Python", OK, found)
-    return Check("Python", MISSING, found, "install Python 3.11 or newer")
+    found = f"{platform.python_version()} at {sys.executable}"
+    if find_spec("pip") is None:
+        return Check("Python", MISSING, f"{found}, without pip", "install pip: interpreters are fetched with it")
+    return Check("Python", OK, found)
 
 
 def _disk(home: Path) -> Check:

@@ -48,13 +48,9 @@ class Commands(click.Group):
         session = Session()
         try:
             code = super().main(args, prog_name=prog_name, standalone_mode=False, obj=session)
-            sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except (KeyboardInterrupt, click.Abort):
             return INTERRUPTED
-        except BrokenPipeError:
-            _drop_output()
-            return BROKEN_PIPE
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             return 2
@@ -65,6 +61,16 @@ class Commands(click.Group):
         except errors.ComputeError as error:
             show_failure(error, as_json=session.json)
             return error.exit_code
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader of our pipe who has left is no error (click itself would exit with 1)."""
+        try:
+            found = super().invoke(ctx)
+            sys.stdout.flush()
+            return found
+        except BrokenPipeError:
+            _drop_output()
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer meets them."""

@@ -27,15 +27,15 @@ _QUEUE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 def encode_body(body: Any, maximum: int = RECORD_MAX) -> bytes:
     """The body as JSON; refuses what would come back changed, and what is over ``maximum`` bytes."""
-    text: bytes = to_json(body)
+    try:
+        text: bytes = to_json(body)
+        same = isinstance(body, dict) and from_json(text, allow_inf_nan=False) == body
+    except ValueError as error:
+        raise ValueError(f"the body is not JSON: {error}") from error
+    if not same:
+        raise ValueError("the body would come back from JSON changed: use dict, list, str, int, float, bool")
     if len(text) > maximum:
         raise ValueError(f"a body of {len(text)} bytes is over {maximum}: put the large part into a blob")
-    try:
-        same = isinstance(body, dict) and from_json(text, allow_inf_nan=False) == body
-    except ValueError:
-        same = False
-    if not same:
-        raise ValueError("the body does not survive a JSON round trip: use dict, list, str, int, float, bool")
     return text
 
 

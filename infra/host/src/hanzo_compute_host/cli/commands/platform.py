@@ -17,7 +17,7 @@ STOP_S = 30.0
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1 (default: HZC_PORT, or 8787).")
-@click.option("--fronts", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes that serve HTTP.")
+@click.option("--fronts", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that serve HTTP.")
 @click.option("--agents", type=click.IntRange(0, 64), default=1, show_default=True, help="Processes that run jobs.")
 @click.option("--slots", type=click.IntRange(1, 256), help="Jobs at a time in an agent (default: one per CPU).")
 @output_option
@@ -30,7 +30,6 @@ def up(session: Session, port: int | None, fronts: int, agents: int, slots: int 
     from hanzo_compute_host.supervisor import Supervisor
 
     port = port or find_port()
-    local.require_free(port)
     with Progress() as progress:
         local.prepare(progress)
     Supervisor(session.home, port, fronts, agents, slots or os.cpu_count() or 1).run()

@@ -111,7 +111,11 @@ class Engine:
         conflicts = records.transact(self._db, operations)
         if conflicts:
             return {"conflict": conflicts}
-        self._wake(*(operation[1] for operation in operations if operation[0] != "check"))
+        for kind, pk, _, _, *rest in operations:
+            if kind != "check":
+                self._wake(pk)
+            if kind == "put":  # who waits for a place in an index waits for its partition
+                self._wake(*(entry[0] for entry in rest[1].values()))
         return None
 
     def _send(self, queue: str, message: str, body: str, now_ms: int, visible_ms: int) -> None:

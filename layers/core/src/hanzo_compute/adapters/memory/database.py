@@ -71,6 +71,8 @@ class MemoryDatabase:
         before = self.record(key)
         self._undo.append(lambda: self._place(key, before))
         self._woken[key.pk] = None
+        if record is not None:
+            self._woken.update(dict.fromkeys(pk for pk, _ in record.index.values()))
         self._place(key, record)
 
     def _place(self, key: Key, record: StoredRecord | None) -> None:

@@ -33,9 +33,7 @@ class AttemptDir:
     def __init__(self, root: Path, handle: Handle) -> None:
         name = f"{handle.job}.{handle.attempt}"
         if not _NAME.fullmatch(name):
-            raise InvalidRequest(
-                f"{name!r} cannot name an attempt", hint="job ids are letters, digits and dashes"
-            )
+            raise InvalidRequest(f"{name!r} cannot name an attempt", hint="job ids are letters, digits and dashes")
         self.handle = handle
         self.path = root / name
 
@@ -102,14 +100,14 @@ class AttemptDir:
         try:
             with self.stdout.open("rb") as file:
                 return file.read(bounds.OUTPUT_MAX)
-        except FileNotFoundError:
+        except OSError:
             return b""
 
     def stdout_cut(self) -> bool:
         """True when the program wrote more than is kept."""
         try:
             return self.stdout.stat().st_size > bounds.OUTPUT_MAX
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def last_line(self) -> str:

@@ -36,9 +36,7 @@ class ArtefactCache:
     the processor. Several processes may share a folder.
     """
 
-    def __init__(
-        self, root: Path, tag: str, *, max_bytes: int = MAX_BYTES, max_entries: int = MAX_ENTRIES
-    ) -> None:
+    def __init__(self, root: Path, tag: str, *, max_bytes: int = MAX_BYTES, max_entries: int = MAX_ENTRIES) -> None:
         self._dir = private_dir(private_dir(root) / "artefacts")
         self._key = _key(root / "artefact.key")
         self._tag = hashlib.sha256(tag.encode()).hexdigest()[:16]

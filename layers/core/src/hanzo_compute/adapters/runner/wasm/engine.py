@@ -42,7 +42,21 @@ SETTINGS: Final[dict[str, Any]] = {
     "gc_support": False,
 }
 
-STORE_LIMITS: Final = {"instances": 1, "memories": 1, "tables": 4, "table_elements": 1_000_000}
+FUEL_EXACT: Final = (None, "unreachable", "out_of_fuel")
+"""Traps (None: no trap) that leave the store with an exact fuel count. On others what was used since the last
+call is lost in a register (bytecodealliance/wasmtime#13802): a busy loop that was interrupted would seem free."""
+
+STORE_LIMITS: Final = {"instances": 2, "memories": 1, "tables": 4, "table_elements": 1_000_000}
+
+
+EXIT_MODULE: Final = """
+(module
+  (global (export "exited") (mut i32) (i32.const 0))
+  (global (export "code") (mut i32) (i32.const 0))
+  (func (export "proc_exit") (param i32)
+    (global.set 0 (i32.const 1)) (global.set 1 (local.get 0)) unreachable))
+"""
+"""WASI's proc_exit. wasmtime's own turns codes over 125 into an error that does not tell the code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +80,8 @@ class Report:
     detail: str = ""
     wall_ms: int = 0
     cpu_ms: int = 0
-    fuel: int = 0
+    fuel: int | None = None
+    """None when it is not known: see ``FUEL_EXACT``."""
     memory_bytes: int = 0
     at_memory_limit: bool = False
 
@@ -105,8 +120,7 @@ class Engine:
         for name, value in SETTINGS.items():
             setattr(config, name, value)
         self._engine = wasmtime.Engine(config)
-        self._linker = wasmtime.Linker(self._engine)
-        self._linker.define_wasi()
+        self._exit = wasmtime.Module(self._engine, EXIT_MODULE)
 
     def compile(self, wasm: bytes) -> bytearray:
         """Compile a module that can run here, to an artefact. Raises InvalidModule."""
@@ -129,15 +143,11 @@ class Engine:
         if not isinstance(start, wasmtime.FuncType):
             raise InvalidModule("it exports no function _start: build it as a WASI preview 1 command")
         if start.params or start.results:
-            raise InvalidModule(
-                "its _start takes parameters or returns results; a WASI command's does neither"
-            )
+            raise InvalidModule("its _start takes parameters or returns results; a WASI command's does neither")
         try:
-            self._linker.instantiate_pre(module)
+            self._linker().instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
-            raise InvalidModule(
-                f"it cannot be linked, WASI preview 1 is all there is: {_first_lines(error)}"
-            ) from None
+            raise InvalidModule(f"it cannot be linked, WASI preview 1 is all there is: {_first_lines(error)}") from None
 
     def load(self, path: str) -> wasmtime.Module | None:
         """Map an artefact that the caller has authenticated; None if this engine cannot use it."""
@@ -162,11 +172,11 @@ class Engine:
             store.set_epoch_deadline(1)
             store.set_limits(memory_size=guest.memory_mib << 20, **STORE_LIMITS)
             store.set_wasi(_wasi(guest))
-            wall, cpu = time.monotonic(), time.thread_time()
+            cpu = time.thread_time()
             report, memory = self._call(store, module)
-            report.wall_ms = round((time.monotonic() - wall) * 1000)
             report.cpu_ms = round((time.thread_time() - cpu) * 1000)
-            report.fuel = fuel - store.get_fuel()
+            if report.trap in FUEL_EXACT:
+                report.fuel = fuel - store.get_fuel()
             if memory is not None:
                 report.memory_bytes = memory.data_len(store)
                 most = memory.type(store).limits.max
@@ -176,26 +186,45 @@ class Engine:
                 )
             return report
 
+    def _linker(self) -> wasmtime.Linker:
+        import wasmtime
+
+        linker = wasmtime.Linker(self._engine)
+        linker.define_wasi()
+        return linker
+
     def _call(self, store: wasmtime.Store, module: wasmtime.Module) -> tuple[Report, wasmtime.Memory | None]:
         import wasmtime
 
         memory = None
+        linker = self._linker()
+        linker.allow_shadowing = True
+        ending = linker.instantiate(store, self._exit).exports(store)
+        linker.define(store, "wasi_snapshot_preview1", "proc_exit", ending["proc_exit"])
         try:
-            exports = self._linker.instantiate(store, module).exports(store)
+            exports = linker.instantiate(store, module).exports(store)
             found = exports.get("memory")
             memory = found if isinstance(found, wasmtime.Memory) else None
             start = exports["_start"]
             assert isinstance(start, wasmtime.Func)
             start(store)
             return Report("exit", exit_code=0), memory
-        except wasmtime.ExitTrap as end:
-            return Report("exit", exit_code=end.code), memory
         except wasmtime.Trap as trap:
+            if _global(store, ending["exited"]):
+                return Report("exit", exit_code=_global(store, ending["code"]) & 0xFFFFFFFF), memory
             return _trapped(trap), memory
         except wasmtime.WasmtimeError as error:
             message = _first_lines(error)
             kind = "oom" if "exceeds memory limits" in message else "invalid"
             return Report(kind, detail=message), memory
+
+
+def _global(store: wasmtime.Store, item: object) -> int:
+    import wasmtime
+
+    assert isinstance(item, wasmtime.Global)
+    value: int = item.value(store)
+    return value
 
 
 def _wasi(guest: Guest) -> wasmtime.WasiConfig:

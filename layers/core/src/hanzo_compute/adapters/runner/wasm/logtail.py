@@ -65,7 +65,7 @@ class LogTail:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
@@ -73,7 +73,7 @@ def _read(path: Path, offset: int, size: int) -> bytes:
     try:
         with path.open("rb") as file:
             return os.pread(file.fileno(), size, offset)
-    except FileNotFoundError:
+    except OSError:
         return b""
 
 

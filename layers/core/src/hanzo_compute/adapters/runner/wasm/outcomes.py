@@ -121,11 +121,11 @@ def _stopped(lease: Lease, stop_reason: str | None) -> dict[str, Any]:
 
 
 def _without_report(ending: Ending, lease: Lease, stop_reason: str | None) -> dict[str, Any]:
-    if ending.invalid is not None:
-        return {"category": Category.INVALID_PROGRAM, "detail": ending.invalid}
-    if ending.killed == "compile":
-        detail = f"compiling it took longer than {COMPILE_S:g} s"
-        return {"category": Category.INVALID_PROGRAM, "detail": detail}
+    if ending.invalid is not None or ending.killed == "compile":
+        detail = ending.invalid or f"compiling it took longer than {COMPILE_S:g} s"
+        # The interpreter is ours: what keeps it from compiling is no fault of the program.
+        ours = lease.spec["source"].get("language") is not None
+        return {"category": Category.PLATFORM if ours else Category.INVALID_PROGRAM, "detail": detail}
     if ending.killed is not None:
         verdict = _stopped(lease, stop_reason if ending.killed == "stop" else None)
         return {**verdict, "signal": 9} if ending.wall_ms else verdict

@@ -83,9 +83,7 @@ class WasmRunner:
         handle = Handle(lease.job, lease.attempt)
         files = AttemptDir(self._root, handle)
         if module is None and lease.spec["source"].get("module") is not None:
-            raise InvalidRequest(
-                "the job's module was not handed over", hint="download it and pass it as `module`"
-            )
+            raise InvalidRequest("the job's module was not handed over", hint="download it and pass it as `module`")
         with self._lock:
             if self._closed:
                 raise Unavailable("this runner was closed", hint="give the lease back")
@@ -131,9 +129,7 @@ class WasmRunner:
         """The outcome and standard output. Raises Conflict while the attempt runs."""
         attempt = self._attempt(handle)
         if not attempt.ended.is_set() or attempt.outcome is None:
-            raise Conflict(
-                f"attempt {handle.attempt} of {handle.job} has not ended", hint="poll until it has"
-            )
+            raise Conflict(f"attempt {handle.attempt} of {handle.job} has not ended", hint="poll until it has")
         return RunnerOutcome(attempt.outcome, attempt.files.read_stdout())
 
     def adopt(self) -> list[Handle]:
@@ -176,9 +172,7 @@ class WasmRunner:
         with self._lock:
             attempt = self._attempts.get(handle)
         if attempt is None:
-            raise NotFound(
-                f"this runner knows no attempt {handle.attempt} of {handle.job}", hint="start it first"
-            )
+            raise NotFound(f"this runner knows no attempt {handle.attempt} of {handle.job}", hint="start it first")
         return attempt
 
     def _stop(self, attempt: _Attempt, reason: str) -> None:
@@ -235,8 +229,14 @@ class WasmRunner:
     def _serve(self, attempt: _Attempt, worker: WorkerProcess | None) -> WorkerProcess | None:
         try:
             request, versions = self._request(attempt)
+            used = worker is not None
             worker = worker or WorkerProcess(self._cache_dir)
-            outcome = self._outcome(attempt, self._supervise(attempt, worker, request), versions)
+            ending = self._supervise(attempt, worker, request)
+            if ending.untouched and used:  # it had died while it was idle
+                worker.kill()
+                worker = WorkerProcess(self._cache_dir)
+                ending = self._supervise(attempt, worker, request)
+            outcome = self._outcome(attempt, ending, versions)
         except Exception as error:  # whatever it was, somebody waits for this attempt's end
             stopped = attempt.stop.reason is not None
             outcome = self._outcome(attempt, Ending(killed="stop"), "") if stopped else of_error(error)

@@ -60,6 +60,8 @@ class Ending:
     killed: str | None = None
     """What the kill was for: ``stop``, ``timeout`` or ``compile``."""
     signal: int | None = None
+    untouched: bool = False
+    """The worker died before it took the request up."""
     wall_ms: int = 0
     cpu_ms: int = 0
 
@@ -83,9 +85,7 @@ def supervise(
 
 
 class _Run:
-    def __init__(
-        self, worker: WorkerProcess, stop: Stop, timeout_s: float, timeout_includes_load: bool
-    ) -> None:
+    def __init__(self, worker: WorkerProcess, stop: Stop, timeout_s: float, timeout_includes_load: bool) -> None:
         now = time.monotonic()
         self._worker = worker
         self._stop = stop
@@ -146,7 +146,8 @@ class _Run:
         if self._phase == "compile" and any("memory allocation of" in line for line in words):
             return Ending(invalid="compiling it took more memory than the 3 GiB that it may use")
         last = f": {words[-1]}" if words else ""
-        return self._measured(Ending(error=f"{death}{last}", signal=death.signal))
+        untouched = self._phase == "load"
+        return self._measured(Ending(error=f"{death}{last}", signal=death.signal, untouched=untouched))
 
     def _measured(self, ending: Ending) -> Ending:
         if self._began is not None:

@@ -89,8 +89,10 @@ class Worker:
         if request["op"] == "load":
             return {"ready": True}
         self._lines.send({"phase": "run", "cpu_ms": round(time.process_time() * 1000)})
-        begin = received if request["timeout_includes_load"] else time.monotonic()
+        started = time.monotonic()
+        begin = received if request["timeout_includes_load"] else started
         report = self._run(module, request, begin + request["timeout_s"])
+        report.wall_ms = round((time.monotonic() - started) * 1000)
         return {"done": asdict(report)}
 
     def _module(self, digest: str, source: str) -> wasmtime.Module:

@@ -1,0 +1,137 @@
+"""The processes of a platform: started so that none outlives the supervisor, restarted with growing patience."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LOG_MAX: Final = 16 * 1024 * 1024
+"""A log that has grown over this many bytes is moved to ``<name>.log.1``."""
+RESTART_MIN_S: Final = 1.0
+RESTART_MAX_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""A process that ran this long is restarted as if for the first time."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How to start a process: a module of Python with arguments.
+
+    ``orphaned`` is the signal that the kernel sends it when the supervisor dies, however that happens.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    orphaned: signal.Signals
+    descriptors: tuple[int, ...] = ()
+
+
+class Child:
+    """A process that is meant to run."""
+
+    def __init__(self, spec: Spec, logs: Path) -> None:
+        self.spec = spec
+        self.log = logs / f"{spec.name}.log"
+        self.restarts = 0
+        self.due: float | None = None
+        """When to start it again, on the monotonic clock; None while it runs."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._patience = RESTART_MIN_S
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process; its output goes to the log."""
+        self.rotate()
+        command = [sys.executable, "-m", self.spec.module, *self.spec.arguments]
+        with self.log.open("ab") as output:
+            # Between fork and exec only one system call is made, and the supervisor has no other threads.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(self.spec.environment),
+                pass_fds=self.spec.descriptors,
+                process_group=0,
+                preexec_fn=dies_with_parent(self.spec.orphaned),  # noqa: PLW1509
+            )
+        self._started = time.monotonic()
+        self.due = None
+
+    def rotate(self) -> None:
+        """Keep the log bounded. It is copied and emptied: the process goes on writing at its end."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > LOG_MAX:
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+                os.truncate(self.log, 0)
+
+    def ended(self) -> int | None:
+        """The exit code of a process that has just ended; what it left in its group is ended, too."""
+        if self._process is None:
+            return None
+        code = self._process.poll()
+        if code is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process = None
+        return code
+
+    def plan_restart(self) -> float:
+        """Decide when to start it again; returns the seconds until then."""
+        if time.monotonic() - self._started >= STEADY_S:
+            self._patience = RESTART_MIN_S
+        wait = self._patience
+        self._patience = min(self._patience * 2, RESTART_MAX_S)
+        self.due = time.monotonic() + wait
+        self.restarts += 1
+        return wait
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process; SIGKILL goes to all of its group."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.send_signal(number)
+
+    def last_line(self) -> str:
+        """The end of its log."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 2048))
+            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """What a child calls before it becomes a program, so that the kernel signals it when its parent ends."""
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        # The parent may have ended before the call.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

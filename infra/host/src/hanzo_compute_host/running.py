@@ -1,0 +1,132 @@
+"""Which platform runs in a state folder: its lock, and ``run/platform.json`` that tells others about it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hanzo_compute.errors import Conflict, Unavailable
+
+POLL_S: Final = 0.05
+FORCE_S: Final = 5.0
+"""After a stop that took too long and was forced, this long until it must be over."""
+
+
+@contextlib.contextmanager
+def claim(home: Path) -> Iterator[None]:
+    """Be the one platform of ``home``. The kernel lets go of the lock however this process ends.
+
+    Raises:
+        Conflict: another one runs there.
+    """
+    folder = home / "run"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                f"a platform already runs in {home} (process {_pid(home) or 'unknown'})",
+                hint="stop it with: hzc down; or set HZC_HOME to another folder",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        try:
+            yield
+        finally:
+            (folder / "platform.json").unlink(missing_ok=True)
+            lock.truncate(0)
+
+
+def owner(home: Path) -> int | None:
+    """The process that runs the platform of ``home``, or None. Only who holds the lock writes its pid there."""
+    try:
+        with (home / "run" / "lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(home)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _pid(home: Path) -> int | None:
+    text = (home / "run" / "lock").read_text()
+    return int(text) if text.isdecimal() else None
+
+
+def publish(home: Path, state: dict[str, Any]) -> None:
+    """Write ``run/platform.json``."""
+    write_private(home / "run" / "platform.json", json.dumps(state, indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read, wholly or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # mkstemp makes the file with mode 0600.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def wait_ready(url: str, timeout: float) -> bool:
+    """Wait until the platform at ``url`` answers ``GET /healthz``; False when ``timeout`` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        if is_ready(url, max(0.05, min(left, 1.0))):
+            return True
+        if left <= 0:
+            return False
+        time.sleep(POLL_S)
+
+
+def is_ready(url: str, timeout: float) -> bool:
+    """Whether the platform at ``url`` answers within ``timeout`` seconds."""
+    # An opener of its own: a proxy of the environment has no business with a platform on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/healthz", timeout=timeout) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stop(home: Path, timeout: float) -> bool:
+    """End the platform of ``home`` and wait for that; by force after ``timeout`` seconds. False: none ran.
+
+    Raises:
+        Unavailable: it does not end.
+    """
+    pid = owner(home)
+    if pid is None:
+        return False
+    for patience in (timeout, FORCE_S):
+        with contextlib.suppress(ProcessLookupError):
+            # The second signal asks for an end without grace.
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if owner(home) != pid:
+                return True
+            time.sleep(POLL_S)
+    raise Unavailable(f"the platform of {home} (process {pid}) does not end", hint=f"kill -9 {pid}")

@@ -1,0 +1,318 @@
+"""Runs a platform on this machine: its writer, fronts, pump and agents, from start to graceful stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from hanzo_compute.errors import Conflict, Unavailable
+from hanzo_compute_host import running
+from hanzo_compute_host.children import Child, Spec, dies_with_parent
+from hanzo_compute_host.process import OFF_AWS
+from hanzo_compute_host.running import stop, wait_ready
+
+__all__ = ["Supervisor", "stop", "wait_ready"]
+
+HOST: Final = "127.0.0.1"
+START_S: Final = 30.0
+"""The writer must have answered within this time after the start."""
+DRAIN_S: Final = 10.0
+"""Agents have this long to hand in or give back what they run."""
+END_S: Final = 8.0
+"""Any other process has this long to end when it is asked to."""
+FORCED_END_S: Final = 2.0
+LOG_CHECK_S: Final = 10.0
+WRITER_LOCKED: Final = 3
+"""Exit code of a writer that finds another one: that of a platform which was killed a moment ago."""
+
+
+class _StoppedEarly(Exception):
+    """Somebody asked for a stop before everything was started."""
+
+
+class Supervisor:
+    """The platform of one state folder. ``port`` 0 takes a free one; ``say`` gets a line of text for each event."""
+
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        fronts: int = 1,
+        agents: int = 1,
+        slots: int = os.cpu_count() or 1,
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.home = home.absolute()
+        self.url = ""
+        self._port = port
+        self._fronts = fronts
+        self._agents = agents
+        self._slots = slots
+        self._say = say or _print
+        self._children: list[Child] = []
+        self._stop_signals = 0
+        self._started_at = ""
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT; a second one ends everything at once. Main thread only.
+
+        Raises:
+            Conflict: a platform runs there already, or the port is taken.
+            Unavailable: it could not be started.
+        """
+        with running.claim(self.home), self._bind() as listener, self._signals(), contextlib.suppress(_StoppedEarly):
+            self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            self.url = f"http://{HOST}:{listener.getsockname()[1]}"
+            (self.home / "log").mkdir(mode=0o700, exist_ok=True)
+            try:
+                self._start(listener)
+                self._watch()
+            finally:
+                self._stop()
+
+    # Start
+
+    def _bind(self) -> socket.socket:
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((HOST, self._port))
+            listener.listen(2048)
+        except OSError as error:
+            listener.close()
+            raise Conflict(
+                f"cannot listen on {HOST}:{self._port}: {error.strerror}",
+                hint="choose another port with HZC_PORT",
+            ) from None
+        return listener
+
+    def _start(self, listener: socket.socket) -> None:
+        writer = self._spawn("writer", "hanzo_compute.adapters.local.writer", "--home", str(self.home))
+        self._provision(writer)
+        for number in range(self._fronts):
+            descriptor = listener.fileno()
+            self._spawn(
+                f"front-{number + 1}", "hanzo_compute_host.front", "--fd", str(descriptor), descriptor=descriptor
+            )
+        self._spawn("pump", "hanzo_compute_host.pump")
+        for number in range(self._agents):
+            self._spawn(f"agent-{number + 1}", "hanzo_compute_agent", agent=f"local-{number + 1}")
+        self._publish()
+
+    def _spawn(
+        self, name: str, module: str, *arguments: str, descriptor: int | None = None, agent: str | None = None
+    ) -> Child:
+        spec = Spec(
+            name,
+            module,
+            arguments,
+            self._environment(agent),
+            # The writer may finish its batch. The others have nothing to finish without it, and agents would
+            # wait for the leases that they cannot give back.
+            signal.SIGTERM if name == "writer" else signal.SIGKILL,
+            () if descriptor is None else (descriptor,),
+        )
+        child = Child(spec, self.home / "log")
+        self._children.append(child)
+        child.start()
+        return child
+
+    def _environment(self, agent: str | None = None) -> dict[str, str]:
+        inherited = {
+            name: value for name, value in os.environ.items() if name not in ("HZC_KEY", "HZC_KEY_FILE", "HZC_URL")
+        }
+        ours = {
+            "HZC_BACKEND": "local",
+            "HZC_BASE_URL": self.url,
+            "HZC_HOME": str(self.home),
+            "PYTHONUNBUFFERED": "1",
+        }
+        if agent is not None:
+            ours |= {
+                "HZC_AGENT_NAME": agent,
+                "HZC_AGENT_SLOTS": str(self._slots),
+                "HZC_KEY_FILE": str(self.home / "keys" / "runner.key"),
+                "HZC_POOL": "local",
+                "HZC_URL": self.url,
+            }
+        return {**inherited, **OFF_AWS, **ours}
+
+    def _provision(self, writer: Child) -> None:
+        """Wait for the writer, and make the credentials of the owner and of the agents."""
+        known = self._owner_key()
+        command = [sys.executable, "-m", "hanzo_compute_host.provision"]
+        made = self._run(command if known else [*command, "--new-owner"], writer)
+        running.write_private(self.home / "keys" / "runner.key", made["runner"] + "\n")
+        key = made["owner"] or known
+        running.write_private(
+            self.home / "credentials.json", json.dumps({"url": self.url, "key": key}, indent=2) + "\n"
+        )
+        if made["owner"]:
+            self._say(f"owner key (shown once, kept in {self.home / 'credentials.json'}): {key}")
+
+    def _owner_key(self) -> str | None:
+        try:
+            found = json.loads((self.home / "credentials.json").read_text("utf-8"))
+            return str(found["key"]) if found["key"] else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _run(self, command: list[str], writer: Child) -> dict[str, Any]:
+        deadline = time.monotonic() + START_S
+        # Between fork and exec only one system call is made, and the supervisor has no other threads.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=self._environment(),
+            process_group=0,
+            preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509
+        ) as process:
+            try:
+                while process.poll() is None:
+                    self._pause(0.5)
+                    code = writer.ended()
+                    if code == WRITER_LOCKED:
+                        self._pause(0.2)
+                        writer.start()
+                    elif code is not None:
+                        raise Unavailable(f"the writer ended: {writer.last_line()}", hint=f"read {writer.log}")
+                    if self._stop_signals:
+                        raise _StoppedEarly
+                    if time.monotonic() > deadline:
+                        raise Unavailable("the writer does not answer", hint=f"read {writer.log}")
+                assert process.stdout is not None
+                if process.returncode:
+                    raise Unavailable("the credentials could not be made", hint="run: hzc doctor")
+                made: dict[str, Any] = json.loads(process.stdout.read())
+                return made
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def _publish(self) -> None:
+        processes = [
+            {"name": child.spec.name, "pid": child.pid, "restarts": child.restarts} for child in self._children
+        ]
+        running.publish(
+            self.home,
+            {"pid": os.getpid(), "url": self.url, "started_at": self._started_at, "processes": processes},
+        )
+
+    # Life
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def asked(number: int, frame: FrameType | None) -> None:
+            self._stop_signals += 1
+
+        def nothing(number: int, frame: FrameType | None) -> None:
+            """A child has ended: the byte on the wakeup descriptor is what counts."""
+
+        self._wakeup, end = socket.socketpair()
+        self._wakeup.setblocking(False)
+        end.setblocking(False)
+        before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, nothing)
+        fd_before = signal.set_wakeup_fd(end.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(fd_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            end.close()
+            self._wakeup.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep until a signal comes, at most ``seconds``."""
+        if select.select([self._wakeup], [], [], max(0.0, seconds))[0]:
+            self._wakeup.recv(4096)
+
+    def _watch(self) -> None:
+        ready = False
+        logs_due = time.monotonic() + LOG_CHECK_S
+        while not self._stop_signals:
+            if not ready and running.is_ready(self.url, 0.3):
+                ready = True
+                self._say(f"the platform is ready at {self.url}")
+            self._restart()
+            if time.monotonic() >= logs_due:
+                logs_due = time.monotonic() + LOG_CHECK_S
+                for child in self._children:
+                    child.rotate()
+            due = [child.due for child in self._children if child.due is not None]
+            self._pause(min([logs_due, *due]) - time.monotonic() if ready else 0.05)
+
+    def _restart(self) -> None:
+        changed = False
+        for child in self._children:
+            code = child.ended()
+            if code is not None:
+                wait = child.plan_restart()
+                self._say(f"{child.spec.name} ended ({_cause(code)}), it starts again in {wait:.0f} s")
+                changed = True
+            elif child.due is not None and child.due <= time.monotonic():
+                child.start()
+                changed = True
+        if changed:
+            self._publish()
+
+    # Stop
+
+    def _stop(self) -> None:
+        """Agents hand in their work while the rest still serves them; the writer ends last."""
+        self._say("stopping")
+        agents = self._named("agent-")
+        fronts = self._named("front-")
+        for child in agents:
+            child.signal(signal.SIGTERM)
+        for child in fronts:
+            child.signal(signal.SIGUSR1)
+        self._end(agents, DRAIN_S)
+        for group in (self._named("pump"), fronts, self._named("writer")):
+            for child in group:
+                child.signal(signal.SIGTERM)
+            self._end(group, END_S)
+        self._say("stopped")
+
+    def _named(self, prefix: str) -> list[Child]:
+        return [child for child in self._children if child.spec.name.startswith(prefix)]
+
+    def _end(self, children: Iterable[Child], seconds: float) -> None:
+        """Wait for processes that were asked to end; whatever is left after ``seconds`` is killed."""
+        begin = time.monotonic()
+        left = list(children)
+        while left:
+            forced = self._stop_signals > 1
+            for child in left:
+                child.ended()
+            left = [child for child in left if child.pid is not None]
+            if time.monotonic() - begin >= (min(seconds, FORCED_END_S) if forced else seconds):
+                for child in left:
+                    self._say(f"{child.spec.name} does not end, killing it")
+                    child.signal(signal.SIGKILL)
+                begin, seconds = time.monotonic(), END_S
+            if left:
+                self._pause(0.2)
+
+
+def _cause(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _print(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)

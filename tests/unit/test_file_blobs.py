@@ -1,0 +1,81 @@
+"""Blobs as files: damage, leftovers, permissions, the key."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from hanzo_compute.adapters.local.blobs import FileBlobs
+from hanzo_compute.adapters.memory import ManualClock
+from hanzo_compute.errors import InternalError, InvalidRequest
+
+DATA = b"data"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> FileBlobs:
+    return FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1/")
+
+
+def files(home: Path) -> list[Path]:
+    return [path for path in (home / "blobs").rglob("*") if path.is_file()]
+
+
+def test_a_blob_is_a_private_file_named_by_its_id(blobs: FileBlobs, tmp_path: Path) -> None:
+    blob = blobs.put("t", DATA)
+    assert files(tmp_path) == [blobs.path("t", blob)]
+    assert blobs.path("t", blob) == tmp_path / "blobs" / "t" / blob[3:5] / blob
+    assert stat.S_IMODE((tmp_path / "blobs").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("damaged", [b"dat", b"date", b""])
+def test_damage_is_noticed_and_healed_by_another_put(blobs: FileBlobs, damaged: bytes) -> None:
+    blob = blobs.put("t", DATA)
+    blobs.path("t", blob).write_bytes(damaged)
+    with pytest.raises(InternalError, match="damaged"):
+        blobs.get("t", blob)
+    assert blobs.put("t", DATA) == blob
+    assert blobs.get("t", blob) == DATA
+
+
+def test_an_upload_is_invisible_until_commit_and_leaves_nothing(blobs: FileBlobs, tmp_path: Path) -> None:
+    blob = blobs.put("other", DATA)
+    upload = blobs.open_upload("t", blob, len(DATA))
+    upload.write(b"da")
+    assert blobs.size("t", blob) is None
+    upload.abort()
+    upload = blobs.open_upload("t", blob, len(DATA))
+    upload.write(b"da")
+    with pytest.raises(InvalidRequest, match="more than the 4 bytes"):
+        upload.write(b"tax")
+    upload = blobs.open_upload("t", blob, len(DATA))
+    upload.write(b"dat")
+    with pytest.raises(InvalidRequest, match="3 bytes"):
+        upload.commit()
+    assert files(tmp_path) == [blobs.path("other", blob)]
+    upload = blobs.open_upload("t", blob, len(DATA))
+    upload.write(DATA)
+    upload.commit()
+    upload.abort()
+    assert blobs.get("t", blob) == DATA
+
+
+def test_processes_agree_on_one_private_key(tmp_path: Path, blobs: FileBlobs) -> None:
+    other = FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
+    blob = blobs.put("t", DATA)
+    url = urlsplit(other.presign_get("t", blob).url)
+    found = blobs.verify("GET", url.path, dict(parse_qsl(url.query)), ManualClock().now_ms())
+    assert found == ("t", blob, None)
+    key = tmp_path / "keys" / "presign.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(key.read_bytes()) == 32
+    assert list(key.parent.iterdir()) == [key]
+
+
+def test_a_key_that_is_none_is_refused(tmp_path: Path, blobs: FileBlobs) -> None:
+    (tmp_path / "keys" / "presign.key").write_bytes(b"short")
+    with pytest.raises(InternalError, match="not a key"):
+        FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
