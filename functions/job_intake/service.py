@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
+from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 
 from hanzo_compute import __version__
 from hanzo_compute.front.api import reply
+from hanzo_compute.front.openapi import describe
 from hanzo_compute.security.authorizer import Action
 from job_intake.api import api
 
@@ -27,12 +27,5 @@ def openapi() -> Response[str]:
 
 
 @functools.cache
-def _document() -> dict[str, object]:
-    text = api.resolver.get_openapi_json_schema(
-        title="Hanzo Compute",
-        version=__version__,
-        security_schemes={"key": HTTPBearer(bearerFormat="hzk")},
-        security=[{"key": []}],
-    )
-    found: dict[str, object] = json.loads(text)
-    return found
+def _document() -> dict[str, Any]:
+    return describe(api, "Hanzo Compute")

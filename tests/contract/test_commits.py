@@ -67,6 +67,15 @@ def test_other_processes_are_woken_once_it_is_durable(backend: Backend, key: Key
     assert found.body == {"n": 1}
 
 
+def test_a_place_in_an_index_wakes_its_partition(process: Process, key: Key) -> None:
+    process.store.transact([Put(key, {}, index={"pool": (f"{key.pk}-pool", "1")})])
+    process.settle()
+    woken: list[str] = []
+    while not woken:
+        woken += news_within(process).woken
+    assert set(woken) == {key.pk, f"{key.pk}-pool"}
+
+
 def test_nobody_is_woken_by_a_refused_transaction(process: Process, key: Key) -> None:
     with pytest.raises(WriteConflict):
         process.store.transact([Put(key, {}, expect=7)])

@@ -17,7 +17,7 @@ from tests.support.writer import WriterProcess
 
 Pair = tuple[MemoryBackend, SqliteBackend, list[Process]]
 
-SETTINGS = settings(max_examples=40, stateful_step_count=30, deadline=None)
+SETTINGS = settings(max_examples=100, stateful_step_count=30, deadline=None)
 NAMES = ["a", "ab", "b", "é", "\ud7ff", "\ue000", "\U0001f600", "a\u0000"]
 
 names = st.sampled_from(NAMES)

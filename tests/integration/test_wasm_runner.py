@@ -39,8 +39,9 @@ def worker_pids() -> set[int]:
 
 
 def test_it_is_a_runner(runs: Runs) -> None:
-    assert isinstance(runs.runner, Runner)
-    assert runs.runner.runtimes == {"wasm"}
+    runner: Runner = runs.runner
+    assert isinstance(runner, Runner)
+    assert runner.runtimes == {"wasm"}
 
 
 def test_a_command_that_returns_is_ok(runs: Runs) -> None:
@@ -207,9 +208,12 @@ def test_what_cannot_run_is_an_invalid_program_that_says_why(runs: Runs, name: s
 
 
 def test_a_module_over_the_bound_is_refused(runs: Runs) -> None:
-    outcome, _ = runs.run(b"\0asm" + b"\0" * bounds.BLOB_MAX)
+    handle = runs.start(b"\0asm" + b"\0" * bounds.BLOB_MAX)
+    outcome, _ = runs.end(handle)
     assert outcome.category == Category.INVALID_PROGRAM
     assert str(bounds.BLOB_MAX) in outcome.detail
+    runs.runner.cancel(handle, "cancelled")
+    assert runs.end(handle)[0] == outcome
 
 
 COPY_STDIN = """(local $n i32)

@@ -11,10 +11,10 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,7 +25,7 @@ from hanzo_compute.adapters.local.store import SqliteStore
 from hanzo_compute.adapters.local.writer import EXIT_DAMAGED, EXIT_LOCKED, EXIT_NEWER, socket_path
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, WAKE_ALL, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, WAKE_ALL, CommitNews, Put, WriteConflict
 from tests.support.writer import COMMAND, WriterProcess
 
 
@@ -52,6 +52,7 @@ def connect(writer: WriterProcess) -> Iterator[Callable[..., tuple[WriterClient,
 
 
 Connect = Callable[..., tuple[WriterClient, SqliteStore]]
+T = TypeVar("T")
 
 
 def settle(client: WriterClient) -> None:
@@ -65,6 +66,17 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def next_news(client: WriterClient, part: Callable[[CommitNews], Sequence[T]]) -> list[T]:
+    found: list[T] = []
+
+    def look() -> bool:
+        found.extend(part(client.news()))
+        return bool(found)
+
+    eventually(look)
+    return found
 
 
 class Load(threading.Thread):
@@ -152,9 +164,7 @@ def test_a_failed_commit_loses_the_batch_and_says_so(writer: WriterProcess, conn
         assert store.get(Key("p", name), fresh=True) is None
     store.transact([Put(Key("p", "reported"), {"x": "x" * 10_000}, expect=ABSENT)])
     ticket = client.take()
-    reported: list[int] = []
-    eventually(lambda: bool(reported.extend(client.news().failed) or reported))
-    assert reported == [ticket]
+    assert next_news(client, lambda news: news.failed) == [ticket]
 
     resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, limits)
     store.transact([Put(Key("p", "lost"), {}, expect=ABSENT)])
@@ -335,7 +345,12 @@ def test_garbage_ends_only_its_own_connection(writer: WriterProcess, connect: Co
 
 @pytest.mark.parametrize(
     "args",
-    [["get", "p"], ["drop_table"], ["get", {"a": 1}, "b"], ["transact", [["put", "p", "a", None, None, {}]]]],
+    [
+        ["get", "p"],
+        ["drop_table"],
+        ["get", {"a": 1}, "b"],
+        ["transact", [["put", "p", "a", None, "{}", {}], ["put", "p", "b", None, None, {}]]],
+    ],
 )
 def test_a_wrong_request_is_refused_and_changes_nothing(writer: WriterProcess, args: list[Any]) -> None:
     decoder = frames.Decoder()
@@ -395,9 +410,7 @@ def test_a_client_reconnects_and_wakes_everybody(writer: WriterProcess, connect:
     assert writer.kill() == -signal.SIGKILL
     assert WAKE_ALL not in client.news().woken
     writer.start()
-    woken: list[str] = []
-    eventually(lambda: bool(woken.extend(client.news().woken) or woken))
-    assert woken == [WAKE_ALL]
+    assert next_news(client, lambda news: news.woken) == [WAKE_ALL]
     assert client.fileno() == descriptor
     store.transact([Put(Key("p", "b"), {})])
     assert len(store.query("p")) == 2

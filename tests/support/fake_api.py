@@ -65,6 +65,8 @@ class FakeApi:
         self.batch = 2
         self.streams = True
         """False: logs are only given in pages, as on AWS."""
+        self.date: str | None = None
+        """The Date header, instead of the time."""
         self.lease_answers: dict[str, Any] = {}
         """What ``/v1/leases/…`` answers, by the rest of the path."""
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
@@ -209,6 +211,10 @@ class FakeApi:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeApi
     protocol_version = "HTTP/1.1"
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header."""
+        return self.fake.date or super().date_time_string(timestamp)  # type: ignore[arg-type]
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

@@ -103,7 +103,9 @@ class Client:
         writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
         return reader, writer
 
-    async def request(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Reply:
+    async def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Reply:
         reader, writer = await self.open(method, path, headers, body)
         try:
             async with asyncio.timeout(20):

@@ -145,6 +145,8 @@ def test_result_of_a_failure(api: FakeApi, hzc: Hzc) -> None:
     result = hzc("result", job, code=1)
     assert result.stdout == "partial"
     assert "exit code 3, it threw" in result.stderr
+    job = submit(api, Run(state="failed", outcome={"detail": "exit code 3: it threw"}))
+    assert "failed: exit code 3: it threw" in hzc("result", job, code=1).stderr
 
 
 def test_result_of_a_job_that_never_ran(api: FakeApi, hzc: Hzc) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hanzo_compute.adapters.local.blobs import FileBlobs
 from hanzo_compute.adapters.memory import ManualClock
-from hanzo_compute.errors import InternalError, InvalidRequest
+from hanzo_compute.errors import InternalError, InvalidRequest, PermissionDenied
 
 DATA = b"data"
 
@@ -73,6 +73,13 @@ def test_processes_agree_on_one_private_key(tmp_path: Path, blobs: FileBlobs) ->
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert len(key.read_bytes()) == 32
     assert list(key.parent.iterdir()) == [key]
+
+
+@pytest.mark.parametrize("method", ["HEAD", "DELETE", "POST", "get", ""])
+def test_a_url_is_not_good_for_methods_nobody_signed(blobs: FileBlobs, method: str) -> None:
+    url = urlsplit(blobs.presign_get("t", blobs.put("t", DATA)).url)
+    with pytest.raises(PermissionDenied):
+        blobs.verify(method, url.path, dict(parse_qsl(url.query)), 0)
 
 
 def test_a_key_that_is_none_is_refused(tmp_path: Path, blobs: FileBlobs) -> None:

@@ -231,6 +231,10 @@ def test_a_followed_log_survives_cuts_without_loss_or_repetition(
     job = jobs.submit(SPEC).job["id"]
     assert [entry["text"] for entry in jobs.follow(job)] == [text for _, text in lines(9)]
     assert api.stream_cuts == []
+    resumed = [headers.get("Last-Event-ID") for headers, _ in api.calls("GET", f"/v1/jobs/{job}/logs")]
+    assert resumed == sorted(resumed, key=lambda cursor: int(cursor or 0))
+    # Each cut after a whole batch is taken up behind it, none at the beginning again.
+    assert bool(resumed[-1]) == any(cut >= api.batch for cut in cuts)
 
 
 def test_a_followed_log_is_live(api: FakeApi, jobs: JobsClient) -> None:

@@ -39,7 +39,7 @@ def test_what_is_applied_can_be_lost_until_it_is_committed() -> None:
     assert kept is not None
     assert lost is not None
     database.fail()
-    assert commits.news() == CommitNews([kept], [lost], ["p", queue_wake("q")])
+    assert commits.news() == CommitNews([kept], [lost], ["p", "D", queue_wake("q")])
     assert [(record.key.sk, record.body) for record in store.query("p")] == [("kept", {"n": 1})]
     assert [sk for sk, _ in store.query_index("due", "D")] == ["1"]
     assert [(message.body, message.receive_count) for message in queue.receive("q")] == [({"n": 1}, 1)]

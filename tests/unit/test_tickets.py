@@ -18,10 +18,11 @@ def test_a_ticket_is_durable_with_its_last_request() -> None:
     assert taken_after(tickets, 3) == 3
     tickets.durable(2)
     assert tickets.outcome(3) is None
-    assert not tickets.settled
+    settled = [tickets.settled]
     tickets.durable(3)
+    settled.append(tickets.settled)
+    assert settled == [False, True]
     assert tickets.outcome(3) is True
-    assert tickets.settled
     assert list(tickets.news().durable) == [3]
     assert not tickets.has_news
 

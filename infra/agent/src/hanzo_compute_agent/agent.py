@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from hanzo_compute.errors import ComputeError, Conflict, StaleFence
+from hanzo_compute.errors import ComputeError, Conflict, NotFound, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.ports import Beat, Clock, Handle, Lease, LeaseApi, LogEntry, Runner, RunnerOutcome, Spawn
@@ -153,7 +154,8 @@ class Agent:
             if last.seq:  # whether it arrived is not known
                 entries, end = self._runner.logs(handle, last.start)
                 arrived: list[bool] = []
-                self._retry(attempt, lambda: arrived.append(not self._send(attempt, last.seq, entries)))
+                if not self._retry(attempt, lambda: arrived.append(not self._send(attempt, last.seq, entries))):
+                    return  # lost, or left to the next process: what comes after must not go without it
                 attempt.seq, attempt.cursor = last.seq, last.end if any(arrived) else end
             self._hand_in(attempt, self._runner.collect(handle))
         except Exception as error:
@@ -171,17 +173,18 @@ class Agent:
 
     # While it runs
 
-    def _ship(self, attempt: _Attempt) -> None:
-        """Send what is new in the log, chunk by chunk."""
+    def _ship(self, attempt: _Attempt) -> bool:
+        """Send what is new in the log, chunk by chunk; False when some of it was not taken."""
         while not attempt.lost and attempt.seq < bounds.LOG_CHUNKS_MAX - 1:
             entries, end = self._runner.logs(attempt.handle, attempt.cursor)
             if not entries:
-                return
+                break
             seq = attempt.seq + 1
             self._journal.intend(attempt.handle, Shipment(seq, attempt.cursor, end))
             if not self._retry(attempt, partial(self._send, attempt, seq, entries)):
-                return
+                return False
             attempt.seq, attempt.cursor = seq, end
+        return True
 
     def _send(self, attempt: _Attempt, seq: int, entries: list[LogEntry]) -> bool:
         """Send one chunk; False when another one of this number had arrived before."""
@@ -203,7 +206,7 @@ class Agent:
                 if not attempt.over:
                     log.warning("lost job %s attempt %d", handle.job, handle.attempt)
                     attempt.lost = True
-                    self._runner.cancel(handle, Category.CANCELLED.value)
+                    self._cancel(attempt, Category.CANCELLED.value)
                 return
             except ComputeError as error:
                 log.warning("heartbeat of job %s: %s", handle.job, error.message)
@@ -212,10 +215,14 @@ class Agent:
             attempt.follow = seen.follow
             if seen.cancel is not None and attempt.cancel is None and not attempt.over:
                 attempt.cancel = seen.cancel
-                self._runner.cancel(handle, seen.cancel)
+                self._cancel(attempt, seen.cancel)
+
+    def _cancel(self, attempt: _Attempt, reason: str) -> None:
+        with suppress(NotFound):  # the carrying task may have reaped it just now
+            self._runner.cancel(attempt.handle, reason)
 
     def _give_back(self, attempt: _Attempt) -> None:
-        self._runner.cancel(attempt.handle, Category.CANCELLED.value)
+        self._cancel(attempt, Category.CANCELLED.value)
         handle = attempt.handle
         why = "the agent stops"
         attempt.settled = self._retry(attempt, lambda: self._api.release(handle.job, handle.attempt, why))
@@ -236,9 +243,11 @@ class Agent:
             outcome = collected.outcome
             if collected.stdout:
                 outcome = outcome.model_copy(update={"outputs": [self._output(handle, collected.stdout)]})
-            entries, _ = self._runner.logs(handle, attempt.cursor)
-            if sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX:
-                self._ship(attempt)
+            entries, end = self._runner.logs(handle, attempt.cursor)
+            long = sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX
+            if long or (entries and self._runner.logs(handle, end)[0]):
+                if not self._ship(attempt) and self._stop_at is not None:
+                    raise Unavailable("the log could not be sent before the agent stops")
                 entries = []
             seq = attempt.seq + 1 if entries else 0
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import yaml
@@ -95,7 +95,8 @@ def _members(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Iterator[tuple[
         if key.value in seen:
             raise TemplateError(line, f"{key.value} appears twice")
         seen.add(key.value)
-        yield key.value, _convert(loader, value)
+        # A block begins on the line after its name: the name's line is the one to look at.
+        yield key.value, replace(_convert(loader, value), line=line)
 
 
 def _intrinsic(line: int, node: yaml.Node) -> Node:

@@ -117,8 +117,8 @@ class Journal:
 
     def _tick(self) -> None:
         # A writer that is gone rings no bell: looking is what connects to the next one.
-        self.listen()
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._tick)
+        self.listen()
 
     def stop(self) -> None:
         """Listen no more; whoever still waits for a ticket gets Unavailable."""

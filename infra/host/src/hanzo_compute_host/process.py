@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hanzo_compute import config, wiring
-from hanzo_compute.wiring import Container
 from hanzo_compute_host import manifest
 from hanzo_compute_host.manifest import Manifest
+
+if TYPE_CHECKING:
+    from hanzo_compute.wiring import Container
 
 # Powertools looks for AWS unless it is told that there is none.
 OFF_AWS: Final = {
@@ -36,6 +37,9 @@ def prepare() -> Manifest:
 
 def container() -> Container:
     """The container of this process and its handlers, which is told whom to wake."""
+    # The supervisor, which imports this module too, has no use for the core and what that loads.
+    from hanzo_compute import config, wiring
+
     made = wiring.local(config.load(), wakes=True)
     wiring.install(made)
     return made

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import signal
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from hanzo_compute.errors import Conflict, Unavailable
 
@@ -40,6 +40,8 @@ def claim(home: Path) -> Iterator[None]:
                 f"a platform already runs in {home} (process {_pid(home) or 'unknown'})",
                 hint="stop it with: hzc down; or set HZC_HOME to another folder",
             ) from None
+        # One that was killed could not take back what it had said.
+        (folder / "platform.json").unlink(missing_ok=True)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -102,13 +104,15 @@ def wait_ready(url: str, timeout: float) -> bool:
 
 def is_ready(url: str, timeout: float) -> bool:
     """Whether the platform at ``url`` answers within ``timeout`` seconds."""
-    # An opener of its own: a proxy of the environment has no business with a platform on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=timeout)
     try:
-        with opener.open(f"{url}/healthz", timeout=timeout) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (http.client.HTTPException, OSError):
         return False
+    finally:
+        connection.close()
 
 
 def stop(home: Path, timeout: float) -> bool:

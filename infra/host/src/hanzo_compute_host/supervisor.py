@@ -67,7 +67,7 @@ class Supervisor:
         self._started_at = ""
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT; a second one ends everything at once. Main thread only.
+        """Run until SIGTERM, SIGINT or SIGHUP; a second one ends everything at once. Main thread only.
 
         Raises:
             Conflict: a platform runs there already, or the port is taken.
@@ -101,13 +101,14 @@ class Supervisor:
 
     def _start(self, listener: socket.socket) -> None:
         writer = self._spawn("writer", "hanzo_compute.adapters.local.writer", "--home", str(self.home))
-        self._provision(writer)
         for number in range(self._fronts):
             descriptor = listener.fileno()
             self._spawn(
                 f"front-{number + 1}", "hanzo_compute_host.front", "--fd", str(descriptor), descriptor=descriptor
             )
         self._spawn("pump", "hanzo_compute_host.pump")
+        # The others come up meanwhile: they need no credentials, and wait for the writer by themselves.
+        self._provision(writer)
         for number in range(self._agents):
             self._spawn(f"agent-{number + 1}", "hanzo_compute_agent", agent=f"local-{number + 1}")
         self._publish()
@@ -225,7 +226,7 @@ class Supervisor:
         self._wakeup, end = socket.socketpair()
         self._wakeup.setblocking(False)
         end.setblocking(False)
-        before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, nothing)
         fd_before = signal.set_wakeup_fd(end.fileno(), warn_on_full_buffer=False)
         try:

@@ -8,30 +8,44 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from hanzo_compute_host.cli.home import find_home
+
+SPEC: Final = '{"source": {"code": "print(6 * 7)", "language": "python"}}'
 
 
 def next_steps(home: Path, url: str, job: str, environ: Mapping[str, str] = os.environ) -> str:
     """What to type next: settings that the shell lacks, `hzc` commands, and the same by curl."""
-    lines = ["Next, by copy and paste:", *(f"  {line}" for line in _settings(home, environ))]
-    lines += [
-        "  hzc ls",
-        f"  hzc show {job}",
-        f"  hzc logs -f {job}",
-        "  hzc run FILE.py            # your own program; --input FILE gives it data",
-        "  hzc cancel JOB             # while it runs",
-        "",
-        "The same by curl:",
-        f'  KEY=$(sed -n \'s/.*"key": *"\\([^"]*\\)".*/\\1/p\' {shlex.quote(str(home / "credentials.json"))})',
-        f'  curl -H "Authorization: Bearer $KEY" {url}/v1/jobs',
-        f'  curl -H "Authorization: Bearer $KEY" {url}/v1/jobs/{job}',
-        f'  curl -H "Authorization: Bearer $KEY" {url}/v1/jobs/{job}/logs',
-        f'  curl -H "Authorization: Bearer $KEY" -X POST {url}/v1/jobs/{job}/cancel',
-        "",
-        f"The platform stays up at {url}. To stop it: {'make stop' if _from_make(environ) else 'hzc down'}",
+    program, orders = (shlex.quote(str(home / "demo" / name)) for name in ("orders.py", "orders.csv"))
+    credentials = shlex.quote(str(home / "credentials.json"))
+    commands = [
+        *_settings(home, environ),
+        f"hzc run {program} --input {orders}",
+        "hzc ls",
+        f"hzc show {job}",
+        f"hzc logs -f {job}",
+        f"hzc cancel $(hzc submit {program} --input {orders})",
     ]
-    return "\n".join(lines)
+    curl = f'curl -sS -H "Authorization: Bearer $KEY" {url}/v1/jobs'
+    calls = [
+        f'KEY=$(sed -n \'s/.*"key": *"\\([^"]*\\)".*/\\1/p\' {credentials})',
+        f"{curl} -H 'Content-Type: application/json' -d '{SPEC}'",
+        curl,
+        f"{curl}/{job}",
+        f"{curl}/{job}/logs",
+        f"{curl}/$(hzc submit {program} --input {orders})/cancel -X POST",
+    ]
+    stop = "make stop" if "MAKELEVEL" in environ else "hzc down"
+    return "\n".join(
+        [
+            "Next, by copy and paste:",
+            *(f"  {line}" for line in commands),
+            "\nThe same by curl:",
+            *(f"  {line}" for line in calls),
+            f"\nThe platform stays up at {url}. To stop it: {stop}",
+        ]
+    )
 
 
 def _settings(home: Path, environ: Mapping[str, str]) -> list[str]:
@@ -44,7 +58,3 @@ def _settings(home: Path, environ: Mapping[str, str]) -> list[str]:
     if shutil.which("hzc", path=environ.get("PATH")) != str(script / "hzc"):
         settings.append(f"export PATH={shlex.quote(str(script))}:$PATH")
     return settings
-
-
-def _from_make(environ: Mapping[str, str]) -> bool:
-    return "MAKELEVEL" in environ

@@ -64,8 +64,8 @@ def size(count: float) -> str:
 
 
 def elapsed(job: dict[str, Any], now: datetime | None = None) -> str:
-    """Time from start to end, or to now; nothing before the start."""
-    if "started_at" not in job:
+    """Time from start to end, or to now while it runs; nothing while it waits."""
+    if "started_at" not in job or ("finished_at" not in job and job["state"] != "running"):
         return ""
     end = moment(job["finished_at"]) if "finished_at" in job else now or datetime.now(UTC)
     return duration((end - moment(job["started_at"])).total_seconds() * 1000)
@@ -122,11 +122,10 @@ def end_text(state: str, outcome: dict[str, Any] | None, reason: str | None) -> 
     """How a job ended and why, in one line."""
     if outcome is None:
         return f"{state} before it ran" + (f": {reason}" if reason else "")
-    why = []
-    if outcome.get("exit_code"):
-        why.append(f"exit code {outcome['exit_code']}")
-    if outcome.get("trap"):
-        why.append(f"trap {outcome['trap']}")
-    if outcome.get("detail") and state != "succeeded":
-        why.append(outcome["detail"])
-    return state + (f": {', '.join(why)}" if why else "")
+    if state == "succeeded":
+        return state
+    code, trap = outcome.get("exit_code"), outcome.get("trap")
+    why = [f"exit code {code}" if code else "", f"trap {trap}" if trap else "", outcome.get("detail", "")]
+    # The runner's detail says the code or trap too, and more.
+    told = [part for part in why[:2] if part and part not in why[2]] + [part for part in why[2:] if part]
+    return f"{state}: {', '.join(told)}" if told else state

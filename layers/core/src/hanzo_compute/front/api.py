@@ -6,6 +6,7 @@ parsed; a route without an action does not exist, and an event whose route is un
 
 from __future__ import annotations
 
+import base64
 import inspect
 import logging
 import re
@@ -66,6 +67,8 @@ class Api:
         self._principal: Principal | None = None
         self.resolver.exception_handler(RequestValidationError)(self._invalid)
         self.resolver.exception_handler(ComputeError)(self._refused)
+        # The route is known by then; what the resolver does not match are characters that no id has.
+        self.resolver.not_found(lambda _: self._refused(self._unknown(self.event)))
 
     @property
     def caller(self) -> Principal:
@@ -78,6 +81,10 @@ class Api:
     def routes(self) -> list[str]:
         """Route keys, such as ``GET /v1/jobs/{id}``."""
         return list(self._routes)
+
+    def needs_credential(self, route_key: str) -> bool:
+        """Whether a route is not public."""
+        return self._routes[route_key].action is not None
 
     @property
     def event(self) -> Event:
@@ -126,7 +133,7 @@ class Api:
         """Authenticate, authorise, and refuse what the matched route does not take."""
         route = self._routes.get(event.get("routeKey", ""))
         if route is None:
-            raise NotFound(f"no route {event.get('rawPath', '')}", hint="GET /openapi.json lists the routes")
+            raise self._unknown(event)
         headers = event.get("headers") or {}
         self._principal = None
         if route.action is not None:
@@ -140,6 +147,11 @@ class Api:
             if media != "application/json":
                 problem = FieldProblem("Content-Type", f"is {media}", hint="send application/json")
                 raise InvalidRequest("the body must be JSON", fields=[problem], hint=problem.hint)
+            if event.get("isBase64Encoded") and not _is_text(event.get("body") or ""):
+                raise InvalidRequest("the body is not UTF-8", fields=[FieldProblem("(body)", "is not UTF-8")])
+
+    def _unknown(self, event: Event) -> NotFound:
+        return NotFound(f"there is no {event.get('rawPath', '')}", hint="GET /openapi.json lists the routes")
 
     def _plain(self, error: ComputeError, request_id: str) -> dict[str, Any]:
         made = problems.response(error, request_id)
@@ -155,3 +167,11 @@ class Api:
     def _invalid(self, error: RequestValidationError) -> Response[str]:
         route = self._routes[self.event["routeKey"]]
         return self._refused(problems.from_validation(list(error.errors()), route.body))
+
+
+def _is_text(encoded: str) -> bool:
+    try:
+        base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
+        return False
+    return True

@@ -73,7 +73,7 @@ def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidReq
     for name in names:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known parameters: {', '.join(known) or 'none'}"
-        problems.append(FieldProblem(name, "unknown query parameter", "unknown", hint))
+        problems.append(FieldProblem(name or "(empty name)", "unknown query parameter", "unknown", hint))
     return InvalidRequest(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
 
 

@@ -13,11 +13,10 @@ NAMESPACE = "HanzoCompute"
 
 
 def configure(service: str) -> Logger:
-    """The logger of a function; what the core logs goes the same way."""
-    logger = Logger(service=service)
+    """The logger of a function; what the core logs goes the same way, whichever function it served."""
     logging.getLogger("hanzo_compute").setLevel(logging.INFO)
-    copy_config_to_registered_loggers(source_logger=logger, include={"hanzo_compute"})
-    return logger
+    copy_config_to_registered_loggers(source_logger=Logger(service="core"), include={"hanzo_compute"})
+    return Logger(service=service)
 
 
 class Metrics:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hanzo_compute.errors import Conflict
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
@@ -32,6 +33,7 @@ def cancel(ctx: Context, tenant: str, job_id: str) -> Job:
                 return None
             asked = replace(job, cancel="cancelled", due_ms=job.lease_until_ms)
             return records.Change(asked, "cancel_requested")
-        return records.finish(ctx, job, State.CANCELLED, reason="cancelled before it ran", category="cancelled")
+        reason = "cancelled before it ran"
+        return records.finish(ctx, job, State.CANCELLED, reason=reason, category=Category.CANCELLED)
 
     return records.change(ctx, job_id, decide)

@@ -63,7 +63,7 @@ def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
     if category is Category.PLATFORM or _unfounded(job, category):
         return lapsed(ctx, job, outcome.detail or f"the agent reported {category}")
     failures = job.failures + (category in RETRIED)
-    ended = replace(job, failures=failures, lapses=0, category=category.value, exit_code=outcome.exit_code, cancel=None)
+    ended = replace(job, failures=failures, lapses=0, cancel=None)
     if category in RETRIED and job.cancel is None:
         retry = Retry.model_validate(stored_spec(ctx, job.id).get("retry", {}))
         if failures < retry.max_attempts:
@@ -71,7 +71,8 @@ def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
             delay_ms = retry.delay_s(failures) * 1000
             return records.retry(ctx, ended, delay_ms=delay_ms, event="retrying", data=data)
     reason = None if category is Category.OK else outcome.detail or category.value
-    return records.finish(ctx, ended, FINAL_STATE[category], reason=reason)
+    state = FINAL_STATE[category]
+    return records.finish(ctx, ended, state, reason=reason, category=category, exit_code=outcome.exit_code)
 
 
 def _unfounded(job: Job, category: Category) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, StaleFence
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, Beat, Lease, LogEntry, PresignedUrl, Put
 from hanzo_compute.services import records
@@ -63,7 +64,8 @@ def _take(ctx: Context, job_id: str, pool: str, agent: str, lessee: str) -> Job 
         if job.state is not State.PLACED or job.pool != pool:
             return None
         if job.deadline_ms is not None and now >= job.deadline_ms:
-            return records.finish(ctx, job, State.EXPIRED, reason="the deadline passed before it could run")
+            reason = "the deadline passed before it could run"
+            return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
         taken = True
         until = now + ctx.policy.lease_ms
         running = replace(
@@ -205,7 +207,7 @@ def lapsed(ctx: Context, job: Job, reason: str) -> records.Change:
     lapses = job.lapses + 1
     if lapses >= ctx.policy.max_lapses:
         why = f"the platform lost {lapses} attempts in a row; the last: {reason}"
-        return records.finish(ctx, job, State.DEAD, reason=why, lapses=lapses, category="platform")
+        return records.finish(ctx, job, State.DEAD, reason=why, lapses=lapses, category=Category.PLATFORM)
     delay_ms = ctx.policy.lapse_backoff_ms * 2 ** (lapses - 1)
     return records.retry(ctx, job, delay_ms=delay_ms, event="lapsed", data={"reason": reason}, lapses=lapses)
 
@@ -214,8 +216,9 @@ def stopped(ctx: Context, job: Job) -> records.Change:
     """The change for a running job that was asked to stop and whose agent did not hand in an outcome."""
     if job.cancel == "deadline":
         reason = "the deadline passed while it ran"
-        return records.finish(ctx, job, State.EXPIRED, reason=reason, category="deadline")
-    return records.finish(ctx, job, State.CANCELLED, reason="cancelled while it ran", category="cancelled")
+        return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
+    reason = "cancelled while it ran"
+    return records.finish(ctx, job, State.CANCELLED, reason=reason, category=Category.CANCELLED)
 
 
 def _followed(ctx: Context, job: Job) -> bool:

@@ -9,6 +9,7 @@ from hanzo_compute.config import Pool
 from hanzo_compute.errors import NoCapacity, NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
@@ -33,7 +34,8 @@ def place(ctx: Context, job_id: str) -> Job | None:
         if job.state not in (State.QUEUED, State.RETRYING):
             return None
         if job.deadline_ms is not None and now >= job.deadline_ms:
-            return records.finish(ctx, job, State.EXPIRED, reason="the deadline passed before it could run")
+            reason = "the deadline passed before it could run"
+            return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
         if job.state is State.RETRYING and job.not_before_ms is not None and now + EARLY_MS < job.not_before_ms:
             return None  # another message is on its way, and the reconciler stands behind it
         pool = choose(ctx, job.runtime)

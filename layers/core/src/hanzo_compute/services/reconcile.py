@@ -9,6 +9,7 @@ from dataclasses import replace
 from hanzo_compute.errors import NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import DEAD_LETTERS, Delete, Record, WriteConflict
 from hanzo_compute.services import lease, outbox, records
@@ -70,7 +71,7 @@ def repair(ctx: Context, job: Job) -> tuple[str, records.Change] | None:
         return _running(ctx, job, now)
     if job.deadline_ms is not None and job.deadline_ms <= now:
         reason = "the deadline passed before it could run"
-        return "expired", records.finish(ctx, job, State.EXPIRED, reason=reason, category="deadline")
+        return "expired", records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
     if job.state is State.PLACED:
         return None
     return "dispatch_resent", _resend(ctx, job, outbox.DISPATCH)
@@ -112,7 +113,7 @@ def _dead_letters(ctx: Context, repaired: Counter[str]) -> None:
                 return None
             done.append("dead")
             reason = "it could not be placed: every try failed"
-            return records.finish(ctx, job, State.DEAD, reason=reason, category="platform")
+            return records.finish(ctx, job, State.DEAD, reason=reason, category=Category.PLATFORM)
 
         try:
             records.change(ctx, str(message.body.get("job")), decide)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from hanzo_compute.errors import ComputeError, NotFound, Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import ABSENT, Entries, Operation, Put, WriteConflict
 from hanzo_compute.services import outbox
@@ -101,11 +102,10 @@ def change(ctx: Context, job_id: str, decide: Callable[[Job], Change | None]) ->
         after = step.job
         if after.state is not before.state and after.state not in MOVES[before.state]:
             raise AssertionError(f"job {job_id} cannot move from {before.state} to {after.state}")
-        now = ctx.clock.now_ms()
-        after = replace(after, updated_ms=max(now, before.updated_ms))
         operations: list[Operation] = []
-        if step.event is not None:
-            after = replace(after, events=before.events + 1)
+        if step.event is not None:  # what is no event changes nothing that a tenant sees
+            now = ctx.clock.now_ms()
+            after = replace(after, updated_ms=max(now, before.updated_ms), events=before.events + 1)
             operations.append(event_put(after, step.event, after.updated_ms, step.data))
         operations.append(Put(keys.job(job_id), after.record(), expect=record.rev, index=index(after)))
         operations.extend(step.operations)
@@ -119,13 +119,27 @@ def change(ctx: Context, job_id: str, decide: Callable[[Job], Change | None]) ->
     raise Unavailable(f"job {job_id} is changing too fast", hint="try again", retry_after_s=1)
 
 
-def finish(ctx: Context, job: Job, state: State, *, reason: str | None, **changes: Any) -> Change:
-    """The change that ends a job: terminal state, and the message that makes ``completion`` follow."""
+def finish(
+    ctx: Context,
+    job: Job,
+    state: State,
+    *,
+    reason: str | None,
+    category: Category,
+    exit_code: int | None = None,
+    **changes: Any,
+) -> Change:
+    """The change that ends a job: terminal state, and the message that makes ``completion`` follow.
+
+    ``category`` and ``exit_code`` are those of the end, not of an attempt before it.
+    """
     now = ctx.clock.now_ms()
     ended = replace(
         job,
         state=state,
         reason=reason,
+        category=category.value,
+        exit_code=exit_code,
         finished_ms=now,
         lease_until_ms=None,
         not_before_ms=None,
@@ -140,7 +154,8 @@ def retry(ctx: Context, job: Job, *, delay_ms: int, event: str, data: dict[str, 
     """The change that sends a job to its next attempt after ``delay_ms``; past its deadline it expires instead."""
     not_before = ctx.clock.now_ms() + delay_ms
     if job.deadline_ms is not None and not_before >= job.deadline_ms:
-        return finish(ctx, job, State.EXPIRED, reason="no time is left before the deadline", **changes)
+        reason = "no time is left before the deadline"
+        return finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE, **changes)
     waiting = replace(
         job,
         state=State.RETRYING,

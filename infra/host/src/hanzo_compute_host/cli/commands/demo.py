@@ -40,6 +40,7 @@ def demo(context: click.Context, session: Session) -> None:
     jobs = _platform(session.home)
     orders = orders_csv()
     path = _write(session.home / "demo" / "orders.csv", orders)
+    _write(path.with_name("orders.py"), package.program().encode())
     begin = time.monotonic()
     job = _submit(jobs, package.program(), orders)
     if not session.json:

@@ -110,9 +110,7 @@ class ApiClient:
         return self._repeat(once, repeatable)
 
     @contextmanager
-    def stream(
-        self, path: str, *, query: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> Iterator[BaseHTTPResponse]:
+    def stream(self, path: str, *, query: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
         """An answer to read piece by piece with :func:`pieces`; the connection ends with the block."""
         sent = self._headers() | dict(headers)
         response = self._send("GET", self._url(path, query), sent, None, read_s=STREAM_SILENCE_S)

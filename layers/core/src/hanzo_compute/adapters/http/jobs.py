@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -141,12 +142,14 @@ class JobsClient:
         return found
 
     def outputs(self, job: str) -> list[Body]:
-        """The outputs with a presigned URL each."""
+        """The outputs: small ones inline, larger ones with a presigned URL."""
         return [item for page in self._pages(_path(job, "outputs"), {}) for item in page.items]
 
     def output(self, job: str, name: str = "stdout") -> bytes:
         """The bytes of one output. Raises NotFound."""
         for item in self.outputs(job):
+            if item["name"] == name and "inline_base64" in item:
+                return base64.b64decode(item["inline_base64"])
             if item["name"] == name:
                 return self._client.fetch(item["url"], limit=int(item["size"]))
         raise errors.NotFound(

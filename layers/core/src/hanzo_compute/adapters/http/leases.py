@@ -65,9 +65,7 @@ class HttpLeaseApi:
 
     def _post(self, job: str, verb: str, attempt: int, body: dict[str, Any], *, wait_s: float = 0.0) -> Any:
         path = f"/v1/leases/{quote(job, safe='')}/{verb}"
-        return self._client.call(
-            "POST", path, body={"attempt": attempt} | body, repeatable=True, wait_s=wait_s
-        ).body
+        return self._client.call("POST", path, body={"attempt": attempt} | body, repeatable=True, wait_s=wait_s).body
 
 
 def _lease(item: dict[str, Any]) -> Lease:

@@ -42,7 +42,6 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             bufsize=0,
-            cwd="/",
             env=_environment(),
             start_new_session=True,
         )

@@ -95,15 +95,14 @@ class WasmRunner:
             attempt = self._attempts[handle] = _Attempt(files, lease, started=time.monotonic())
         try:
             if module is not None and len(module) > bounds.BLOB_MAX:
-                detail = f"the module has {len(module)} bytes, over the bound of {bounds.BLOB_MAX}"
                 files.create(lease, None, b"")
-                self._end(attempt, Outcome(category=Category.INVALID_PROGRAM, detail=detail))
-                return handle
-            files.create(lease, module, stdin)
-        except OSError as error:
-            self._end(attempt, of_error(error))
-            return handle
-        self._enqueue(attempt)
+                detail = f"the module has {len(module)} bytes, over the bound of {bounds.BLOB_MAX}"
+                self._end_unrun(attempt, Outcome(category=Category.INVALID_PROGRAM, detail=detail))
+            else:
+                files.create(lease, module, stdin)
+                self._enqueue(attempt)
+        except Exception as error:  # a full disk, a lease that is not what it should be
+            self._end_unrun(attempt, of_error(error))
         return handle
 
     def poll(self, handle: Handle, wait_s: float) -> bool:
@@ -177,8 +176,13 @@ class WasmRunner:
 
     def _stop(self, attempt: _Attempt, reason: str) -> None:
         attempt.stop.request(reason)
-        if self._claim(attempt):  # it still waits in line, so no slot will see the request
-            self._end(attempt, self._outcome(attempt, Ending(killed="stop"), ""))
+        # If it still waits in line, no slot will see the request.
+        self._end_unrun(attempt, None)
+
+    def _end_unrun(self, attempt: _Attempt, outcome: Outcome | None) -> None:
+        """End an attempt that no slot has taken; as a stopped one if there is no ``outcome``."""
+        if self._claim(attempt):
+            self._end(attempt, outcome or self._outcome(attempt, Ending(killed="stop"), ""))
 
     def _claim(self, attempt: _Attempt) -> bool:
         with self._lock:
@@ -246,9 +250,15 @@ class WasmRunner:
         worker.jobs += 1
         if worker.dead or outcome.category is Category.PLATFORM or worker.jobs >= JOBS_PER_WORKER:
             worker.kill()
-            # The next one starts up while nobody waits for it.
-            return None if self._closed else WorkerProcess(self._cache_dir)
+            return self._spare()
         return worker
+
+    def _spare(self) -> WorkerProcess | None:
+        """A worker that starts up while nobody waits for it; the next attempt tells why if there is none."""
+        if not self._closed:
+            with suppress(OSError):
+                return WorkerProcess(self._cache_dir)
+        return None
 
     def _supervise(self, attempt: _Attempt, worker: WorkerProcess, request: dict[str, Any]) -> Ending:
         lease = _lease(attempt)

@@ -1,0 +1,197 @@
+"""What tenants do: submit, perhaps twice at once, cancel, follow, run again, and read the end again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final, TypeVar
+
+from hanzo_compute.errors import ComputeError, Conflict, InvalidSpec, NotFound, Unavailable
+from hanzo_compute.model import keys
+from hanzo_compute.model.problems import parse_spec
+from hanzo_compute.model.spec import JobSpec, format_time
+from hanzo_compute.model.states import State
+from hanzo_compute.services import cancel, read, submit
+from hanzo_compute.services.context import Context
+from tests.simulation.host import Answer, Network
+from tests.simulation.invariants import Watch, require
+from tests.simulation.profiles import Profile
+from tests.simulation.scheduler import SECOND, Scheduler
+
+T = TypeVar("T")
+
+TENANTS: Final = ("acme", "globex")
+ENDINGS: Final = ("ok", "ok", "ok", "exit", "exit", "trap", "invalid_program", "timeout")
+
+
+class Clients:
+    """All tenants of a schedule. ``busy`` counts their tasks."""
+
+    def __init__(
+        self, scheduler: Scheduler, random: Random, network: Network, watch: Watch, profile: Profile
+    ) -> None:
+        self._scheduler = scheduler
+        self._random = random
+        self._network = network
+        self._watch = watch
+        self._profile = profile
+        self.busy = 0
+
+    def start(self) -> None:
+        """Start the tenants' tasks."""
+        for number in range(self._random.randint(*self._profile.jobs)):
+            tenant = self._random.choice(TENANTS)
+            keyed = self._random.random() < 0.7
+            request = f"{'keyed' if keyed else 'unkeyed'}-{number}"
+            spec = self._spec(request)
+            delay = self._random.randrange(6 * SECOND)
+            twins = keyed and self._random.random() < self._profile.twins
+            for _ in range(1 + twins):
+                self._spawn(f"client {number}", delay, lambda t=tenant, r=request, s=spec: self._submit(t, r, s))  # type: ignore[misc]
+
+    def _spawn(self, name: str, delay_us: int, body: Callable[[], None]) -> None:
+        self.busy += 1
+
+        def task() -> None:
+            self._scheduler.pause(delay_us)
+            try:
+                body()
+            finally:
+                self.busy -= 1
+
+        self._scheduler.spawn(name, task)
+
+    def _spec(self, request: str) -> JobSpec:
+        random = self._random
+        plans = []
+        for _ in range(random.randint(1, 3)):
+            seconds = random.choice((0.1, 0.5, 2.0, 4.0, 9.0, 20.0)) * random.uniform(0.8, 1.2)
+            size = 7000 if random.random() < 0.1 else 10
+            stdout = 20_000 if random.random() < 0.1 else random.randrange(20)
+            plans.append((seconds, random.choice(ENDINGS), random.choice((0, 1, 5, 12)), size, stdout))
+        body: dict[str, Any] = {
+            "source": {"code": "pass", "language": "python"},
+            "env": {"REQUEST": request, "PLAN": json.dumps(plans)},
+            "retry": {"max_attempts": random.randint(1, 3), "backoff_s": random.randint(1, 2)},
+            "resources": {"timeout_s": random.choice((3, 15, 60))},
+            "labels": {"request": request},
+        }
+        if random.random() < self._profile.deadlines:
+            body["deadline"] = format_time(self._scheduler.now_ms + random.randrange(1_000, 30_000))
+        return parse_spec(body)
+
+    def _call(self, name: str, work: Callable[[Context], Answer[T]], wait_s: float = 0.0) -> T:
+        while True:
+            try:
+                return self._network.call(name, work, wait_s)
+            except Unavailable:
+                self._scheduler.pause(self._random.randrange(SECOND // 5, 2 * SECOND))
+
+    def _submit(self, tenant: str, request: str, spec: JobSpec) -> None:
+        keyed = request.startswith("keyed")
+
+        def work(ctx: Context) -> Answer[submit.Submitted]:
+            return submit.submit(ctx, tenant, spec, idempotency_key=request if keyed else None), ()
+
+        try:
+            done = self._call("submit", work)
+        except InvalidSpec:
+            return  # its deadline passed before it was accepted
+        self._accepted(tenant, request, done.job.id, keyed=keyed)
+
+    def _accepted(self, tenant: str, request: str, job_id: str, *, keyed: bool) -> None:
+        first = job_id not in self._watch.accepted
+        self._watch.told(job_id, tenant, request, keyed=keyed)
+        random = self._random
+        if random.random() < self._profile.cancels:
+            self._spawn(f"cancel {job_id}", random.randrange(8 * SECOND), lambda: self._cancel(tenant, job_id))
+        if first and random.random() < 0.3:
+            self._spawn(f"follow {job_id}", random.randrange(3 * SECOND), lambda: self._follow(tenant, job_id))
+        state = self._watch_end(tenant, job_id)
+        self._foreign(tenant, job_id)
+        if first and state is State.DEAD:
+            self._again(tenant, request, job_id, "redrive")
+        elif first and "/" not in request and random.random() < 0.1:
+            self._again(tenant, request, job_id, "rerun")
+
+    def _again(self, tenant: str, request: str, job_id: str, kind: str) -> None:
+        def work(ctx: Context) -> Answer[submit.Submitted]:
+            return submit.resubmit(ctx, tenant, job_id, kind=kind, idempotency_key=f"{kind} {job_id}"), ()
+
+        done = self._call(kind, work)
+        require(done.job.origin == {"kind": kind, "job": job_id}, f"{done.job.id} has origin {done.job.origin}")
+        self._watch.told(done.job.id, tenant, f"{request}/{kind} of {job_id}", keyed=True)
+        self._watch_end(tenant, done.job.id)
+
+    def _cancel(self, tenant: str, job_id: str) -> None:
+        self._watch.cancels.add(job_id)
+        try:
+            view = self._call("cancel", lambda ctx: (cancel.cancel(ctx, tenant, job_id).view(), ()))
+        except Conflict:
+            return
+        self._watch.accepted[job_id].cancelled = True
+        asked = view["state"] == "cancelled" or view.get("cancel_requested") is not None
+        require(asked, f"{job_id}: cancel was answered with {view}")
+        self._watch.saw(job_id, view)
+
+    def _follow(self, tenant: str, job_id: str) -> None:
+        texts: list[str] = []
+        cursor, done = "", False
+        while not done:
+
+            def work(ctx: Context, cursor: str = cursor) -> Answer[read.LogRead]:
+                found = read.logs(ctx, tenant, job_id, cursor=cursor, follow=True)
+                waiting = not found.page.entries and not found.done
+                return found, (keys.log_partition(job_id), keys.job_partition(job_id)) if waiting else ()
+
+            page = self._call(f"logs {job_id}", work, 20.0)
+            texts.extend(entry.text for entry in page.page.entries)
+            cursor, done = page.page.cursor, page.done
+        self._watch.accepted[job_id].followed = texts
+
+    def _watch_end(self, tenant: str, job_id: str) -> State:
+        seen: str | None = None
+        while True:
+
+            def work(ctx: Context, seen: str | None = seen) -> Answer[dict[str, Any]]:
+                view = read.job(ctx, tenant, job_id)
+                waiting = view["state"] == seen and not State(view["state"]).terminal
+                return view, (keys.job_partition(job_id),) if waiting else ()
+
+            view = self._call(f"show {job_id}", work, 20.0)
+            seen = view["state"]
+            self._watch.saw(job_id, _plain(view))
+            if State(view["state"]).terminal:
+                break
+        self._scheduler.pause(self._random.randrange(3 * SECOND))
+        result = self._result(tenant, job_id)
+        require(result["state"] == view["state"], f"{job_id}: {view['state']}, its result says {result['state']}")
+        require(result["outcome"] == view.get("outcome"), f"{job_id}: two outcomes")
+        return State(view["state"])
+
+    def _result(self, tenant: str, job_id: str) -> dict[str, Any]:
+        while True:
+            try:
+                return self._call(f"result {job_id}", lambda ctx: (read.result(ctx, tenant, job_id), ()))
+            except Conflict:
+                require(self._profile.stale, f"{job_id} had ended, and has no result")
+                self._scheduler.pause(SECOND)  # the other front may be a moment behind
+
+    def _foreign(self, tenant: str, job_id: str) -> None:
+        other = TENANTS[1 - TENANTS.index(tenant)]
+        try:
+            self._call("spy", lambda ctx: (read.job(ctx, other, job_id), ()))
+        except NotFound:
+            listed = self._call(
+                "list", lambda ctx: (read.jobs(ctx, other, state=None, label=None, cursor="", limit=100), ())
+            )
+            require(all(item["id"] != job_id for item in listed.items), f"{other} lists {job_id}")
+        except ComputeError as error:
+            require(False, f"{other} asked for {job_id} and got {error}")
+        else:
+            require(False, f"{other} can read {job_id} of {tenant}")
+
+
+def _plain(view: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in view.items() if name not in ("spec", "outcome")}

@@ -1,0 +1,189 @@
+"""What must hold: at every write while a schedule runs (:class:`Watch`), and of all that is left when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanzo_compute.adapters.checks import decode_body
+from hanzo_compute.adapters.memory import MemoryDatabase
+from hanzo_compute.adapters.memory.database import StoredRecord
+from hanzo_compute.model import keys
+from hanzo_compute.model.keys import Key
+from hanzo_compute.model.outcome import RETRIED
+from hanzo_compute.model.states import MOVES, State
+from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
+from hanzo_compute.services import outbox
+from tests.simulation.scheduler import Scheduler
+
+EVENTS = {"placed": {"placed"}, "running": {"running"}, "retrying": {"retrying", "lapsed", "released"}}
+"""The events that may tell of a move to a state; a terminal state's event has its name."""
+LATE_MS = 30_000
+"""A lease after the deadline by more than this was not decided before it: grace, and the longest simulated pauses."""
+AFTERWARDS = {"closed", "due_ms"}
+"""What may still change in the record of a job that has ended."""
+
+
+class Violation(AssertionError):
+    """Something that must hold does not."""
+
+
+def require(condition: object, message: str) -> None:
+    """Raise Violation unless the condition holds."""
+    if not condition:
+        raise Violation(message)
+
+
+@dataclass
+class Accepted:
+    """What a client was told."""
+
+    tenant: str
+    request: str
+    keyed: bool
+    cancelled: bool = False
+    """A cancel was answered with success."""
+    ended: dict[str, Any] | None = None
+    """The first view that showed a terminal state."""
+    followed: list[str] | None = None
+    """The log as somebody followed it to its end."""
+
+
+@dataclass
+class Watch:
+    """Checks every applied transaction and message, and remembers what clients were told."""
+
+    scheduler: Scheduler
+    database: MemoryDatabase = field(default_factory=MemoryDatabase)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
+    cancels: set[str] = field(default_factory=set)
+    """Jobs that somebody asked to cancel, whatever the answer was."""
+    batches_lost: int = 0
+
+    def lost(self) -> None:
+        """A batch was taken back."""
+        self.batches_lost += 1
+
+    def job(self, job_id: str) -> Body | None:
+        """The record of a job as the writer has it."""
+        return _body(self.database.record(keys.job(job_id)))
+
+    # Writes
+
+    def applied(self, operations: Sequence[Operation], before: Mapping[Key, StoredRecord | None]) -> None:
+        """A transaction has just been applied."""
+        puts = {operation.key: operation for operation in operations if isinstance(operation, Put)}
+        for key, put in puts.items():
+            kind, _, subject = key.pk.partition("#")
+            stored = self.database.record(key)
+            require(stored is None or len(stored.body) < RECORD_MAX, f"{key} is too large")
+            if kind == "JOB" and key.sk == "META":
+                self._moved(subject, _body(before[key]), put.body, puts, before)
+            elif kind == "JOB" and key.sk.startswith("ATTEMPT#"):
+                self._attempt(subject, put.body, _body(before[key]), puts, before)
+            elif kind == "JOB":
+                require(before[key] is None, f"{key} was written twice")
+            elif kind == "LOG":
+                self._log(key, subject, _body(before[key]), put.body)
+
+    def _moved(
+        self,
+        job_id: str,
+        old: Body | None,
+        new: Body,
+        puts: Mapping[Key, Put],
+        before: Mapping[Key, StoredRecord | None],
+    ) -> None:
+        events = [put.body for key, put in puts.items() if key.pk == keys.job_partition(job_id) and "EVENT#" in key.sk]
+        require(new["events"] == (old or {}).get("events", 0) + len(events), f"{job_id}: events are not counted")
+        require(all(event["seq"] == new["events"] for event in events), f"{job_id}: an event has a wrong number")
+        if old is None:
+            require(new["state"] == "queued", f"{job_id} begins as {new['state']}")
+            return
+        was, now = State(old["state"]), State(new["state"])
+        require(old["tenant"] == new["tenant"], f"{job_id} changed its tenant")
+        if was.terminal:
+            changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+            require(changed <= AFTERWARDS, f"{job_id} had ended, and {changed} changed")
+        if was is not now:
+            require(now in MOVES[was], f"{job_id} moved from {was} to {now}")
+            kinds = EVENTS.get(now.value, {now.value})
+            require([e["type"] in kinds for e in events] == [True], f"{job_id}: no event tells of {was} → {now}")
+        self._attempts(job_id, old, new)
+        outcomes = [put.body for key, put in puts.items() if "ATTEMPT#" in key.sk and "outcome" in put.body]
+        failed = sum(body["outcome"]["category"] in RETRIED for body in outcomes)
+        require(
+            new.get("failures", 0) - old.get("failures", 0) == failed, f"{job_id}: failures are not those of the program"
+        )
+
+    def _attempts(self, job_id: str, old: Body, new: Body) -> None:
+        leased = new.get("attempt", 0) - old.get("attempt", 0)
+        expected = int(old["state"] == "placed" and new["state"] == "running")
+        require(leased == expected, f"{job_id}: attempt went from {old.get('attempt')} to {new.get('attempt')}")
+        if leased and old.get("deadline_ms") is not None:
+            late = self.scheduler.now_ms - old["deadline_ms"]
+            require(late < LATE_MS, f"{job_id} was leased {late} ms after its deadline")
+        if old.get("cancel") is not None:
+            gone = new["state"] == "running" and new.get("cancel") != old["cancel"]
+            require(not gone, f"{job_id}: the request to stop was forgotten")
+            require(new["state"] != "retrying", f"{job_id} is retried although it was asked to stop")
+
+    def _attempt(
+        self,
+        job_id: str,
+        new: Body,
+        old: Body | None,
+        puts: Mapping[Key, Put],
+        before: Mapping[Key, StoredRecord | None],
+    ) -> None:
+        number, meta = new["attempt"], keys.job(job_id)
+        require(meta in puts, f"attempt {number} of {job_id} was written without its job")
+        job = _body(before[meta])
+        assert job is not None
+        if "outcome" not in new:
+            require(old is None, f"attempt {number} of {job_id} began twice")
+            return
+        require(old is not None and "outcome" not in old, f"attempt {number} of {job_id} has two outcomes")
+        holds = job["state"] == "running" and job.get("attempt") == number
+        require(holds, f"an outcome of attempt {number} was accepted while {job_id} was {job['state']}")
+        require(puts[meta].body["state"] != "running", f"{job_id} still runs after an outcome")
+
+    def _log(self, key: Key, job_id: str, old: Body | None, new: Body) -> None:
+        require(old is None or old == new, f"{key} was written twice")
+        job, number = self.job(job_id), int(key.sk.partition("#")[0])
+        assert job is not None
+        holds = job["state"] == "running" and job.get("attempt") == number
+        state = f"it was {job['state']}, attempt {job.get('attempt')}"
+        require(holds, f"a log chunk of attempt {number} of {job_id} came after its end: {state}")
+
+    def sent(self, queue: str, body: Body) -> None:
+        """A message is about to be sent: what it tells of must have happened."""
+        if self.batches_lost:
+            return  # what was stored may have been taken back just now: such a message changes nothing
+        job = self.job(str(body["job"]))
+        require(job is not None, f"a message to {queue} names a job that does not exist: {body}")
+        assert job is not None
+        if queue == outbox.COMPLETION:
+            require(State(job["state"]).terminal, f"a completion was sent for a job that is {job['state']}")
+
+    # What clients see
+
+    def told(self, job_id: str, tenant: str, request: str, *, keyed: bool) -> None:
+        """A submission was answered with this job."""
+        found = self.accepted.setdefault(job_id, Accepted(tenant, request, keyed))
+        require((found.tenant, found.request) == (tenant, request), f"{job_id} answers two requests")
+        same = [other for other, job in self.accepted.items() if job.request == request and other != job_id]
+        require(not (keyed and same), f"request {request} was answered with {job_id} and with {same}")
+
+    def saw(self, job_id: str, view: dict[str, Any]) -> None:
+        """A client read a job."""
+        found = self.accepted[job_id]
+        if found.ended is None:
+            found.ended = view if State(view["state"]).terminal else None
+        elif State(view["state"]).terminal:
+            require(view == found.ended, f"{job_id} ended as {found.ended}, later as {view}")
+
+
+def _body(stored: StoredRecord | None) -> Body | None:
+    return None if stored is None else decode_body(stored.body)

@@ -1,0 +1,77 @@
+"""What may go wrong in a schedule, how often, and what its clients do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from hanzo_compute.config import Policy
+
+QUICK: Final = Policy(lease_ms=15_000, resend_ms=8_000, outbox_ms=1_500, follow_ms=10_000)
+OUTBOX_ONLY: Final = replace(QUICK, resend_ms=4 * 3600 * 1000)
+"""The reconciler resends so late that only the outbox can have saved a message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Probabilities per port call; weights are relative to each other."""
+
+    name: str
+    policy: Policy = QUICK
+    switch: float = 0.3
+    """Let another task run before the call."""
+    fault: float = 0.0
+    """Something of ``weights`` happens at the call."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """crash, before, lost, slow: at any port call that can have it."""
+    abandon: float = 0.0
+    """A caller does not wait for the answer, which is still being worked on."""
+    message: float = 0.0
+    """A message is duplicated, delayed or (with ``drop``) lost."""
+    drop: bool = False
+    stale: float = 0.0
+    """A read shows what was durable up to a second ago."""
+    commit_ms: int = 3
+    """Longest time between a write and its durability."""
+    commit_fail: float = 0.0
+    """A batch is lost, half of the times with the writer down for a while."""
+    budget: int = 0
+    """Most faults in one schedule."""
+    until_s: int = 40
+    """No faults after this time: then everything has to settle."""
+    deadlines: float = 0.0
+    cancels: float = 0.25
+    twins: float = 0.3
+    """The same request is sent by two tasks at once."""
+    stops: float = 0.0
+    """An agent is told to stop while it runs."""
+    jobs: tuple[int, int] = (1, 3)
+
+
+_FAULTS: Final = {"crash": 1.0, "before": 1.0, "lost": 1.0, "slow": 1.0}
+
+_ALL: Final = (
+    Profile(name="calm", switch=0.5, jobs=(1, 4)),
+    Profile(
+        name="crashy",
+        fault=0.012,
+        weights={**_FAULTS, "crash": 4.0},
+        commit_fail=0.03,
+        budget=6,
+        policy=OUTBOX_ONLY,
+        stops=0.3,
+        abandon=0.02,
+    ),
+    Profile(
+        name="lossy", fault=0.03, weights=_FAULTS, message=0.3, drop=True, commit_fail=0.02, budget=10, stops=0.1, abandon=0.05
+    ),
+    Profile(
+        name="stale", switch=0.5, stale=0.5, commit_ms=400, commit_fail=0.02, message=0.2, budget=6, policy=OUTBOX_ONLY
+    ),
+    Profile(name="cancel", switch=0.5, fault=0.008, weights=_FAULTS, budget=4, cancels=1.0, stale=0.2),
+    Profile(
+        name="deadline", fault=0.008, weights=_FAULTS, budget=4, deadlines=0.9, commit_fail=0.01, policy=OUTBOX_ONLY
+    ),
+)
+
+PROFILES: Final = {profile.name: profile for profile in _ALL}

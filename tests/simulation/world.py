@@ -1,0 +1,126 @@
+"""One schedule: a whole platform with its clients and agents, from a seed to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from hanzo_compute.adapters.memory import MemoryBlobs
+from hanzo_compute.model import keys
+from hanzo_compute.services import outbox, reconcile
+from tests.simulation import final
+from tests.simulation.agents import AgentHost
+from tests.simulation.clients import Clients
+from tests.simulation.faults import Faults, Site, Step, Target
+from tests.simulation.host import Host, Life, Network, idle, pump, ticker
+from tests.simulation.invariants import Violation, Watch, require
+from tests.simulation.ports import PlainClock
+from tests.simulation.profiles import PROFILES
+from tests.simulation.scheduler import SECOND, Scheduler, Stuck
+from tests.simulation.writer import Writer
+
+REST_S: Final = 400
+"""Longest simulated time from the last fault to rest."""
+
+
+@dataclass
+class Report:
+    """What a schedule came to."""
+
+    seed: int
+    profile: str
+    failure: str | None = None
+    trace: list[Step] = field(default_factory=list)
+    visits: dict[Site, int] = field(default_factory=dict)
+    crashed: set[Site] = field(default_factory=set)
+    jobs: int = 0
+    faults: int = 0
+
+    def describe(self, last: int = 80) -> str:
+        """The failure, the last steps, and how to see it again."""
+        lines = [str(step) for step in self.trace[-last:]]
+        replay = f"pytest tests/simulation --sim-seed={self.seed} --sim-profile={self.profile}"
+        head = f"seed {self.seed}, profile {self.profile}: {self.failure}"
+        return "\n".join([head, f"… {max(len(self.trace) - last, 0)} steps before", *lines, head, f"replay: {replay}"])
+
+
+class World:
+    """The platform and everybody around it."""
+
+    def __init__(self, seed: int, profile: str, target: Target | None = None) -> None:
+        self.report = Report(seed, profile)
+        self.profile = PROFILES[profile]
+        random = Random(f"{profile} {seed}")
+        self.scheduler = Scheduler(random)
+        self.faults = Faults(self.scheduler, random, self.profile, target)
+        self.watch = Watch(self.scheduler)
+        self.writer = Writer(self.faults, self.watch)
+        self.watch.database = self.writer.database
+        self.blobs = MemoryBlobs(PlainClock(self.scheduler))
+        fronts = [self._host(f"front-{number}", idle) for number in range(2)]
+        self._host("pump-dispatch", pump(outbox.DISPATCH))
+        self._host("pump-completion", pump(outbox.COMPLETION))
+        self._host("ticker", ticker)
+        network = Network(self.faults, fronts)
+        self.agents = [AgentHost(self.faults, network, self.blobs, f"agent-{number}") for number in range(2)]
+        self.clients = Clients(self.scheduler, random, network, self.watch, self.profile)
+
+    def _host(self, name: str, work: Callable[[Life], None]) -> Host:
+        return Host(self.faults, self.writer, self.blobs, name, work)
+
+    def run(self) -> Report:
+        """Run to rest and check everything; a violation is reported, not raised."""
+        try:
+            self.clients.start()
+            self._settle()
+            executions = [each for agent in self.agents for each in agent.disk.executions]
+            final.check(self.writer.database, self.blobs, self.watch, executions, self.profile.policy)
+            self._forget()
+        except (Violation, AssertionError) as error:
+            self.report.failure = str(error)
+        finally:
+            self.scheduler.end()
+        report = self.report
+        report.trace, report.visits, report.crashed = self.faults.trace, self.faults.visits, self.faults.crashed
+        report.jobs = len(self.watch.accepted)
+        report.faults = self.profile.budget - self.faults.left
+        return report
+
+    def _settle(self) -> None:
+        seen = 0
+
+        def finished() -> bool:
+            nonlocal seen
+            views = len(self.writer.views)
+            if self.clients.busy or self.writer.database.dirty or views == seen:
+                return False
+            seen = views
+            return final.settled(self.writer.database) is None
+
+        try:
+            self.scheduler.run(finished, (self.profile.until_s + REST_S) * SECOND)
+        except Stuck as error:
+            left = final.settled(self.writer.database)
+            raise Violation(f"it does not come to rest ({error}): {left}, {self.clients.busy} clients wait") from None
+
+    def _forget(self) -> None:
+        """A day later the idempotency keys are gone, and nothing is due any more."""
+        self.scheduler.now_us += (self.profile.policy.idempotency_ms + 1000) * 1000
+        done: list[bool] = []
+
+        def work(life: Life) -> None:
+            life.handle(reconcile.reconcile)
+            done.append(True)
+
+        self.faults.left = 0
+        self._host("next day", work)
+        self.scheduler.run(lambda: bool(done), self.scheduler.now_us + 60 * SECOND)
+        left = {pk: list(rows) for (index, pk), rows in self.writer.database.entries.items() if index == keys.BY_DUE}
+        require(not any(left.values()), f"still due after a day: {left}")
+
+
+def run(seed: int, profile: str, target: Target | None = None) -> Report:
+    """Run one schedule."""
+    return World(seed, profile, target).run()

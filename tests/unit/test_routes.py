@@ -1,0 +1,65 @@
+"""Routes are taken as an API Gateway HTTP API takes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hanzo_compute_host.manifest import Route, load
+from hanzo_compute_host.routes import Routes
+
+TABLE = Routes(
+    Route(method, path, path)
+    for method, path in [
+        ("GET", "/v1/jobs"),
+        ("POST", "/v1/jobs"),
+        ("GET", "/v1/jobs/{id}"),
+        ("GET", "/v1/jobs/latest"),
+        ("GET", "/v1/jobs/{id}/logs"),
+        ("GET", "/v1/jobs/latest/{what}"),
+        ("GET", "/v1/{rest+}"),
+        ("POST", "/fn/{name}/{path+}"),
+        ("GET", "/"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "pattern", "parameters"),
+    [
+        ("GET", "/v1/jobs", "/v1/jobs", {}),
+        ("GET", "/v1/jobs/7", "/v1/jobs/{id}", {"id": "7"}),
+        ("GET", "/v1/jobs/latest", "/v1/jobs/latest", {}),
+        ("GET", "/v1/jobs/%6Catest", "/v1/jobs/latest", {}),
+        ("GET", "/v1/jobs/a%20b%2Fc", "/v1/jobs/{id}", {"id": "a b/c"}),
+        ("GET", "/v1/jobs/7/logs", "/v1/jobs/{id}/logs", {"id": "7"}),
+        ("GET", "/v1/jobs/latest/logs", "/v1/jobs/latest/{what}", {"what": "logs"}),
+        ("GET", "/v1/jobs/7/other", "/v1/{rest+}", {"rest": "jobs/7/other"}),
+        ("GET", "/v1/jobs/", "/v1/{rest+}", {"rest": "jobs/"}),
+        ("POST", "/fn/f/a/b", "/fn/{name}/{path+}", {"name": "f", "path": "a/b"}),
+        ("GET", "/", "/", {}),
+    ],
+)
+def test_the_most_specific_route_wins(method: str, path: str, pattern: str, parameters: dict[str, str]) -> None:
+    match = TABLE.match(method, path)
+    assert match is not None
+    assert (match.route.path, match.parameters) == (pattern, parameters)
+
+
+@pytest.mark.parametrize("path", ["/v2", "/fn/f", "/fn//x", "", "/v1", "//"])
+def test_no_route(path: str) -> None:
+    assert TABLE.match("POST", path) is None
+
+
+def test_a_path_knows_its_methods() -> None:
+    assert TABLE.methods("/v1/jobs") == ["GET", "POST"]
+    assert TABLE.methods("/nowhere") == []
+
+
+def test_every_route_of_the_platform_finds_itself() -> None:
+    manifest = load()
+    routes = Routes(manifest.routes)
+    for route in manifest.routes:
+        match = routes.match(route.method, route.path.replace("{", "x").replace("}", ""))
+        assert match is not None
+        assert match.route == route
+    assert len(manifest.routes) == 21
