@@ -1,18 +1,19 @@
-"""What a fuzzer driven by the OpenAPI description finds: no 5xx, and every refusal is a problem that names its field."""
+"""What a fuzzer driven by the OpenAPI description finds: no 5xx; every refusal is a problem that names its field."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-import job_intake.app  # noqa: F401  (registers the routes)
 import pytest
 import schemathesis
-from hanzo_compute.front.openapi import describe
 from hypothesis import HealthCheck, given, settings
-from job_intake.api import api
 from schemathesis.generation import GenerationMode
 from support.platform import Platform
+
+import job_intake.app  # noqa: F401  (registers the routes)
+from hanzo_compute.front.openapi import describe
+from job_intake.api import api
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 import dispatch.app
 import job_intake.app
 import leases.app
-import pytest
 from hanzo_compute import wiring
 from hanzo_compute.adapters.logs import RecordLogs
 from hanzo_compute.adapters.memory import ManualClock, MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore, SeededIds
@@ -27,8 +28,9 @@ SPEC = {"source": {"code": "print(1)", "language": "python"}}
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn:aws:lambda:x", aws_request_id="r"
 )
-ROUTES = {key: leases.app.handler for key in leases.app.api.routes} | {
-    key: job_intake.app.handler for key in job_intake.api.api.routes
+ROUTES = {
+    **dict.fromkeys(leases.app.api.routes, leases.app.handler),
+    **dict.fromkeys(job_intake.api.api.routes, job_intake.app.handler),
 }
 
 

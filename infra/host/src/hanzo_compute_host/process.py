@@ -40,6 +40,7 @@ def container() -> Container:
     # The supervisor, which imports this module too, has no use for the core and what that loads.
     from hanzo_compute import config, wiring
 
-    made = wiring.local(config.load(), wakes=True)
+    limits = {source.name: source.max_receives for source in manifest.load().queues}
+    made = wiring.local(config.load(), wakes=True, max_receives=limits)
     wiring.install(made)
     return made

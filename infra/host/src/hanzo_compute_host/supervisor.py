@@ -162,7 +162,9 @@ class Supervisor:
             self.home / "credentials.json", json.dumps({"url": self.url, "key": key}, indent=2) + "\n"
         )
         if made["owner"]:
-            self._say(f"owner key (shown once, kept in {self.home / 'credentials.json'}): {key}")
+            # Only a person sees it: what is not a terminal is a log file, which is kept.
+            shown = f" (shown once): {key}" if sys.stdout.isatty() else ""
+            self._say(f"made the owner's key{shown}, and wrote it to {self.home / 'credentials.json'}")
 
     def _owner_key(self) -> str | None:
         try:

@@ -218,8 +218,23 @@ class LogPage:
 class LogStore(Protocol):
     """Logs by job, attempt and sequence number; appending the same chunk twice is the same as once."""
 
-    def append(self, tenant: str, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> None:
-        """Store one chunk (at most 256 KiB of text); ``seq`` from 1, without gaps."""
+    def append(
+        self,
+        tenant: str,
+        job: str,
+        attempt: int,
+        seq: int,
+        entries: Sequence[LogEntry],
+        *,
+        guard: Sequence[Check] = (),
+    ) -> None:
+        """Store one chunk (at most 256 KiB of text); ``seq`` from 1, without gaps.
+
+        A chunk that is new is stored only if the ``guard`` holds, in one transaction.
+
+        Raises:
+            WriteConflict: the guard did not hold.
+        """
         ...
 
     def read(self, tenant: str, job: str, cursor: str = "", *, limit: int = 16) -> LogPage:

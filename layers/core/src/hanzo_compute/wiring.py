@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,8 +40,11 @@ def install(given: Container | None) -> None:
     _installed[:] = [given] if given else []
 
 
-def local(config: Config, *, wakes: bool = False) -> Container:
-    """SQLite and files under ``config.home``. With ``wakes`` the writer tells which partitions changed."""
+def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int] | None = None) -> Container:
+    """SQLite and files under ``config.home``.
+
+    With ``wakes`` the writer tells which partitions changed. ``max_receives``: of each queue, from the template.
+    """
     from hanzo_compute.adapters.local.blobs import FileBlobs
     from hanzo_compute.adapters.local.client import WriterClient
     from hanzo_compute.adapters.local.queue import SqliteQueue
@@ -56,7 +59,7 @@ def local(config: Config, *, wakes: bool = False) -> Container:
     return Container(
         config=config,
         store=store,
-        queue=SqliteQueue(client, clock, ids),
+        queue=SqliteQueue(client, clock, ids, max_receives),
         blobs=blobs,
         logs=RecordLogs(store, blobs),
         clock=clock,

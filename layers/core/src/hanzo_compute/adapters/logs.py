@@ -15,6 +15,7 @@ from hanzo_compute.ports import (
     ABSENT,
     BlobStore,
     Body,
+    Check,
     JobStore,
     LogEntry,
     LogPage,
@@ -34,10 +35,20 @@ class RecordLogs:
         self._store = store
         self._blobs = blobs
 
-    def append(self, tenant: str, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> None:
+    def append(
+        self,
+        tenant: str,
+        job: str,
+        attempt: int,
+        seq: int,
+        entries: Sequence[LogEntry],
+        *,
+        guard: Sequence[Check] = (),
+    ) -> None:
         """Store one chunk; the same again is the same as once.
 
         Raises:
+            WriteConflict: the chunk is new, and the ``guard`` did not hold.
             PayloadTooLarge: more than 256 KiB of text, or too many chunks.
             Conflict: another chunk has this number.
         """
@@ -49,8 +60,10 @@ class RecordLogs:
             )
         key, body = keys.log(job, attempt, seq), self._body(tenant, entries)
         try:
-            self._store.transact([Put(key, body, expect=ABSENT)])
+            self._store.transact([Put(key, body, expect=ABSENT), *guard])
         except WriteConflict as conflict:
+            if key not in conflict.current:
+                raise
             found = conflict.current[key]
             if found is None or found.body != body:
                 raise Conflict(

@@ -13,7 +13,7 @@ from hanzo_compute.model.spec import Retry
 from hanzo_compute.ports import LogEntry, Put
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
-from hanzo_compute.services.lease import Claim, check_chunk, lapsed
+from hanzo_compute.services.lease import Claim, append_logs, lapsed
 from hanzo_compute.services.submit import stored_spec
 
 
@@ -35,8 +35,7 @@ def complete(
             raise claim.stale(job)
     _check_outputs(ctx, job, outcome)
     if entries:
-        check_chunk(log_seq, entries)
-        ctx.logs.append(job.tenant, job.id, job.attempt, log_seq, entries)
+        append_logs(ctx, claim, log_seq, entries)
 
     def decide(job: Job) -> records.Change | None:
         if not claim.holds(job):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, StaleFence
+from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, StaleFence, Unavailable
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import ABSENT, Beat, Lease, LogEntry, PresignedUrl, Put
+from hanzo_compute.ports import ABSENT, Beat, Check, Lease, LogEntry, PresignedUrl, Put, WriteConflict
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.submit import stored_spec
@@ -156,9 +156,21 @@ def append_logs(ctx: Context, claim: Claim, seq: int, entries: Sequence[LogEntry
         StaleFence: the attempt lost its job.
         InvalidRequest: the chunk is over its bound.
     """
-    job = held(ctx, claim)
     check_chunk(seq, entries)
-    ctx.logs.append(job.tenant, job.id, job.attempt, seq, entries)
+    for attempt in range(records.TRIES):
+        record = ctx.store.get(keys.job(claim.job), fresh=attempt > 0)
+        if record is None or not claim.holds(job := Job.from_record(record.body)):
+            if attempt:
+                raise records.not_found(claim.job) if record is None else claim.stale(job)
+            continue  # a stale read may say so wrongly: the lease itself may be that new
+        try:
+            # An attempt that has lost its job adds nothing to the log: who follows may have read past that place.
+            guard = [Check(record.key, record.rev)]
+            ctx.logs.append(job.tenant, job.id, job.attempt, seq, entries, guard=guard)
+        except WriteConflict:
+            continue
+        return
+    raise Unavailable(f"job {claim.job} is changing too fast", hint="try again", retry_after_s=1)
 
 
 def check_chunk(seq: int, entries: Sequence[LogEntry]) -> None:

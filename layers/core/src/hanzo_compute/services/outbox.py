@@ -9,6 +9,7 @@ from typing import Any
 
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import ABSENT, Delete, Put
 from hanzo_compute.services.context import Context
@@ -34,11 +35,11 @@ class Row:
         return Put(self.key, body, expect=ABSENT)
 
 
-def row(ctx: Context, queue: str, job: str, *, delay_ms: int = 0) -> Row:
-    """A row that tells ``queue`` about a job."""
+def row(ctx: Context, queue: str, job: Job, *, delay_ms: int = 0) -> Row:
+    """A row that tells ``queue`` about a job, which has had ``job.attempt`` attempts by then."""
     now = ctx.clock.now_ms()
-    key = keys.outbox(keys.shard(job), f"{now:015d}#{ctx.ids.new('m', now)}")
-    return Row(key, queue, {"job": job}, now + delay_ms)
+    key = keys.outbox(keys.shard(job.id), f"{now:015d}#{ctx.ids.new('m', now)}")
+    return Row(key, queue, {"job": job.id, "attempt": job.attempt}, now + delay_ms)
 
 
 def flush(ctx: Context, rows: Sequence[Row]) -> None:

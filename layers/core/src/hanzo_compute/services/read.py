@@ -111,13 +111,15 @@ def result(ctx: Context, tenant: str, job_id: str) -> dict[str, Any]:
 def outputs(ctx: Context, tenant: str, job_id: str) -> Page:
     """The outputs of a job that has ended; large ones behind presigned URLs."""
     found = ended(ctx, tenant, job_id)
-    items = []
-    for output in (_outcome(ctx, found) or {}).get("outputs", []):
-        if "blob" in output:
-            signed = ctx.blobs.presign_get(tenant, output["blob"])
-            output = output | {"url": signed.url, "url_expires_at": format_time(signed.expires_ms)}
-        items.append(output)
-    return Page(items, None)
+    stored = (_outcome(ctx, found) or {}).get("outputs", [])
+    return Page([_with_url(ctx, tenant, output) for output in stored], None)
+
+
+def _with_url(ctx: Context, tenant: str, output: dict[str, Any]) -> dict[str, Any]:
+    if "blob" not in output:
+        return output
+    signed = ctx.blobs.presign_get(tenant, output["blob"])
+    return output | {"url": signed.url, "url_expires_at": format_time(signed.expires_ms)}
 
 
 def ended(ctx: Context, tenant: str, job_id: str) -> Job:

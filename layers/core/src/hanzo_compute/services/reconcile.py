@@ -91,7 +91,7 @@ def _resend(ctx: Context, job: Job, queue: str) -> records.Change:
     later = replace(job, due_ms=records.due(ctx, job, ctx.clock.now_ms() + ctx.policy.resend_ms))
     if job.state.terminal:
         later = replace(later, due_ms=ctx.clock.now_ms() + ctx.policy.resend_ms)
-    return records.Change(later, send=[outbox.row(ctx, queue, job.id)])
+    return records.Change(later, send=[outbox.row(ctx, queue, job)])
 
 
 def _forget(ctx: Context, record: Record, repaired: Counter[str]) -> None:
@@ -107,10 +107,10 @@ def _dead_letters(ctx: Context, repaired: Counter[str]) -> None:
     for message in ctx.queue.receive(outbox.DISPATCH + DEAD_LETTERS, limit=10, visibility_s=60):
         done: list[str] = []
 
-        def decide(job: Job, done: list[str] = done) -> records.Change | None:
+        def decide(job: Job, done: list[str] = done, attempt: int = message.body["attempt"]) -> records.Change | None:
             done.clear()
-            if job.state not in (State.QUEUED, State.RETRYING):
-                return None
+            if job.state not in (State.QUEUED, State.RETRYING) or job.attempt != attempt:
+                return None  # since this message was sent the job has been placed: it has another one
             done.append("dead")
             reason = "it could not be placed: every try failed"
             return records.finish(ctx, job, State.DEAD, reason=reason, category=Category.PLATFORM)

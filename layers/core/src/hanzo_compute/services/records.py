@@ -147,7 +147,7 @@ def finish(
         **changes,
     )
     data = {"reason": reason} if reason else {}
-    return Change(ended, state.value, data, send=[outbox.row(ctx, outbox.COMPLETION, job.id)])
+    return Change(ended, state.value, data, send=[outbox.row(ctx, outbox.COMPLETION, job)])
 
 
 def retry(ctx: Context, job: Job, *, delay_ms: int, event: str, data: dict[str, Any], **changes: Any) -> Change:
@@ -164,7 +164,7 @@ def retry(ctx: Context, job: Job, *, delay_ms: int, event: str, data: dict[str, 
         due_ms=due(ctx, job, not_before + ctx.policy.resend_ms),
         **changes,
     )
-    return Change(waiting, event, data, send=[outbox.row(ctx, outbox.DISPATCH, job.id, delay_ms=delay_ms)])
+    return Change(waiting, event, data, send=[outbox.row(ctx, outbox.DISPATCH, job, delay_ms=delay_ms)])
 
 
 def due(ctx: Context, job: Job, at_ms: int | None) -> int | None:

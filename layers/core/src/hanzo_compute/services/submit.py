@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hanzo_compute.errors import Conflict, FieldProblem, IdempotencyMismatch, InvalidRequest, InvalidSpec, NoCapacity
+from hanzo_compute.errors import (
+    Conflict,
+    FieldProblem,
+    IdempotencyMismatch,
+    InvalidRequest,
+    InvalidSpec,
+    NoCapacity,
+    Unavailable,
+)
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.problems import parse_spec
@@ -87,7 +95,7 @@ def submit(
         deadline_ms=spec.deadline_ms,
         origin=origin,
     )
-    row = outbox.row(ctx, outbox.DISPATCH, job.id)
+    row = outbox.row(ctx, outbox.DISPATCH, job)
     operations: list[Operation] = [
         Put(keys.job(job.id), job.record(), expect=ABSENT, index=records.index(job)),
         Put(keys.spec(job.id), stored, expect=ABSENT),
@@ -99,12 +107,10 @@ def submit(
         operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
     try:
         ctx.store.transact(operations)
-    except WriteConflict:
-        if idempotency_key is None:
-            raise
-        earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
-        if earlier is None:
-            raise
+    except WriteConflict as conflict:
+        earlier = idempotency_key and _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
+        if not earlier:  # the key's record has just been forgotten
+            raise Unavailable("this Idempotency-Key is being forgotten", hint="repeat the request") from conflict
         return earlier
     outbox.flush(ctx, [row])
     return Submitted(job)
