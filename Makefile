@@ -33,7 +33,7 @@ stop: ## Stop the platform that `make run` started
 .PHONY: test
 test: ## Run the tests (ARGS="-k lease -x" goes to pytest)
 	@scripts/bootstrap dev
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: ## Run the unit and contract tests on every other Python that is here
@@ -60,11 +60,6 @@ format: ## Let ruff put the sources in order
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-.PHONY: bench
-bench: ## Measure throughput and latency; the figures go to bench.json
-	@scripts/bootstrap dev
-	$(PY) -m tests.bench $(ARGS)
-
 # Regenerates every lock from its .in file. LOCK_ARGS=--upgrade takes the newest versions.
 # Nothing of this machine's configuration gets in: no index address, no path.
 LOCK := env -u PIP_FIND_LINKS -u UV_FIND_LINKS ../.venv/bin/uv pip compile --no-config --quiet --universal \
@@ -80,5 +75,5 @@ lock: ## Regenerate the locks from requirements/*.in (LOCK_ARGS=--upgrade for ne
 clean: ## Stop the platform; remove .hzc, the venvs, caches and build results
 	@if [[ -x .venv/bin/hzc && -d "$(CURDIR)/.hzc" ]]; then HZC_HOME="$(CURDIR)/.hzc" .venv/bin/hzc down || true; fi
 	rm -rf .hzc .venv .venv-sam .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .aws-sam
-	rm -rf build dist bench.json
+	rm -rf build dist
 	find . -name node_modules -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

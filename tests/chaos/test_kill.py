@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.platform import ECHO, Platform, compiled, pages, until
 
 from hanzo_compute import wiring
 from hanzo_compute.errors import ComputeError
 from hanzo_compute_host.running import is_ready
+from tests.support.platform import ECHO, Platform, compiled, pages, until
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.platform import Platform
+
+from tests.support.platform import Platform
 
 
 @pytest.fixture(scope="session")

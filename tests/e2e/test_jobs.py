@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import urllib3
-from support.platform import Platform, until
 
 from hanzo_compute import wiring
 from hanzo_compute.errors import NotFound, PermissionDenied, Unauthenticated
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.security.authorizer import Role
+from tests.support.platform import Platform, until
 
 HELLO = """
 import sys

@@ -9,11 +9,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
-from support.platform import Platform
 
 import job_intake.app  # noqa: F401  (registers the routes)
 from hanzo_compute.front.openapi import describe
 from job_intake.api import api
+from tests.support.platform import Platform
 
 pytestmark = pytest.mark.slow
 

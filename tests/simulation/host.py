@@ -79,6 +79,11 @@ class Life:
         finally:
             self._commits.take()
 
+    def nap_us(self, queue: str) -> int:
+        """How long a consumer may wait for a wake: messages that are hidden now do not wake anybody."""
+        hidden = any(message.queue == queue for message in self._commits.database.messages.values())
+        return SECOND if hidden else 5 * SECOND
+
     def durable(self, ticket: int | None) -> None:
         """Wait for a ticket. Raises Unavailable when its writes were lost."""
         if ticket is None:
@@ -201,7 +206,7 @@ def pump(queue: str) -> Callable[[Life], None]:
                 messages = []
                 scheduler.pause(SECOND // 2)
             if not messages:
-                scheduler.wait(wake, marks, SECOND)
+                scheduler.wait(wake, marks, life.nap_us(queue))
 
     return work
 

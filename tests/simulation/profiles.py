@@ -18,7 +18,7 @@ class Profile:
 
     name: str
     policy: Policy = QUICK
-    switch: float = 0.3
+    switch: float = 0.2
     """Let another task run before the call."""
     fault: float = 0.0
     """Something of ``weights`` happens at the call."""
@@ -51,7 +51,7 @@ class Profile:
 _FAULTS: Final = {"crash": 1.0, "before": 1.0, "lost": 1.0, "slow": 1.0}
 
 _ALL: Final = (
-    Profile(name="calm", switch=0.5, jobs=(1, 4)),
+    Profile(name="calm", switch=0.3, jobs=(1, 4)),
     Profile(
         name="crashy",
         fault=0.012,
@@ -66,9 +66,9 @@ _ALL: Final = (
         name="lossy", fault=0.03, weights=_FAULTS, message=0.3, drop=True, commit_fail=0.02, budget=10, stops=0.1, abandon=0.05
     ),
     Profile(
-        name="stale", switch=0.5, stale=0.5, commit_ms=400, commit_fail=0.02, message=0.2, budget=6, policy=OUTBOX_ONLY
+        name="stale", switch=0.3, stale=0.5, commit_ms=400, commit_fail=0.02, message=0.2, budget=6, policy=OUTBOX_ONLY
     ),
-    Profile(name="cancel", switch=0.5, fault=0.008, weights=_FAULTS, budget=4, cancels=1.0, stale=0.2),
+    Profile(name="cancel", switch=0.3, fault=0.008, weights=_FAULTS, budget=4, cancels=1.0, stale=0.2),
     Profile(
         name="deadline", fault=0.008, weights=_FAULTS, budget=4, deadlines=0.9, commit_fail=0.01, policy=OUTBOX_ONLY
     ),

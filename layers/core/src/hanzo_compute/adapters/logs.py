@@ -55,9 +55,7 @@ class RecordLogs:
         if not (1 <= attempt <= _ATTEMPT_MAX and seq >= 1):
             raise InvalidRequest(f"attempt and seq count from 1, not {attempt} and {seq}")
         if seq > LOG_CHUNKS_MAX:
-            raise PayloadTooLarge(
-                f"an attempt has at most {LOG_CHUNKS_MAX} log chunks", hint="send larger ones"
-            )
+            raise PayloadTooLarge(f"an attempt has at most {LOG_CHUNKS_MAX} log chunks", hint="send larger ones")
         key, body = keys.log(job, attempt, seq), self._body(tenant, entries)
         try:
             self._store.transact([Put(key, body, expect=ABSENT), *guard])

@@ -27,9 +27,7 @@ class Signer:
         self._key = key
         self._base_url = base_url.rstrip("/")
 
-    def sign(
-        self, method: str, tenant: str, blob: str, expires_ms: int, size: int | None = None
-    ) -> PresignedUrl:
+    def sign(self, method: str, tenant: str, blob: str, expires_ms: int, size: int | None = None) -> PresignedUrl:
         """A URL for one method on one blob; ``size`` in bytes is what a PUT must send."""
         blob_ids.check(tenant, blob)
         if size is not None and not 0 <= size <= BLOB_MAX:
@@ -37,13 +35,9 @@ class Signer:
         path = f"{PREFIX}/{tenant}/{blob}"
         query = {"expires": str(expires_ms)} | ({} if size is None else {"size": str(size)})
         signature = self._signature(method, path, query)
-        return PresignedUrl(
-            f"{self._base_url}{path}?{urlencode(query | {'signature': signature})}", method, expires_ms
-        )
+        return PresignedUrl(f"{self._base_url}{path}?{urlencode(query | {'signature': signature})}", method, expires_ms)
 
-    def verify(
-        self, method: str, path: str, query: Mapping[str, str], now_ms: int
-    ) -> tuple[str, str, int | None]:
+    def verify(self, method: str, path: str, query: Mapping[str, str], now_ms: int) -> tuple[str, str, int | None]:
         """Tenant, blob and size (None for GET) of a request. Raises PermissionDenied saying what is wrong."""
         given = query.get("signature", "")
         signed = {name: value for name, value in query.items() if name != "signature"}

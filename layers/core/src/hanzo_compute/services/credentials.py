@@ -73,8 +73,12 @@ def ensure_runner(ctx: Context) -> str:
     marker = Key("PROVISIONED#runner", "-")
     earlier = ctx.store.get(marker, fresh=True)
     key, operation = _new(ctx, AGENTS_TENANT, Role.RUNNER, "host agents")
-    operations: list[Operation] = [operation, Put(marker, {"key": operation.key.pk})]
+    expect = ABSENT if earlier is None else earlier.rev
+    operations: list[Operation] = [operation, Put(marker, {"key": operation.key.pk}, expect=expect)]
     if earlier is not None:
         operations.append(Delete(Key(earlier.body["key"], "-")))
-    ctx.store.transact(operations)
+    try:
+        ctx.store.transact(operations)
+    except WriteConflict:  # another one starts now: the later start has the key that stays
+        return ensure_runner(ctx)
     return key

@@ -45,9 +45,14 @@ def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> lis
     partition = keys.pool_partition(pool)
     # A few more than asked for: other agents look at the same head of the line.
     for _, record in ctx.store.query_index(keys.BY_POOL, partition, limit=limit + 8):
-        job = _take(ctx, record.body["id"], pool, agent, lessee)
-        if job is not None:
-            leases.append(_lease(ctx, job))
+        try:
+            job = _take(ctx, record.body["id"], pool, agent, lessee)
+            if job is not None:
+                leases.append(_lease(ctx, job))
+        except Unavailable:
+            if not leases:
+                raise
+            break  # those that are taken must reach the agent, or each of them lapses
         if len(leases) == limit:
             break
     return leases

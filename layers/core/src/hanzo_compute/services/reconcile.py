@@ -106,11 +106,12 @@ def _dead_letters(ctx: Context, repaired: Counter[str]) -> None:
     """A job whose dispatch keeps failing is dead; completions are tried again for as long as it takes."""
     for message in ctx.queue.receive(outbox.DISPATCH + DEAD_LETTERS, limit=10, visibility_s=60):
         done: list[str] = []
+        attempt = message.body.get("attempt")
 
-        def decide(job: Job, done: list[str] = done, attempt: int = message.body["attempt"]) -> records.Change | None:
+        def decide(job: Job, done: list[str] = done, attempt: int | None = attempt) -> records.Change | None:
             done.clear()
             if job.state not in (State.QUEUED, State.RETRYING) or job.attempt != attempt:
-                return None  # since this message was sent the job has been placed: it has another one
+                return None  # it ran since this message was sent: another message is about its next attempt
             done.append("dead")
             reason = "it could not be placed: every try failed"
             return records.finish(ctx, job, State.DEAD, reason=reason, category=Category.PLATFORM)

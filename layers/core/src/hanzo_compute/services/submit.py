@@ -108,10 +108,12 @@ def submit(
     try:
         ctx.store.transact(operations)
     except WriteConflict as conflict:
-        earlier = idempotency_key and _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
-        if not earlier:  # the key's record has just been forgotten
-            raise Unavailable("this Idempotency-Key is being forgotten", hint="repeat the request") from conflict
-        return earlier
+        if idempotency_key is not None:
+            earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
+            if earlier is not None:
+                return earlier
+        # Only its idempotency key can be there already, and that has just been forgotten.
+        raise Unavailable("the job could not be stored", hint="repeat the request") from conflict
     outbox.flush(ctx, [row])
     return Submitted(job)
 

@@ -59,9 +59,7 @@ class FileBlobs:
         """A URL that gives the bytes by GET."""
         return self._signer.sign("GET", tenant, blob, self._clock.now_ms() + ttl_s * 1000)
 
-    def verify(
-        self, method: str, path: str, query: Mapping[str, str], now_ms: int
-    ) -> tuple[str, str, int | None]:
+    def verify(self, method: str, path: str, query: Mapping[str, str], now_ms: int) -> tuple[str, str, int | None]:
         """Tenant, blob and size (None for GET) of a presigned request. Raises PermissionDenied."""
         return self._signer.verify(method, path, query, now_ms)
 
@@ -102,9 +100,7 @@ class Upload:
         self._written += len(data)
         if self._written > self._size:
             self.abort()
-            raise InvalidRequest(
-                f"more than the {self._size} bytes of this upload", hint="sign the real size"
-            )
+            raise InvalidRequest(f"more than the {self._size} bytes of this upload", hint="sign the real size")
         self._digest.update(data)
         self._file.write(data)
 

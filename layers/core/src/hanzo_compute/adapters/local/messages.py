@@ -13,8 +13,7 @@ Receipt = tuple[int, str, int]
 
 _ACK = "DELETE FROM messages WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
 _NACK = (
-    "UPDATE messages SET visible_ms = ?"
-    " WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
+    "UPDATE messages SET visible_ms = ? WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
 )
 
 
@@ -43,8 +42,7 @@ def receive(db: sqlite3.Connection, queue: str, now_ms: int, visible_ms: int, li
         (queue, now_ms, limit),
     ).fetchall()
     db.executemany(
-        "UPDATE messages SET visible_ms = ?, receives = receives + 1, deliveries = deliveries + 1"
-        " WHERE seq = ?",
+        "UPDATE messages SET visible_ms = ?, receives = receives + 1, deliveries = deliveries + 1 WHERE seq = ?",
         [(visible_ms, row[0]) for row in rows],
     )
     return rows

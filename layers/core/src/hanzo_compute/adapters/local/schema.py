@@ -63,9 +63,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A connection that sees what is committed. Raises sqlite3.Error."""
     # The file's owner uses it from one thread at a time, not always the same one.
-    return sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-    )
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
@@ -80,9 +78,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         )
     mode: str = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
-        raise DatabaseRefused(
-            f"{path} is on a file system without shared memory (mode {mode}); use a local disk"
-        )
+        raise DatabaseRefused(f"{path} is on a file system without shared memory (mode {mode}); use a local disk")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")

@@ -192,9 +192,7 @@ class Server:
             return
         del client.out[:sent]
         # While it does not read answers, it gets to ask nothing.
-        self._selector.modify(
-            client.sock, selectors.EVENT_WRITE if client.out else selectors.EVENT_READ, client
-        )
+        self._selector.modify(client.sock, selectors.EVENT_WRITE if client.out else selectors.EVENT_READ, client)
 
     def _drain(self) -> None:
         deadline = time.monotonic() + _DRAIN_S

@@ -1,0 +1,234 @@
+"""Defects that the simulation has to find, each planted by replacing one thing of the product or of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pytest
+
+from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
+from hanzo_compute.model.states import State
+from hanzo_compute.ports import Check, Delete, Operation, Put
+from hanzo_compute.services import complete, lease, outbox, reconcile, records
+from hanzo_compute.services.context import Context
+from hanzo_compute.services.lease import Claim
+from hanzo_compute_agent.agent import Agent
+from tests.simulation.host import Life
+from tests.simulation.ports import SimStore
+from tests.simulation.runner import SimJournal, SimRunner
+from tests.simulation.writer import Writer
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A planted defect, the profiles that show it, and what the failure says."""
+
+    name: str
+    plant: Callable[[Patch], None]
+    profiles: tuple[str, ...]
+    says: str
+
+
+def _transact(patch: Patch, change: Callable[[SimStore, list[Operation]], list[Operation]]) -> None:
+    """Let every transaction pass through ``change`` first."""
+    original = SimStore.transact
+
+    def transact(self: SimStore, operations: Sequence[Operation]) -> None:
+        changed = change(self, list(operations))
+        if changed:
+            original(self, changed)
+
+    patch.setattr(SimStore, "transact", transact)
+
+
+def _is_outbox(operation: Operation) -> bool:
+    return operation.key.pk.startswith("OUTBOX#")
+
+
+def send_before_commit(patch: Patch) -> None:
+    original = records.Change
+
+    def early(ctx: Context, queue: str, job: Job, *, delay_ms: int = 0) -> outbox.Row:
+        row = made(ctx, queue, job, delay_ms=delay_ms)
+        outbox._send(ctx, row)
+        return row
+
+    made = outbox.row
+    assert original is records.Change
+    patch.setattr(outbox, "row", early)
+
+
+def ack_before_durable(patch: Patch) -> None:
+    patch.setattr(Life, "handle", _without_durability(Life.handle, "pump"))
+
+
+def answer_before_durable(patch: Patch) -> None:
+    patch.setattr(Life, "handle", _without_durability(Life.handle, "front"))
+
+
+def _without_durability(original: Callable[..., Any], process: str) -> Callable[..., Any]:
+    def handle(self: Life, work: Callable[[Context], Any]) -> Any:
+        if not self.process.name.startswith(process):
+            return original(self, work)
+        durable, self.durable = self.durable, lambda ticket: None  # type: ignore[method-assign]
+        try:
+            return original(self, work)
+        finally:
+            self.durable = durable  # type: ignore[method-assign]
+
+    return handle
+
+
+def fence_ignored(patch: Patch) -> None:
+    patch.setattr(Claim, "holds", lambda self, job: job.state is State.RUNNING)
+
+
+def outbox_skipped(patch: Patch) -> None:
+    _transact(patch, lambda _, operations: [o for o in operations if not _is_outbox(o)])
+
+
+def outbox_row_kept(patch: Patch) -> None:
+    _transact(
+        patch, lambda _, operations: [o for o in operations if not (_is_outbox(o) and isinstance(o, Delete))]
+    )
+
+
+def never_resent(patch: Patch) -> None:
+    original = reconcile.repair
+
+    def repair(ctx: Context, job: Job) -> Any:
+        found = original(ctx, job)
+        return None if found is not None and found[0].endswith("_resent") else found
+
+    patch.setattr(reconcile, "repair", repair)
+
+
+def never_swept(patch: Patch) -> None:
+    patch.setattr(outbox, "sweep", lambda ctx: 0)
+
+
+def lapse_is_a_failure(patch: Patch) -> None:
+    original = lease.lapsed
+
+    def lapsed(ctx: Context, job: Job, reason: str) -> records.Change:
+        return original(ctx, replace(job, failures=job.failures + 1), reason)
+
+    patch.setattr(lease, "lapsed", lapsed)
+    patch.setattr(complete, "lapsed", lapsed)
+
+
+def lapses_forgotten(patch: Patch) -> None:
+    original = reconcile._running
+
+    def running(ctx: Context, job: Job, now: int) -> Any:
+        return None if (job.lease_until_ms or 0) <= now else original(ctx, job, now)
+
+    patch.setattr(reconcile, "_running", running)
+
+
+def key_in_another_transaction(patch: Patch) -> None:
+    def change(store: SimStore, operations: list[Operation]) -> list[Operation]:
+        key = [o for o in operations if o.key.pk.startswith("IDEMPOTENCY#")]
+        if not key or len(operations) == 1:
+            return operations
+        store.transact([o for o in operations if o not in key])
+        return key
+
+    _transact(patch, change)
+
+
+def puts_without_compare(patch: Patch) -> None:
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        return [replace(o, expect=None) if isinstance(o, Put) else o for o in operations]
+
+    _transact(patch, change)
+
+
+def cancel_lost_at_heartbeat(patch: Patch) -> None:
+    original = lease.heartbeat
+
+    def heartbeat(ctx: Context, claim: Claim) -> Any:
+        job = lease.held(ctx, claim)
+        if job.cancel is not None:
+            record = ctx.store.get(keys.job(job.id), fresh=True)
+            assert record is not None
+            body = {name: value for name, value in record.body.items() if name != "cancel"}
+            ctx.store.transact([Put(keys.job(job.id), body, expect=record.rev, index=records.index(job))])
+        return original(ctx, claim)
+
+    patch.setattr(lease, "heartbeat", heartbeat)
+
+
+def closed_without_compare(patch: Patch) -> None:
+    def close(ctx: Context, job_id: str) -> None:
+        record = ctx.store.get(keys.job(job_id)) or ctx.store.get(keys.job(job_id), fresh=True)
+        assert record is not None
+        job = replace(Job.from_record(record.body), closed=True, due_ms=None)
+        ctx.store.transact([Put(keys.job(job_id), job.record(), index=records.index(job))])
+
+    patch.setattr(complete, "close", close)
+
+
+def log_without_guard(patch: Patch) -> None:
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        return [o for o in operations if not isinstance(o, Check)]
+
+    _transact(patch, change)
+
+
+def goes_on_after_a_lost_batch(patch: Patch) -> None:
+    patch.setattr(Writer, "check_up", lambda self, commits: None)
+
+
+def journal_forgets(patch: Patch) -> None:
+    patch.setattr(SimJournal, "intend", lambda self, handle, shipment: None)
+
+
+def tail_sent_in_one_page(patch: Patch) -> None:
+    original = SimRunner.logs
+    patch.setattr(SimRunner, "logs", lambda self, handle, cursor: original(self, handle, cursor) if not cursor else ([], cursor))
+
+
+def outcome_dropped(patch: Patch) -> None:
+    def hand_in(self: Agent, attempt: Any, collected: Any) -> None:
+        attempt.settled = True
+
+    patch.setattr(Agent, "_hand_in", hand_in)
+
+
+def tenants_mixed_up(patch: Patch) -> None:
+    original = records.find
+
+    def find(ctx: Context, job_id: str, *, tenant: str | None = None, fresh: bool = False) -> Job:
+        return original(ctx, job_id, tenant=None, fresh=fresh)
+
+    patch.setattr(records, "find", find)
+
+
+MUTANTS: Final = (
+    Mutant("send before commit", send_before_commit, ("calm",), "names a job that does not exist|was sent for a job"),
+    Mutant("ack before durable", ack_before_durable, ("crashy", "stale"), "does not come to rest"),
+    Mutant("answer before durable", answer_before_durable, ("crashy", "stale"), "is lost|ran on two agents|ended as|"),
+    Mutant("fence ignored", fence_ignored, ("crashy", "lossy"), "attempt"),
+    Mutant("outbox skipped", outbox_skipped, ("crashy", "deadline"), "does not come to rest"),
+    Mutant("outbox row kept", outbox_row_kept, ("calm",), "outbox rows are left"),
+    Mutant("never resent", never_resent, ("lossy",), "does not come to rest"),
+    Mutant("outbox never swept", never_swept, ("crashy",), "does not come to rest|outbox rows are left"),
+    Mutant("a lapse counts as a failure", lapse_is_a_failure, ("crashy",), "failures"),
+    Mutant("lapses are not looked for", lapses_forgotten, ("crashy",), "does not come to rest"),
+    Mutant("key in another transaction", key_in_another_transaction, ("calm", "crashy"), "idempotency key|answered"),
+    Mutant("puts without compare", puts_without_compare, ("calm", "crashy"), ""),
+    Mutant("cancel lost at heartbeat", cancel_lost_at_heartbeat, ("cancel",), "request to stop was forgotten"),
+    Mutant("closed without compare", closed_without_compare, ("stale",), ""),
+    Mutant("log without guard", log_without_guard, ("lossy", "crashy"), "came after its end"),
+    Mutant("goes on after a lost batch", goes_on_after_a_lost_batch, ("crashy", "stale"), ""),
+    Mutant("journal forgets", journal_forgets, ("crashy",), "log of attempt"),
+    Mutant("only the first page of a log", tail_sent_in_one_page, ("calm",), "log of attempt"),
+    Mutant("outcome dropped", outcome_dropped, ("calm",), "dead after|does not come to rest|written"),
+    Mutant("tenants mixed up", tenants_mixed_up, ("calm",), "can read"),
+)
