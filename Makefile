@@ -36,7 +36,7 @@ test: ## Run the tests (ARGS="-k lease -x" goes to pytest)
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 .PHONY: test-pythons
-test-pythons: ## Run the unit and contract tests on every other Python that is here
+test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)
 
 .PHONY: check

@@ -18,7 +18,7 @@ import pytest
 from hanzo_compute import wiring
 from hanzo_compute.errors import ComputeError
 from hanzo_compute_host.running import is_ready
-from tests.support.platform import ECHO, Platform, compiled, pages, until
+from tests.support.live import ECHO, Platform, compiled, pages, until
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 

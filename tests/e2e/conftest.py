@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.platform import Platform
+from tests.support.live import Platform
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from hanzo_compute import wiring
 from hanzo_compute.errors import NotFound, PermissionDenied, Unauthenticated
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.security.authorizer import Role
-from tests.support.platform import Platform, until
+from tests.support.live import Platform, until
 
 HELLO = """
 import sys

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from hanzo_compute_host.running import is_ready
-from tests.support.platform import HZC, Platform, until
+from tests.support.live import HZC, Platform, until
 
 
 def up_on_a_terminal(platform: Platform) -> str:

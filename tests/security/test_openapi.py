@@ -13,7 +13,7 @@ from schemathesis.generation import GenerationMode
 import job_intake.app  # noqa: F401  (registers the routes)
 from hanzo_compute.front.openapi import describe
 from job_intake.api import api
-from tests.support.platform import Platform
+from tests.support.live import Platform
 
 pytestmark = pytest.mark.slow
 

@@ -47,15 +47,16 @@ class SimLeaseApi:
         return self._network.call(f"heartbeat {job}", work, wait_s)
 
     def logs(self, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> None:
-        claim = Claim(job, attempt, LESSEE)
-        self._network.call(f"logs {job} {seq}", lambda ctx: (lease.append_logs(ctx, claim, seq, entries), ()))
+        def work(ctx: Context) -> Answer[None]:
+            lease.append_logs(ctx, Claim(job, attempt, LESSEE), seq, entries)
+            return None, ()
+
+        self._network.call(f"logs {job} {seq}", work)
 
     def upload(self, job: str, attempt: int, data: bytes) -> str:
         blob = blob_ids.of(data)
         claim = Claim(job, attempt, LESSEE)
-        url = self._network.call(
-            f"blobs {job}", lambda ctx: (lease.presign_output(ctx, claim, blob, len(data)), ())
-        )
+        url = self._network.call(f"blobs {job}", lambda ctx: (lease.presign_output(ctx, claim, blob, len(data)), ()))
         if url is not None:
             lost = self._faults.step("http upload", fallible=True)
             self._blobs.upload(url.url, data)
@@ -87,13 +88,14 @@ class SimLeaseApi:
 class AgentHost:
     """Starts an agent, and starts it again after a crash or a stop; its disk stays."""
 
-    def __init__(self, faults: Faults, network: Network, blobs: MemoryBlobs, name: str) -> None:
+    def __init__(self, faults: Faults, network: Network, blobs: MemoryBlobs, name: str, pool: str) -> None:
         self.disk = Disk()
         self.agent: Agent | None = None
         self._faults = faults
         self._scheduler = faults.scheduler
         self._parts = (network, blobs)
         self._name = name
+        self._pool = pool
         self._start()
 
     def _start(self) -> None:
@@ -104,7 +106,7 @@ class AgentHost:
         def crashed() -> None:
             runner.died()
             self.agent = None
-            self._scheduler.after(faults.random.randrange(8 * SECOND), self._start)
+            self._scheduler.after(faults.random.randrange(faults.profile.restart_s * SECOND), self._start)
 
         def spawn(task: Callable[[], None], name: str) -> None:
             faults.step(f"spawn {name}")
@@ -117,7 +119,7 @@ class AgentHost:
             SimClock(faults),
             SimJournal(faults, self.disk),
             spawn,
-            Settings(self._name, "local", SLOTS),
+            Settings(self._name, self._pool, SLOTS),
         )
         self._scheduler.spawn(self._name, agent.start, process)
         if faults.chance(faults.profile.stops, f"{self._name} will be told to stop"):

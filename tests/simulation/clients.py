@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final, TypeVar
 
+from hanzo_compute.adapters.memory import MemoryBlobs
 from hanzo_compute.errors import ComputeError, Conflict, InvalidSpec, NotFound, Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.problems import parse_spec
@@ -29,8 +30,15 @@ class Clients:
     """All tenants of a schedule. ``busy`` counts their tasks."""
 
     def __init__(
-        self, scheduler: Scheduler, random: Random, network: Network, watch: Watch, profile: Profile
+        self,
+        scheduler: Scheduler,
+        random: Random,
+        network: Network,
+        watch: Watch,
+        profile: Profile,
+        blobs: MemoryBlobs,
     ) -> None:
+        self._blobs = blobs
         self._scheduler = scheduler
         self._random = random
         self._network = network
@@ -44,7 +52,7 @@ class Clients:
             tenant = self._random.choice(TENANTS)
             keyed = self._random.random() < 0.7
             request = f"{'keyed' if keyed else 'unkeyed'}-{number}"
-            spec = self._spec(request)
+            spec = self._spec(tenant, request)
             delay = self._random.randrange(6 * SECOND)
             twins = keyed and self._random.random() < self._profile.twins
             for _ in range(1 + twins):
@@ -62,7 +70,7 @@ class Clients:
 
         self._scheduler.spawn(name, task)
 
-    def _spec(self, request: str) -> JobSpec:
+    def _spec(self, tenant: str, request: str) -> JobSpec:
         random = self._random
         plans = []
         for _ in range(random.randint(1, 3)):
@@ -77,6 +85,10 @@ class Clients:
             "resources": {"timeout_s": random.choice((3, 15, 60))},
             "labels": {"request": request},
         }
+        if random.random() < 0.3:
+            body["input"] = {"blob": self._blobs.put(tenant, request.encode())}
+        if random.random() < 0.3:
+            body["source"] = {"module": self._blobs.put(tenant, b"module of " + request.encode())}
         if random.random() < self._profile.deadlines:
             body["deadline"] = format_time(self._scheduler.now_ms + random.randrange(1_000, 30_000))
         return parse_spec(body)
@@ -106,10 +118,10 @@ class Clients:
         random = self._random
         if random.random() < self._profile.cancels:
             self._spawn(f"cancel {job_id}", random.randrange(8 * SECOND), lambda: self._cancel(tenant, job_id))
-        if first and random.random() < 0.3:
+        if first and random.random() < self._profile.follows:
             self._spawn(f"follow {job_id}", random.randrange(3 * SECOND), lambda: self._follow(tenant, job_id))
         state = self._watch_end(tenant, job_id)
-        self._foreign(tenant, job_id)
+        self._foreign(tenant, request, job_id)
         if first and state is State.DEAD:
             self._again(tenant, request, job_id, "redrive")
         elif first and "/" not in request and random.random() < 0.1:
@@ -168,6 +180,13 @@ class Clients:
         result = self._result(tenant, job_id)
         require(result["state"] == view["state"], f"{job_id}: {view['state']}, its result says {result['state']}")
         require(result["outcome"] == view.get("outcome"), f"{job_id}: two outcomes")
+        size = sum(output["size"] for output in (result["outcome"] or {}).get("outputs", []))
+        outputs = self._call(f"outputs {job_id}", lambda ctx: (read.outputs(ctx, tenant, job_id), ()))
+        require(sum(item["size"] for item in outputs.items) == size, f"{job_id}: its outputs are {outputs.items}")
+        events = self._call(
+            f"events {job_id}", lambda ctx: (read.events(ctx, tenant, job_id, cursor="", limit=100), ())
+        )
+        require(events.items[-1]["type"] == view["state"], f"{job_id}: {view['state']}, the events say otherwise")
         return State(view["state"])
 
     def _result(self, tenant: str, job_id: str) -> dict[str, Any]:
@@ -178,15 +197,24 @@ class Clients:
                 require(self._profile.stale, f"{job_id} had ended, and has no result")
                 self._scheduler.pause(SECOND)  # the other front may be a moment behind
 
-    def _foreign(self, tenant: str, job_id: str) -> None:
+    def _foreign(self, tenant: str, request: str, job_id: str) -> None:
         other = TENANTS[1 - TENANTS.index(tenant)]
         try:
             self._call("spy", lambda ctx: (read.job(ctx, other, job_id), ()))
         except NotFound:
-            listed = self._call(
-                "list", lambda ctx: (read.jobs(ctx, other, state=None, label=None, cursor="", limit=100), ())
+            label = f"request={request.partition('/')[0]}"
+            for given in (None, label):
+
+                def work(ctx: Context, given: str | None = given) -> Answer[read.Page]:
+                    return read.jobs(ctx, other, state=None, label=given, cursor="", limit=100), ()
+
+                listed = self._call("list", work)
+                require(all(item["id"] != job_id for item in listed.items), f"{other} lists {job_id}")
+            own = self._call(
+                "list", lambda ctx: (read.jobs(ctx, tenant, state=None, label=label, cursor="", limit=100), ())
             )
-            require(all(item["id"] != job_id for item in listed.items), f"{other} lists {job_id}")
+            found = any(item["id"] == job_id for item in own.items)
+            require(found or self._profile.stale, f"{tenant} cannot find {job_id} by its label")
         except ComputeError as error:
             require(False, f"{other} asked for {job_id} and got {error}")
         else:

@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Final, NamedTuple
 
 import hanzo_compute.services
 import hanzo_compute_agent
-
 from hanzo_compute.errors import Unavailable
 from tests.simulation.profiles import Profile
 from tests.simulation.scheduler import SECOND, Process, ProcessKilled, Scheduler
@@ -59,7 +59,7 @@ class Target:
 
 def call_site() -> Site | None:
     """The innermost line of the product that led here; None when a client or the simulated host calls."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename
         if path not in _NAMES:
@@ -68,7 +68,7 @@ def call_site() -> Site | None:
         name = _NAMES[path]
         if name is not None:
             return Site(name, frame.f_lineno)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 
@@ -133,7 +133,8 @@ class Faults:
 
     def _fault(self, call: str, site: Site | None, process: Process | None, fallible: bool) -> bool:
         kind = self.random.choices(self._kinds, self._weights)[0]
-        if kind == "crash" and process is not None:
+        hit = process is not None and process.name.startswith(self.profile.victims)
+        if kind == "crash" and hit and process is not None:
             self.left -= 1
             self._crash(process, call, site)
         if kind in ("before", "lost") and fallible:
@@ -142,9 +143,13 @@ class Faults:
             if kind == "before":
                 raise Unavailable(f"simulated: {call} did nothing")
             return True
+        if not hit:
+            self.note("", call, site)
+            return False
         self.left -= 1
         self.note("slow", call, site)
-        self.scheduler.pause(self.random.randrange(FROZEN_US if self.random.random() < 0.25 else SLOW_US))
+        longest = FROZEN_US if self.random.random() < self.profile.frozen else SLOW_US
+        self.scheduler.pause(self.random.randrange(longest))
         return False
 
     def _crash(self, process: Process, call: str, site: Site | None) -> None:

@@ -15,6 +15,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import State
 from tests.simulation.invariants import Accepted, Watch, require
+from tests.simulation.profiles import Profile
 from tests.simulation.runner import Execution
 
 Bodies = dict[str, dict[str, Any]]
@@ -37,14 +38,14 @@ def settled(database: MemoryDatabase) -> str | None:
             return f"job {job_id} is {meta['state']}, closed: {meta.get('closed', False)}"
     if database.messages:
         return f"messages are left: {[(m.queue, m.body) for m in database.messages.values()]}"
-    for pk, records in database.partitions.items():
-        if pk.startswith("OUTBOX#") and records:
-            return f"outbox rows are left: {list(records)}"
+    for pk, rows in database.partitions.items():
+        if pk.startswith("OUTBOX#") and rows:
+            return f"outbox rows are left: {list(rows)}"
     return None
 
 
 def check(
-    database: MemoryDatabase, blobs: MemoryBlobs, watch: Watch, executions: Sequence[Execution], policy: Policy
+    database: MemoryDatabase, blobs: MemoryBlobs, watch: Watch, executions: Sequence[Execution], profile: Profile
 ) -> None:
     """Raise Violation if anything that must hold at rest does not."""
     found = jobs(database)
@@ -60,9 +61,10 @@ def check(
     for job_id, records in found.items():
         job = Job.from_record(records["META"])
         _history(job, records)
-        _verdict(job, records, watch, policy)
+        _verdict(job, records, watch, profile.policy)
+        require(profile.budget or not job.lapses, f"{job_id} lost {job.lapses} attempts without a fault")
         logs = _logs(database, blobs, job_id)
-        _outcomes(job, records, by_name, policy, logs)
+        _outcomes(job, records, by_name, profile.policy, logs)
         if job_id in watch.accepted:
             _client(job, watch.accepted[job_id], logs)
     for (index, pk), entries in database.entries.items():
@@ -106,7 +108,9 @@ def _verdict(job: Job, records: Bodies, watch: Watch, policy: Policy) -> None:
         require(lost, f"{job.id} is dead after {job.lapses} lapses: {job.reason}")
 
 
-def _outcomes(job: Job, records: Bodies, by_name: dict[str, Execution], policy: Policy, logs: dict[int, list[str]]) -> None:
+def _outcomes(
+    job: Job, records: Bodies, by_name: dict[str, Execution], policy: Policy, logs: dict[int, list[str]]
+) -> None:
     attempts = {body["attempt"]: body for sk, body in records.items() if sk.startswith("ATTEMPT#")}
     require(list(attempts) == list(range(1, job.attempt + 1)), f"{job.id}: attempt records are {list(attempts)}")
     failures = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -19,7 +20,6 @@ from tests.simulation.writer import Writer
 
 T = TypeVar("T")
 
-MAX_RECEIVES: Final = {outbox.DISPATCH: 5, outbox.COMPLETION: 5}
 VISIBILITY_S: Final = 6
 ANSWER_S: Final = 30
 Answer = tuple[T, Sequence[str]]
@@ -39,8 +39,9 @@ class Life:
         self.process.at_crash.append(lambda: writer.settled.remove(self._settle))
         self.process.at_crash.append(self._commits.close)
         store = SimStore(faults, writer, self._commits)
+        receives = dict.fromkeys((outbox.DISPATCH, outbox.COMPLETION), faults.profile.receives)
         kept = SimBlobs(faults, blobs)
-        queue = MemoryQueue(PlainClock(self.scheduler), MAX_RECEIVES, self._commits)
+        queue = MemoryQueue(PlainClock(self.scheduler), receives, self._commits)
         self.ctx = Context(
             store=store,
             queue=SimQueue(faults, writer, self._commits, queue),
@@ -167,7 +168,9 @@ class Network:
 
         life.process.at_crash.append(died)
         self._scheduler.spawn(f"{life.process.name} {name}", serve, life.process)
-        patience = self._faults.random.randrange(SECOND) if self._faults.chance(self._faults.profile.abandon, "gives up") else None
+        patience: int | None = None
+        if self._faults.chance(self._faults.profile.abandon, "gives up waiting"):
+            patience = self._faults.random.randrange(SECOND)
         while not box:
             if patience is not None:
                 self._scheduler.wait([key], self._scheduler.mark([key]), patience)
@@ -241,8 +244,6 @@ def on_message(ctx: Context, queue: str, job: str) -> None:
 def ticker(life: Life) -> None:
     """The schedule: the reconciler once a second."""
     while True:
-        try:
-            life.handle(lambda ctx: reconcile.reconcile(ctx))
-        except ComputeError:
-            pass
+        with suppress(ComputeError):
+            life.handle(reconcile.reconcile)
         life.scheduler.pause(SECOND)

@@ -114,7 +114,8 @@ class Watch:
         outcomes = [put.body for key, put in puts.items() if "ATTEMPT#" in key.sk and "outcome" in put.body]
         failed = sum(body["outcome"]["category"] in RETRIED for body in outcomes)
         require(
-            new.get("failures", 0) - old.get("failures", 0) == failed, f"{job_id}: failures are not those of the program"
+            new.get("failures", 0) - old.get("failures", 0) == failed,
+            f"{job_id}: failures are not the program's",
         )
 
     def _attempts(self, job_id: str, old: Body, new: Body) -> None:

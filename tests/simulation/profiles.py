@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hanzo_compute.config import Policy
+from hanzo_compute.config import Policy, Pool
 
+POOLS: Final = (Pool("local", frozenset({"wasm"})), Pool("spare", frozenset({"wasm"})))
 QUICK: Final = Policy(lease_ms=15_000, resend_ms=8_000, outbox_ms=1_500, follow_ms=10_000)
 OUTBOX_ONLY: Final = replace(QUICK, resend_ms=4 * 3600 * 1000)
 """The reconciler resends so late that only the outbox can have saved a message."""
+TWO_POOLS: Final = replace(OUTBOX_ONLY, pools=POOLS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,20 @@ class Profile:
     """Most faults in one schedule."""
     until_s: int = 40
     """No faults after this time: then everything has to settle."""
+    receives: int = 5
+    """Receives before a message is a dead letter."""
     deadlines: float = 0.0
     cancels: float = 0.25
     twins: float = 0.3
     """The same request is sent by two tasks at once."""
+    follows: float = 0.3
+    """Somebody follows the log while the job runs."""
+    victims: tuple[str, ...] = ("",)
+    """Names of the processes that crash or stand still begin with one of these."""
+    restart_s: int = 8
+    """Longest time until a crashed agent is back."""
+    frozen: float = 0.25
+    """Share of the slow calls that stand still for longer than a lease lasts."""
     stops: float = 0.0
     """An agent is told to stop while it runs."""
     jobs: tuple[int, int] = (1, 3)
@@ -63,14 +75,51 @@ _ALL: Final = (
         abandon=0.02,
     ),
     Profile(
-        name="lossy", fault=0.03, weights=_FAULTS, message=0.3, drop=True, commit_fail=0.02, budget=10, stops=0.1, abandon=0.05
+        name="lossy",
+        fault=0.03,
+        weights=_FAULTS,
+        message=0.3,
+        drop=True,
+        receives=2,
+        commit_fail=0.02,
+        budget=10,
+        stops=0.1,
+        abandon=0.05,
     ),
     Profile(
         name="stale", switch=0.3, stale=0.5, commit_ms=400, commit_fail=0.02, message=0.2, budget=6, policy=OUTBOX_ONLY
     ),
+    Profile(name="writer", switch=0.4, fault=0.004, weights=_FAULTS, commit_fail=0.3, budget=14, policy=OUTBOX_ONLY),
+    Profile(
+        name="frozen",
+        fault=0.03,
+        weights={"slow": 1.0, "crash": 2.0},
+        victims=("front", "agent"),
+        restart_s=40,
+        frozen=0.7,
+        budget=8,
+        policy=OUTBOX_ONLY,
+        follows=1.0,
+    ),
+    Profile(
+        name="agents",
+        fault=0.03,
+        weights={"crash": 1.0},
+        victims=("agent",),
+        budget=6,
+        policy=OUTBOX_ONLY,
+        follows=1.0,
+        stops=1.0,
+    ),
     Profile(name="cancel", switch=0.3, fault=0.008, weights=_FAULTS, budget=4, cancels=1.0, stale=0.2),
     Profile(
-        name="deadline", fault=0.008, weights=_FAULTS, budget=4, deadlines=0.9, commit_fail=0.01, policy=OUTBOX_ONLY
+        name="deadline",
+        fault=0.008,
+        weights=_FAULTS,
+        budget=4,
+        deadlines=0.9,
+        commit_fail=0.01,
+        policy=TWO_POOLS,
     ),
 )
 

@@ -125,9 +125,7 @@ class SimRunner:
         until = self._scheduler.now_us + round(wait_s * SECOND)
         while found.outcome is None and self._scheduler.now_us < min(until, found.end_us):
             keys = [found.name]
-            self._scheduler.wait(
-                keys, self._scheduler.mark(keys), min(until, found.end_us) - self._scheduler.now_us
-            )
+            self._scheduler.wait(keys, self._scheduler.mark(keys), min(until, found.end_us) - self._scheduler.now_us)
         return self._ended(found)
 
     def logs(self, handle: Handle, cursor: int) -> tuple[list[LogEntry], int]:

@@ -25,7 +25,7 @@ def test_no_schedule_breaks_a_rule_and_a_crash_is_tried_at_every_call_site(
     monkeypatch.syspath_prepend(pytestconfig.rootpath)  # the pool's processes import this package by its name
     pool = Pool()
     try:
-        found = pool.explore(list(PROFILES), pytestconfig.getoption("sim_schedules", default=1800))
+        found = pool.explore(list(PROFILES), pytestconfig.getoption("sim_schedules", default=2400))
         assert not found.failures, found.failures[0]
         for _ in range(3):  # a crash leads to sites that no schedule before had come to
             more = pool.cover(found)

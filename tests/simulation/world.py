@@ -67,8 +67,12 @@ class World:
         self._host("pump-completion", pump(outbox.COMPLETION))
         self._host("ticker", ticker)
         network = Network(self.faults, fronts)
-        self.agents = [AgentHost(self.faults, network, self.blobs, f"agent-{number}") for number in range(2)]
-        self.clients = Clients(self.scheduler, random, network, self.watch, self.profile)
+        pools = [pool.name for pool in self.profile.policy.pools]
+        self.agents = [
+            AgentHost(self.faults, network, self.blobs, f"agent-{number}", pools[number % len(pools)])
+            for number in range(2)
+        ]
+        self.clients = Clients(self.scheduler, random, network, self.watch, self.profile, self.blobs)
 
     def _host(self, name: str, work: Callable[[Life], None]) -> Host:
         return Host(self.faults, self.writer, self.blobs, name, work)
@@ -79,7 +83,7 @@ class World:
             self.clients.start()
             self._settle()
             executions = [each for agent in self.agents for each in agent.disk.executions]
-            final.check(self.writer.database, self.blobs, self.watch, executions, self.profile.policy)
+            final.check(self.writer.database, self.blobs, self.watch, executions, self.profile)
             self._forget()
         except (Violation, AssertionError) as error:
             self.report.failure = str(error)

@@ -376,7 +376,10 @@ class Runner(Protocol):
         ...
 
     def cancel(self, handle: Handle, reason: str) -> None:
-        """End an attempt soon; its outcome gets ``reason`` as category unless it had ended before."""
+        """End an attempt soon; its outcome gets ``reason`` as category unless it had ended before.
+
+        One that was reaped meanwhile is left alone.
+        """
         ...
 
     def collect(self, handle: Handle) -> RunnerOutcome:

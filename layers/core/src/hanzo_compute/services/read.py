@@ -64,8 +64,8 @@ def jobs(ctx: Context, tenant: str, *, state: State | None, label: str | None, c
     """A tenant's jobs, newest first. A page may be short although there are more: its cursor says so."""
     after = _decode(cursor, JOB_ID)
     if label is not None:
-        name, _, value = label.partition("=")
-        if not re.fullmatch(LABEL_NAME, name) or not re.fullmatch(LABEL_VALUE, value):
+        name, equals, value = label.partition("=")
+        if not equals or not re.fullmatch(LABEL_NAME, name) or not re.fullmatch(LABEL_VALUE, value):
             raise invalid("label", "must look like name=value")
         partition = keys.label(tenant, name, value, "").pk
         found = [r.key.sk for r in ctx.store.query(partition, after=after, limit=limit + 1, reverse=True)]

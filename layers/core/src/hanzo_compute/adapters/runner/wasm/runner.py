@@ -119,10 +119,13 @@ class WasmRunner:
         return log_of(attempt.files, attempt.lease).read(cursor, ended=ended, at_ms=self._clock.now_ms())
 
     def cancel(self, handle: Handle, reason: str) -> None:
-        """End the attempt within the grace; ``reason`` is ``cancelled`` or ``deadline``."""
+        """End the attempt within the grace; ``reason`` is ``cancelled`` or ``deadline``. Over or unknown is fine."""
         if reason not in (Category.CANCELLED, Category.DEADLINE):
             raise InvalidRequest(f"{reason!r} is no reason to cancel", hint="use cancelled or deadline")
-        self._stop(self._attempt(handle), reason)
+        with self._lock:
+            attempt = self._attempts.get(handle)
+        if attempt is not None:
+            self._stop(attempt, reason)
 
     def collect(self, handle: Handle) -> RunnerOutcome:
         """The outcome and standard output. Raises Conflict while the attempt runs."""

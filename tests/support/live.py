@@ -1,0 +1,193 @@
+"""A real platform: `hzc up` in a folder of its own, its processes by name, and clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from hanzo_compute import wiring
+from hanzo_compute.adapters.http import JobsClient
+from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.config import Config
+from hanzo_compute.security.authorizer import Role
+from hanzo_compute.services import credentials
+from hanzo_compute_host.running import is_ready
+
+T = TypeVar("T")
+HZC = (sys.executable, "-m", "hanzo_compute_host.cli")
+
+ECHO = """
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "done\\n")
+  (func (export "_start") (local $n i32)
+    (loop $spin
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $spin (i32.lt_u (local.get $n) (i32.const 20000000))))
+    (i32.store (i32.const 0) (i32.const 16))
+    (i32.store (i32.const 4) (i32.const 5))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))))
+"""
+"""A module that counts to twenty million, some tens of milliseconds, and says so."""
+
+
+def compiled(text: str) -> bytes:
+    """The binary of a module in text form."""
+    import wasmtime
+
+    return bytes(wasmtime.wat2wasm(text))
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], T], seconds: float, what: str) -> T:
+    """Wait until ``condition`` gives something true, and return it."""
+    end = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+class Platform:
+    """`hzc up` as a child process. Fast to start again after a kill."""
+
+    def __init__(self, home: Path, *, fronts: int = 1, agents: int = 1, slots: int = 2) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._options = ("--fronts", str(fronts), "--agents", str(agents), "--slots", str(slots))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What `hzc` needs to talk to this platform."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HZC_") or name == "HZC_CACHE"}
+        return kept | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
+            self._process = subprocess.Popen([*HZC, "up", *self._options], env=self.environment, stdout=log, stderr=log)
+        until(lambda: is_ready(self.url, 1.0), 60, f"the platform answers; see {log.name}")
+
+    def stop(self) -> int:
+        """End it gracefully; returns the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(60)
+
+    def kill_supervisor(self) -> None:
+        """kill -9 of `hzc up` itself."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    def pid(self, name: str) -> int | None:
+        """Process id of one of its processes: writer, front-1, pump, agent-1, … None while it is down."""
+        try:
+            found = json.loads((self.home / "run" / "platform.json").read_text())
+        except FileNotFoundError:
+            return None
+        return next((each["pid"] for each in found["processes"] if each["name"] == name), None)
+
+    def workers(self) -> list[int]:
+        """Process ids of the sandbox workers."""
+        agent = self.pid("agent-1")
+        return [] if agent is None else children(agent)
+
+    def processes(self) -> list[int]:
+        """Every process that has this platform's folder in its environment, whoever its parent is."""
+        mark = f"HZC_HOME={self.home}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+    def hzc(self, *arguments: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+        """Run a command of the CLI against this platform."""
+        return subprocess.run(
+            [*HZC, *arguments], env=self.environment, input=stdin, capture_output=True, timeout=timeout, check=False
+        )
+
+    @property
+    def key(self) -> str:
+        """The owner's key."""
+        found: str = json.loads((self.home / "credentials.json").read_text())["key"]
+        return found
+
+    def client(self) -> JobsClient:
+        """A client of the owner."""
+        return wiring.jobs_client(self.url, self.key)
+
+    def tenant(self, name: str, role: Role = Role.OWNER) -> str:
+        """A new key for another tenant."""
+        container = wiring.local(Config("local", self.home, self.url, self.home))
+        assert isinstance(container.commits, WriterClient)
+        try:
+            key = credentials.create(container, name, role, "test")
+            ticket = container.commits.take()
+            assert ticket is not None
+            container.commits.wait(ticket)
+        finally:
+            container.commits.close()
+        return key
+
+    def __enter__(self) -> Platform:
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children."""
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found.extend(map(int, (task / "children").read_text().split()))
+    except OSError:
+        return []
+    return found
+
+
+def pages(client: JobsClient) -> Iterator[dict[str, object]]:
+    """All jobs of a tenant."""
+    cursor = None
+    while True:
+        page = client.list_jobs(cursor=cursor, limit=100)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
