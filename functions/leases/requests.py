@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from hanzo_compute.front.uploads import UploadRequest
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.model.spec import TIME_MS_MAX
 from hanzo_compute.ports import LogEntry
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Attempt = Annotated[int, Field(ge=1, le=2**31)]
+Attempt = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 Wait = Annotated[float, Field(ge=0, le=bounds.WAIT_S_MAX)]
 
 
@@ -47,7 +48,7 @@ class HeartbeatRequest(_Body):
 class Entry(_Body):
     """A piece of output."""
 
-    at_ms: Annotated[int, Field(ge=0, le=2**53)]
+    at_ms: Annotated[int, Field(ge=0, le=TIME_MS_MAX)]
     stream: Annotated[str, StringConstraints(pattern=r"^(stdout|stderr)$")]
     text: Annotated[str, StringConstraints(max_length=bounds.LOG_CHUNK_MAX)]
 
@@ -57,14 +58,14 @@ class LogRequest(_Body):
 
     attempt: Attempt
     seq: Annotated[int, Field(ge=1, le=bounds.LOG_CHUNKS_MAX)]
-    entries: Annotated[list[Entry], Field(max_length=100_000)]
+    entries: Annotated[list[Entry], Field(max_length=bounds.LOG_ENTRIES_MAX)]
 
 
 class LogTail(_Body):
     """The last chunk of the log."""
 
     seq: Annotated[int, Field(ge=1, le=bounds.LOG_CHUNKS_MAX)]
-    entries: Annotated[list[Entry], Field(max_length=100_000)]
+    entries: Annotated[list[Entry], Field(max_length=bounds.LOG_ENTRIES_MAX)]
 
 
 class BlobRequest(UploadRequest):

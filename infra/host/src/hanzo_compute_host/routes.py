@@ -58,7 +58,10 @@ class Routes:
     def match(self, method: str, raw_path: str) -> Match | None:
         """The route for a method and an undecoded path, or None."""
         values: list[str] = []
-        found = _find(self._root, [unquote(each) for each in _segments(raw_path)], 0, method, values)
+        segments = [unquote(each) for each in _segments(raw_path)]
+        if any("/" in each for each in segments):
+            return None  # an encoded slash: the resolver behind us, which sees the decoded path, would go elsewhere
+        found = _find(self._root, segments, 0, method, values)
         return None if found is None else Match(found[0], dict(zip(found[1], values, strict=True)))
 
     def methods(self, raw_path: str) -> list[str]:

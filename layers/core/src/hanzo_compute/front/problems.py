@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, InvalidSpec, NotSupported
+from hanzo_compute.model import bounds
 from hanzo_compute.model.problems import field_problems
+from hanzo_compute.model.spec import JobSpec
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -58,10 +60,12 @@ def from_validation(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] 
     inner = [{**error, "loc": tuple(error["loc"][1:])} for error in body]
     problems = field_problems(inner, model or BaseModel)
     problems += [
-        FieldProblem(str(error["loc"][-1]), str(error["msg"]), str(error["type"])) for error in rest if error["loc"]
+        FieldProblem(str(error["loc"][-1]), str(error["msg"]), str(error["type"]))
+        for error in rest[: bounds.PROBLEMS_MAX]
+        if error["loc"]
     ]
     refused = [problem for problem in problems if problem.code == "not_supported"]
-    kind = NotSupported if refused else InvalidSpec if model is not None and body else InvalidRequest
+    kind = NotSupported if refused else InvalidSpec if model is JobSpec and body else InvalidRequest
     shown = refused or problems or [FieldProblem("(body)", "is not valid")]
     first = shown[0]
     return kind(f"{first.field}: {first.message}", fields=shown, hint=first.hint)
@@ -78,13 +82,28 @@ def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidReq
 
 
 def loads(text: str) -> Any:
-    """Decode JSON strictly: no NaN, no lone surrogates, bounded depth; all failures are ``JSONDecodeError``."""
+    """Decode JSON strictly; all failures are ``JSONDecodeError``.
+
+    No NaN, no lone surrogates, no key twice, bounded depth, and at most ``JSON_VALUES_MAX`` values: what is made
+    to be refused must not cost more than what is accepted.
+    """
+    left = bounds.JSON_VALUES_MAX
 
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal left
+        left -= len(pairs) + sum(len(value) for _, value in pairs if isinstance(value, list))
+        if left < 0:
+            raise ValueError(f"it has more than {bounds.JSON_VALUES_MAX} values")
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("an object has a key twice")
+        return found
+
     try:
-        value = json.loads(text, parse_constant=constant)
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=members)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError:
         raise

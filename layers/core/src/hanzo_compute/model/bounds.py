@@ -9,16 +9,26 @@ MIB: Final = 1024 * KIB
 
 BODY_MAX: Final = 1 * MIB
 """A request body, bytes (blobs go by presigned URL)."""
+JSON_VALUES_MAX: Final = 10_000
+"""Values in a request body."""
+PROBLEMS_MAX: Final = 20
+"""Field problems in one refusal; there may be more."""
 BLOB_MAX: Final = 8 * MIB
 """A single-chunk blob, bytes."""
 INLINE_MAX: Final = 64 * KIB
 """An inline input or inline source code, bytes after decoding."""
-INLINE_OUTPUT_MAX: Final = 16 * KIB
+INLINE_INLINE_OUTPUTS_MAX: Final = 64 * KIB
+"""All inline outputs of an outcome together, bytes."""
+OUTPUT_MAX: Final = 16 * KIB
 """Output or log that rides in the outcome, bytes; what is larger becomes a blob."""
+INLINE_OUTPUTS_MAX: Final = 64 * KIB
+"""All inline outputs of an outcome together, bytes."""
 OUTPUT_MAX: Final = BLOB_MAX
 """Standard output that is kept as the job's result, bytes; the rest is cut and flagged."""
 LOG_CHUNK_MAX: Final = 256 * KIB
 """One log chunk, bytes."""
+LOG_ENTRIES_MAX: Final = 2000
+"""Entries of one log chunk."""
 LOG_CHUNKS_MAX: Final = 4096
 """Log chunks of one attempt."""
 

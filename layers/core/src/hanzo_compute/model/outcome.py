@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds
 from hanzo_compute.model.states import State
@@ -65,10 +68,23 @@ class Usage(_Strict):
 class Output(_Strict):
     """One output: small ones inline in base64, larger ones as a blob."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
     size: Count
     inline_base64: Annotated[str, StringConstraints(max_length=bounds.INLINE_OUTPUT_MAX * 4 // 3 + 4)] | None = None
     blob: Annotated[str, StringConstraints(pattern=r"^b1-[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Output:
+        if (self.inline_base64 is None) == (self.blob is None):
+            raise PydanticCustomError("one_of", "give one of inline_base64 or blob")
+        if self.inline_base64 is not None:
+            try:
+                size = len(base64.b64decode(self.inline_base64, validate=True))
+            except (binascii.Error, ValueError):
+                raise PydanticCustomError("base64", "inline_base64 is not valid base64") from None
+            if size != self.size:
+                raise PydanticCustomError("size", "size is not that of inline_base64")
+        return self
 
 
 class Outcome(_Strict):
@@ -76,8 +92,8 @@ class Outcome(_Strict):
 
     category: Category
     detail: Annotated[str, StringConstraints(max_length=4096)] = ""
-    exit_code: int | None = None
-    signal: int | None = None
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
+    signal: Annotated[int, Field(ge=1, le=64)] | None = None
     trap: Annotated[str, StringConstraints(max_length=255)] | None = None
     oom: bool = False
     child_oom: bool = False
@@ -88,6 +104,12 @@ class Outcome(_Strict):
     outputs: list[Output] = Field(default_factory=list, max_length=64)
     usage: Usage = Field(default_factory=Usage)
     runtime_version: Annotated[str, StringConstraints(max_length=255)] = ""
+
+    @model_validator(mode="after")
+    def _totals(self) -> Outcome:
+        if sum(output.size for output in self.outputs if output.blob is None) > bounds.INLINE_OUTPUTS_MAX:
+            raise PydanticCustomError("too_large", "inline outputs are over 65536 bytes together: upload them")
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as a JSON object, absent values left out."""

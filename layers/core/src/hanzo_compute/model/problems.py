@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from hanzo_compute.errors import FieldProblem, InvalidSpec, NotSupported
+from hanzo_compute.model import bounds
 from hanzo_compute.model.spec import JobSpec
+
+
+PATTERNS = {
+    "labels": "names are of a-z 0-9 . _ - and values of A-Z a-z 0-9 . _ -, at most 63 characters each",
+    "env": "names are of letters, digits and _, and begin with no digit",
+    "source": "a blob id looks like b1-<64 hex digits>",
+    "input": "a blob id looks like b1-<64 hex digits>",
+}
+"""What the patterns mean in words, by the first part of the field's path."""
 
 
 def _child(model: Any, name: Any) -> Any:
@@ -44,7 +55,7 @@ def _hint(model: type[BaseModel], path: Sequence[Any]) -> str | None:
 def field_problems(errors: Iterable[Mapping[str, Any]], model: type[BaseModel]) -> list[FieldProblem]:
     """Turn pydantic's errors about ``model`` into field problems."""
     found = []
-    for error in errors:
+    for error in itertools.islice(errors, bounds.PROBLEMS_MAX):
         path = list(error["loc"])
         context = error.get("ctx") or {}
         if "field" in context:
@@ -55,6 +66,8 @@ def field_problems(errors: Iterable[Mapping[str, Any]], model: type[BaseModel]) 
             message, hint = "unknown field", _hint(model, path)
         elif kind == "missing":
             message = "required"
+        elif kind == "string_pattern_mismatch":
+            hint = PATTERNS.get(str(path[0]))
         found.append(FieldProblem(".".join(map(str, path)) or "(body)", message, kind, hint))
     return found
 

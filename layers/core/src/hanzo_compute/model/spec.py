@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -32,6 +33,10 @@ UNSUPPORTED_VALUES: Final[dict[str, frozenset[str]]] = {
 
 BLOB_ID: Final = r"^b1-[0-9a-f]{64}$"
 JOB_ID: Final = r"^j-[0-9A-HJKMNP-TV-Z]{26}$"
+
+RFC3339: Final = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)"
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: what RFC 3339 can write."""
 
 LABEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
@@ -172,10 +177,9 @@ def _deadline(value: str) -> str:
 def parse_time(value: str) -> int:
     """Milliseconds since the epoch of an RFC 3339 time with its offset; raises a validation error."""
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
+        if not re.fullmatch(RFC3339, value):
             raise ValueError
-        return int(moment.timestamp() * 1000)
+        return int(datetime.fromisoformat(value.upper()).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise PydanticCustomError(
             "time", "must be an RFC 3339 time with an offset, like 2030-01-31T12:00:00Z"
@@ -184,7 +188,8 @@ def parse_time(value: str) -> int:
 
 def format_time(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    ms = min(max(ms, 0), TIME_MS_MAX)
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 

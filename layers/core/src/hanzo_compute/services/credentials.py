@@ -7,6 +7,7 @@ import hmac
 import re
 from typing import Final
 
+from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import keys
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import ABSENT, Delete, Operation, Put, WriteConflict
@@ -14,6 +15,7 @@ from hanzo_compute.security.authorizer import Principal, Role
 from hanzo_compute.services.context import Context
 
 FORM: Final = re.compile(r"hzk_([0-9A-HJKMNP-TV-Z]{26})_([A-Za-z0-9_-]{43})")
+TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEFAULT_TENANT: Final = "default"
 AGENTS_TENANT: Final = "platform"
 
@@ -24,7 +26,13 @@ def _hash(secret: str) -> str:
 
 
 def create(ctx: Context, tenant: str, role: Role, name: str) -> str:
-    """A new key; the text that is returned exists nowhere else."""
+    """A new key; the text that is returned exists nowhere else.
+
+    Raises:
+        InvalidRequest: the tenant's name has other characters than records and folders can carry.
+    """
+    if not TENANT.fullmatch(tenant):
+        raise InvalidRequest(f"{tenant!r} is no tenant", hint="names are of a-z A-Z 0-9 . _ -, at most 64 characters")
     key, operation = _new(ctx, tenant, role, name)
     ctx.store.transact([operation])
     return key

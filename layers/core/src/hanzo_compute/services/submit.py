@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from pydantic_core import to_json
 
 from hanzo_compute.errors import (
     Conflict,
@@ -19,9 +21,13 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import ABSENT, Operation, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, RECORD_MAX, Operation, Put, WriteConflict
 from hanzo_compute.services import outbox, records
 from hanzo_compute.services.context import Context
+
+
+SPEC_MAX: Final = RECORD_MAX - 1000
+"""A spec as JSON, bytes: it is stored as one record."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
         for field, blob in spec.blobs().items()
         if ctx.blobs.size(tenant, blob) is None
     ]
+    if len(to_json(spec.as_json())) > SPEC_MAX:
+        message = f"the spec is over {SPEC_MAX} bytes as JSON: give code or input as a blob, or fewer control characters"
+        problems.append(FieldProblem("(body)", message, "too_large"))
     now = ctx.clock.now_ms()
     if spec.deadline_ms is not None and spec.deadline_ms <= now:
         problems.append(FieldProblem("deadline", "lies in the past", "past"))
