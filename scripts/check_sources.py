@@ -34,9 +34,7 @@ SKIPPING = {
 SKIPPING_MODULES = {"pytest", "unittest"}
 
 # Put together from pieces, so that this file does not find itself.
-UNFINISHED = re.compile(
-    r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error"]) + r")\b"
-)
+UNFINISHED = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error"]) + r")\b")
 REGISTRY = re.compile(
     "|".join(
         re.escape(name + "." + domain)
@@ -52,9 +50,7 @@ REGISTRY = re.compile(
         ]
     )
 )
-MACHINE_PATH = re.compile(
-    r"(?<![\w.$})*-])/(?:" + "|".join(["work/(?:main|shared|\\.)", "root/", "home/\\w+/"]) + ")"
-)
+MACHINE_PATH = re.compile(r"(?<![\w.$})*-])/(?:" + "|".join(["work/(?:main|shared|\\.)", "root/", "home/\\w+/"]) + ")")
 
 # Written by tools or by others: their length is not ours to choose.
 NO_LENGTH_LIMIT = {".json", ".lock", ".svg"}
@@ -77,9 +73,7 @@ def files(root: Path) -> list[str]:
     """What git tracks or would offer to add, without what is deleted but not yet committed."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode().split("\0")
-    return sorted(
-        {name for name in listed if name and (root / name).is_file() and not (root / name).is_symlink()}
-    )
+    return sorted({name for name in listed if name and (root / name).is_file() and not (root / name).is_symlink()})
 
 
 def check(root: Path, name: str) -> Iterator[Finding]:
@@ -139,9 +133,7 @@ def check_skips(text: str) -> Iterator[Finding]:
         match node:
             case ast.Attribute(attr=attr, value=value) if attr in SKIPPING and _is_test_tool(value, attr):
                 yield node.lineno, f"a test that may be passed over: {attr}"
-            case ast.ImportFrom(module=module, names=names) if (module or "").split(".")[
-                0
-            ] in SKIPPING_MODULES:
+            case ast.ImportFrom(module=module, names=names) if (module or "").split(".")[0] in SKIPPING_MODULES:
                 for alias in names:
                     if alias.name in SKIPPING:
                         yield node.lineno, f"a test that may be passed over: {alias.name}"

@@ -25,7 +25,7 @@ from hanzo_compute.adapters.local.store import SqliteStore
 from hanzo_compute.adapters.local.writer import EXIT_DAMAGED, EXIT_LOCKED, EXIT_NEWER, socket_path
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, WAKE_ALL, CommitNews, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, WAKE_ALL, CommitNews, Delete, Put, WriteConflict
 from tests.support.writer import COMMAND, WriterProcess
 
 
@@ -160,6 +160,7 @@ def test_a_failed_commit_loses_the_batch_and_says_so(writer: WriterProcess, conn
             client.wait(ticket)
         with pytest.raises(Unavailable):
             client.wait(ticket)
+        assert client.take() is None
         assert store.get(Key("p", name)) is None
         assert store.get(Key("p", name), fresh=True) is None
     store.transact([Put(Key("p", "reported"), {"x": "x" * 10_000}, expect=ABSENT)])
@@ -175,6 +176,29 @@ def test_a_failed_commit_loses_the_batch_and_says_so(writer: WriterProcess, conn
     assert "requests are lost" in writer.log
 
 
+def test_nothing_is_built_on_a_write_that_was_lost(writer: WriterProcess, connect: Connect) -> None:
+    """Send, lost; delete what asked for it to be sent, durable: that would be a message lost for good."""
+    client, store = connect()
+    store.transact([Put(Key("outbox", "row"), {})])
+    settle(client)
+    log = Path(f"{schema.path_of(writer.home)}-wal")
+    limits = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))
+    store.transact([Put(Key("queue", "message"), {"x": "x" * 10_000})])
+    while not client._tickets.lost:
+        client._read_waiting()
+    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(Unavailable, match="earlier write of this caller was lost"):
+        store.transact([Delete(Key("outbox", "row"))])
+    ticket = client.take()
+    assert ticket is not None
+    with pytest.raises(Unavailable, match="lost before it was durable"):
+        client.wait(ticket)
+    store.transact([Put(Key("queue", "message"), {}), Delete(Key("outbox", "row"))])
+    settle(client)
+    assert store.get(Key("outbox", "row")) is None
+
+
 def test_a_transaction_that_does_not_fit_the_disk_is_refused_alone(writer: WriterProcess, connect: Connect) -> None:
     _, store = connect()
     limits = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)
@@ -188,6 +212,7 @@ def test_a_transaction_that_does_not_fit_the_disk_is_refused_alone(writer: Write
     except Unavailable as error:
         outcome = error
     assert outcome is not None
+    store._client.take()
     resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, limits)
     assert store.query("p") == []
     store.transact(large)

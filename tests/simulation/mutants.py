@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from hanzo_compute.adapters.memory import MemoryCommits
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
@@ -19,7 +20,6 @@ from hanzo_compute_agent.agent import Agent
 from tests.simulation.host import Life
 from tests.simulation.ports import SimStore
 from tests.simulation.runner import SimJournal, SimRunner
-from tests.simulation.writer import Writer
 
 Patch = pytest.MonkeyPatch
 
@@ -171,7 +171,7 @@ def closed_without_compare(patch: Patch) -> None:
 
 
 def goes_on_after_a_lost_batch(patch: Patch) -> None:
-    patch.setattr(Writer, "check_up", lambda self, commits: None)
+    patch.setattr(MemoryCommits, "check", lambda self: None)
 
 
 def journal_forgets(patch: Patch) -> None:

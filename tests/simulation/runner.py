@@ -135,11 +135,14 @@ class SimRunner:
         texts = found.written(self._scheduler.now_us)[cursor : cursor + PAGE]
         return [LogEntry(self._scheduler.now_ms, "stdout", text) for text in texts], cursor + len(texts)
 
+    def ready(self) -> bool:
+        return True
+
     def cancel(self, handle: Handle, reason: str) -> None:
         self._faults.step(f"runner.cancel {handle.job} {reason}")
-        found = self._find(handle)
+        found = self._known.get(handle)
         now = self._scheduler.now_us
-        if not self._ended(found) and found.end_us > now + STOP_US:
+        if found is not None and not self._ended(found) and found.end_us > now + STOP_US:
             found.end_us, found.category = now + STOP_US, reason
             self._scheduler.wake(found.name)
 

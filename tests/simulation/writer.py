@@ -57,15 +57,10 @@ class Writer:
         self._woken: list[str] = []
 
     def check_up(self, commits: MemoryCommits) -> None:
-        """Raises Unavailable while the writer is down, and to who has not noticed yet that it lost something.
-
-        What a handler does after a part of it was lost must not become durable: the writer ends the connections of
-        a lost batch, and a client does nothing more until its handler is over and has taken its (failed) ticket.
-        """
+        """Raises Unavailable while the writer is down, and to who has not taken note yet that it lost something."""
         if self._scheduler.now_us < self._down_until_us:
             raise Unavailable("simulated: the writer is down")
-        if commits._lost:
-            raise Unavailable("simulated: the connection ended, and with it what was not durable")
+        commits.check()
 
     def touched(self) -> None:
         """Something may have been applied: it will be durable soon."""

@@ -112,3 +112,23 @@ def test_the_system_clock_goes_forward() -> None:
     clock.sleep(0.001)
     assert clock.monotonic() > before
     assert clock.now_ms() >= now
+
+
+def test_nothing_is_built_on_a_write_that_was_lost() -> None:
+    database = MemoryDatabase(manual=True)
+    commits = MemoryCommits(database)
+    store, queue = MemoryStore(commits), MemoryQueue(ManualClock(), commits=commits)
+    store.transact([Put(Key("p", "a"), {})])
+    database.fail()
+    for call in (
+        lambda: store.transact([Put(Key("p", "b"), {})]),
+        lambda: store.get(Key("p", "b"), fresh=True),
+        lambda: queue.send("q", {}),
+        lambda: queue.receive("q"),
+    ):
+        with pytest.raises(Unavailable):
+            call()
+    ticket = commits.take()
+    assert commits.news().failed == [ticket]
+    store.transact([Put(Key("p", "b"), {})])
+    queue.send("q", {})

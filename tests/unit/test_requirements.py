@@ -28,9 +28,7 @@ def listed(name: str) -> set[str]:
 
 def locked(name: str) -> dict[str, str]:
     text = (ROOT / "requirements" / f"{name}.lock").read_text()
-    return {
-        project.lower(): version for project, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
-    }
+    return {project.lower(): version for project, version in re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)}
 
 
 def test_runtime_lists_what_the_distributions_need() -> None:

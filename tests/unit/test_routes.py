@@ -30,7 +30,7 @@ TABLE = Routes(
         ("GET", "/v1/jobs/7", "/v1/jobs/{id}", {"id": "7"}),
         ("GET", "/v1/jobs/latest", "/v1/jobs/latest", {}),
         ("GET", "/v1/jobs/%6Catest", "/v1/jobs/latest", {}),
-        ("GET", "/v1/jobs/a%20b%2Fc", "/v1/jobs/{id}", {"id": "a b/c"}),
+        ("GET", "/v1/jobs/a%20b%25c", "/v1/jobs/{id}", {"id": "a b%c"}),
         ("GET", "/v1/jobs/7/logs", "/v1/jobs/{id}/logs", {"id": "7"}),
         ("GET", "/v1/jobs/latest/logs", "/v1/jobs/latest/{what}", {"what": "logs"}),
         ("GET", "/v1/jobs/7/other", "/v1/{rest+}", {"rest": "jobs/7/other"}),
@@ -63,3 +63,11 @@ def test_every_route_of_the_platform_finds_itself() -> None:
         assert match is not None
         assert match.route == route
     assert len(manifest.routes) == 21
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/a%2Fresult", "/v1/jobs%2Fa", "/v1/jobs/a%2fevents"])
+def test_an_encoded_slash_matches_nothing(path: str) -> None:
+    """What is behind us sees the decoded path and would take another route than the one that was authorised."""
+    table = Routes([Route("GET", each, "F") for each in ("/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/result")])
+    assert table.match("GET", path) is None
+    assert table.match("GET", "/v1/jobs/a/result") is not None

@@ -106,9 +106,10 @@ def test_the_end_of_the_connection_loses_what_is_not_durable(writer: ScriptedWri
     news = client.news()
     assert list(news.failed) == [lost]
     assert durable is None or durable in news.durable
-    # A handler that goes on after the loss does not get a good ticket for what went before it.
+    # A handler that goes on after the loss gets nothing done, and no good ticket for what went before it.
     writer.script = lambda request: [{"id": request["id"], "ok": None}, {"durable": request["id"]}]
-    client.request("after")
+    with pytest.raises(Unavailable, match="earlier write"):
+        client.request("after")
     ticket = client.take()
     assert ticket is not None
     with pytest.raises(Unavailable, match="lost"):
@@ -136,6 +137,7 @@ def test_an_idle_client_notices_the_end_before_it_asks(writer: ScriptedWriter, c
     writer.script = lambda _request: None
     with pytest.raises(Unavailable):
         client.request("b")
+    client.take()
     writer.script = lambda request: [{"id": request["id"], "ok": None}]
     assert client.request("c")["ok"] is None
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from hanzo_compute.errors import ComputeError, Conflict, NotFound, StaleFence, Unavailable
+from hanzo_compute.errors import ComputeError, Conflict, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.ports import Beat, Clock, Handle, Lease, LeaseApi, LogEntry, Runner, RunnerOutcome, Spawn
@@ -25,9 +24,13 @@ BEAT_S: Final = 5.0
 QUICK_S: Final = 1.0
 """Attempts that end sooner need no heartbeat."""
 FOLLOW_S: Final = 0.3
-"""Log of a job that somebody follows is sent this often."""
+"""Log of a job that somebody follows is sent this often, at first."""
+FOLLOW_FAST: Final = 256
+"""After this many chunks it is sent each second: there is a bound on the chunks of an attempt."""
 FLUSH_S: Final = 15.0
 """Log of a job that nobody follows is sent this often."""
+NOT_READY_S: Final = 5.0
+"""A slot whose runner is not ready looks again this often."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 15.0
 
@@ -55,6 +58,8 @@ class _Attempt:
     """Another attempt holds the job, or it has ended."""
     settled: bool = False
     """The platform has taken what this attempt came to."""
+    ending: bool = False
+    """Its outcome is being handed in."""
     over: bool = False
 
 
@@ -94,6 +99,10 @@ class Agent:
     def _slot(self) -> None:
         wait = RETRY_S
         while self._stop_at is None:
+            if not self._runner.ready():
+                log.warning("the runner cannot take work now (is the disk full?)")
+                self._clock.sleep(NOT_READY_S)
+                continue
             try:
                 leases = self._api.lease(self._settings.pool, self._settings.name, 1, POLL_S)
             except ComputeError as error:
@@ -142,7 +151,8 @@ class Agent:
             if not beating and now - begun >= QUICK_S:
                 beating = True
                 self._spawn(partial(self._beat, attempt), f"beat {attempt.handle.job}")
-            if attempt.follow or now - flushed >= FLUSH_S:
+            follow = attempt.follow and (attempt.seq < FOLLOW_FAST or now - flushed >= QUICK_S)
+            if follow or now - flushed >= FLUSH_S:
                 self._ship(attempt)
                 flushed = now
         return not attempt.lost
@@ -203,10 +213,10 @@ class Agent:
             try:
                 seen = self._api.heartbeat(handle.job, handle.attempt, seen=seen, wait_s=BEAT_S)
             except StaleFence:
-                if not attempt.over:
+                if not attempt.ending:  # else it may be our own outcome that ended the lease
                     log.warning("lost job %s attempt %d", handle.job, handle.attempt)
                     attempt.lost = True
-                    self._cancel(attempt, Category.CANCELLED.value)
+                    self._runner.cancel(handle, Category.CANCELLED.value)
                 return
             except ComputeError as error:
                 log.warning("heartbeat of job %s: %s", handle.job, error.message)
@@ -215,15 +225,11 @@ class Agent:
             attempt.follow = seen.follow
             if seen.cancel is not None and attempt.cancel is None and not attempt.over:
                 attempt.cancel = seen.cancel
-                self._cancel(attempt, seen.cancel)
-
-    def _cancel(self, attempt: _Attempt, reason: str) -> None:
-        with suppress(NotFound):  # the carrying task may have reaped it just now
-            self._runner.cancel(attempt.handle, reason)
+                self._runner.cancel(handle, seen.cancel)
 
     def _give_back(self, attempt: _Attempt) -> None:
-        self._cancel(attempt, Category.CANCELLED.value)
         handle = attempt.handle
+        self._runner.cancel(handle, Category.CANCELLED.value)
         why = "the agent stops"
         attempt.settled = self._retry(attempt, lambda: self._api.release(handle.job, handle.attempt, why))
 
@@ -237,6 +243,7 @@ class Agent:
         attempt.settled = self._retry(attempt, lambda: self._api.complete(handle.job, handle.attempt, outcome))
 
     def _hand_in(self, attempt: _Attempt, collected: RunnerOutcome) -> None:
+        attempt.ending = True
         handle = attempt.handle
 
         def complete() -> None:

@@ -164,4 +164,9 @@ class Journal:
         if durable:
             future.set_result(None)
         else:
-            future.set_exception(Unavailable("the write was lost before it was durable", hint="repeat the request"))
+            future.set_exception(
+                Unavailable(
+                    "the write was lost before it was durable",
+                    hint="repeat the request; if it stays so, look for a full disk",
+                )
+            )

@@ -69,6 +69,8 @@ class Pump:
                     self._pause(self.idle_s())
             except Unavailable as error:
                 log.warning("the store cannot answer now, trying again: %s", error.message)
+                if self._commits is not None:
+                    self._commits.take()  # what was lost with it comes back by itself: visibility ends
                 self._pause(POLL_S)
 
     def step(self) -> bool:

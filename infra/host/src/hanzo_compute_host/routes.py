@@ -58,10 +58,7 @@ class Routes:
     def match(self, method: str, raw_path: str) -> Match | None:
         """The route for a method and an undecoded path, or None."""
         values: list[str] = []
-        segments = [unquote(each) for each in _segments(raw_path)]
-        if any("/" in each for each in segments):
-            return None  # an encoded slash: the resolver behind us, which sees the decoded path, would go elsewhere
-        found = _find(self._root, segments, 0, method, values)
+        found = _find(self._root, [unquote(each) for each in _segments(raw_path)], 0, method, values)
         return None if found is None else Match(found[0], dict(zip(found[1], values, strict=True)))
 
     def methods(self, raw_path: str) -> list[str]:
@@ -82,7 +79,9 @@ def _find(step: _Step, segments: list[str], at: int, method: str, values: list[s
         found = _find(step.texts[here], segments, at + 1, method, values)
         if found is not None:
             return found
-    if step.one is not None and here:
+    # A segment with an encoded slash is no name: the resolver behind us, which sees the decoded path, would take
+    # another route with it than the one that was authorised.
+    if step.one is not None and here and "/" not in here:
         values.append(here)
         found = _find(step.one, segments, at + 1, method, values)
         if found is not None:

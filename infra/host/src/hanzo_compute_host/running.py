@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from hanzo_compute.errors import Conflict, Unavailable
+from hanzo_compute.errors import Conflict, InvalidRequest, PermissionDenied, Unavailable
 
 POLL_S: Final = 0.05
 FORCE_S: Final = 5.0
@@ -28,9 +28,10 @@ def claim(home: Path) -> Iterator[None]:
 
     Raises:
         Conflict: another one runs there.
+        InvalidRequest, PermissionDenied: see :func:`own`.
     """
+    own(home)
     folder = home / "run"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / "lock").open("a+") as lock:
         try:
@@ -50,6 +51,28 @@ def claim(home: Path) -> Iterator[None]:
         finally:
             (folder / "platform.json").unlink(missing_ok=True)
             lock.truncate(0)
+
+
+def own(home: Path) -> None:
+    """Make the state folder, or make sure that it is ours alone: what lies in it is trusted.
+
+    Raises:
+        InvalidRequest: it cannot be a folder.
+        PermissionDenied: it belongs to another user, or others may write to it.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = home.stat()
+    except OSError as error:
+        raise InvalidRequest(
+            f"{home} cannot be the state folder: {error.strerror}", hint="set HZC_HOME to a folder of yours"
+        ) from None
+    if info.st_uid != os.geteuid() or info.st_mode & 0o022:
+        raise PermissionDenied(
+            f"{home} belongs to another user, or others may write to it, and what lies in it is trusted",
+            hint=f"look into it; if nothing there is foreign: chown {os.geteuid()} {home} && chmod 700 {home}",
+        )
+    home.chmod(0o700)
 
 
 def owner(home: Path) -> int | None:

@@ -359,6 +359,10 @@ class Runner(Protocol):
 
     runtimes: frozenset[str]
 
+    def ready(self) -> bool:
+        """Whether an attempt that starts now could be run: if not, leasing one would only waste it."""
+        ...
+
     def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
         """Start an attempt; starting one that runs or has ended returns its handle."""
         ...
@@ -422,7 +426,8 @@ class Commits(Protocol):
     """The embedded store's promise of durability, which the host keeps on behalf of handlers.
 
     Writes return when they are *applied*. Whoever answers for them takes a ticket afterwards and withholds the
-    answer until the ticket is durable; a failed ticket turns the answer into 503.
+    answer until the ticket is durable; a failed ticket turns the answer into 503. Once a write is lost, further ones
+    (and fresh reads) raise Unavailable until the ticket is taken: nothing is built on what is not there.
     """
 
     def take(self) -> int | None:

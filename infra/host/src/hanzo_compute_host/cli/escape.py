@@ -12,7 +12,7 @@ from typing import Final
 
 # C0 but tab and newline, DEL, C1; bidirectional marks, embeddings, overrides and isolates; the line
 # separators that some terminals obey; and surrogates, which cannot be encoded.
-_SEPARATORS = "\u2028\u2029"
+_SEPARATORS = "\u2028\u2029\ufeff"
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSAFE: Final = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{_SEPARATORS}{_BIDI}\ud800-\udfff]")
 _LINE_BREAKING: Final = {ord("\t"): "\\t", ord("\n"): "\\n"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,10 @@ def find_endpoint(url: str | None, key: str | None, home: Path, environ: Mapping
         Unavailable: no address is known.
         Unauthenticated: an address, but no key for it.
     """
-    url = url or environ.get("HZC_URL")
-    key = key or environ.get("HZC_KEY")
+    url = (url or environ.get("HZC_URL") or "").strip() or None
+    key = (key or environ.get("HZC_KEY") or "").strip() or None
+    if key is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", key):
+        raise errors.InvalidRequest("the key has characters that no key has", hint="it looks like hzk_…: copy it again")
     if url and key:
         return Endpoint(url, key)
     stored = read_credentials(home)

@@ -61,6 +61,10 @@ class Commands(click.Group):
         except errors.ComputeError as error:
             show_failure(error, as_json=session.json)
             return error.exit_code
+        except OSError as error:  # a file of the reader's: what and where say enough
+            where = f"{error.filename}: " if error.filename else ""
+            show_failure(errors.InvalidRequest(f"{where}{error.strerror or error}"), as_json=session.json)
+            return 2
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a reader of our pipe who has left is no error (click itself would exit with 1)."""

@@ -17,9 +17,7 @@ BLOB_MAX: Final = 8 * MIB
 """A single-chunk blob, bytes."""
 INLINE_MAX: Final = 64 * KIB
 """An inline input or inline source code, bytes after decoding."""
-INLINE_INLINE_OUTPUTS_MAX: Final = 64 * KIB
-"""All inline outputs of an outcome together, bytes."""
-OUTPUT_MAX: Final = 16 * KIB
+INLINE_OUTPUT_MAX: Final = 16 * KIB
 """Output or log that rides in the outcome, bytes; what is larger becomes a blob."""
 INLINE_OUTPUTS_MAX: Final = 64 * KIB
 """All inline outputs of an outcome together, bytes."""

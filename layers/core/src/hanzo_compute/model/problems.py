@@ -13,7 +13,6 @@ from hanzo_compute.errors import FieldProblem, InvalidSpec, NotSupported
 from hanzo_compute.model import bounds
 from hanzo_compute.model.spec import JobSpec
 
-
 PATTERNS = {
     "labels": "names are of a-z 0-9 . _ - and values of A-Z a-z 0-9 . _ -, at most 63 characters each",
     "env": "names are of letters, digits and _, and begin with no digit",

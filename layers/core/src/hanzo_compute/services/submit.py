@@ -25,7 +25,6 @@ from hanzo_compute.ports import ABSENT, RECORD_MAX, Operation, Put, WriteConflic
 from hanzo_compute.services import outbox, records
 from hanzo_compute.services.context import Context
 
-
 SPEC_MAX: Final = RECORD_MAX - 1000
 """A spec as JSON, bytes: it is stored as one record."""
 
@@ -51,7 +50,9 @@ def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
         if ctx.blobs.size(tenant, blob) is None
     ]
     if len(to_json(spec.as_json())) > SPEC_MAX:
-        message = f"the spec is over {SPEC_MAX} bytes as JSON: give code or input as a blob, or fewer control characters"
+        message = (
+            f"the spec is over {SPEC_MAX} bytes as JSON: give code or input as a blob, or fewer control characters"
+        )
         problems.append(FieldProblem("(body)", message, "too_large"))
     now = ctx.clock.now_ms()
     if spec.deadline_ms is not None and spec.deadline_ms <= now:

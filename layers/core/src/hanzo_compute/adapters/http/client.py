@@ -65,8 +65,7 @@ class ApiClient:
         attempts: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise errors.InvalidRequest(
                 f"{url!r} is not the address of a platform", hint="it looks like http://127.0.0.1:8787"
             )
@@ -237,3 +236,12 @@ def _plain(cause: Exception) -> str:
     """A urllib3 exception without the objects that it prints."""
     text = str(cause)
     return text.rpartition("): ")[2] or type(cause).__name__
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and " " not in url

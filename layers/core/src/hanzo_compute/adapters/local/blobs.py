@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.presign import Signer
-from hanzo_compute.errors import InternalError, InvalidRequest, NotFound
+from hanzo_compute.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.ports import Clock, PresignedUrl
 
 _KEY_BYTES: Final = 32
@@ -30,8 +31,11 @@ class FileBlobs:
         blob = blob_ids.of(data)
         if not self._intact(tenant, blob):
             upload = self.open_upload(tenant, blob, len(data))
-            upload.write(data)
-            upload.commit()
+            try:
+                upload.write(data)
+                upload.commit()
+            finally:
+                upload.abort()
         return blob
 
     def get(self, tenant: str, blob: str) -> bytes:
@@ -71,8 +75,9 @@ class FileBlobs:
     def open_upload(self, tenant: str, blob: str, size: int) -> Upload:
         """Start to store a blob of ``size`` bytes piece by piece."""
         path = self.path(tenant, blob)
-        _make_folders(path.parent)
-        return Upload(path, size)
+        with _on_disk():
+            _make_folders(path.parent)
+            return Upload(path, size)
 
     def _intact(self, tenant: str, blob: str) -> bool:
         try:
@@ -102,7 +107,8 @@ class Upload:
             self.abort()
             raise InvalidRequest(f"more than the {self._size} bytes of this upload", hint="sign the real size")
         self._digest.update(data)
-        self._file.write(data)
+        with _on_disk():
+            self._file.write(data)
 
     def commit(self) -> None:
         """Make the blob visible and durable. Raises InvalidRequest when these are not its bytes."""
@@ -113,16 +119,29 @@ class Upload:
                 f"{self._written} bytes with id {digest} came for {self._size} bytes of {self._path.name}",
                 hint="send the bytes that the URL was made for",
             )
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.rename(self._path)
-        _sync(self._path.parent)
+        with _on_disk():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._temporary.rename(self._path)
+            _sync(self._path.parent)
 
     def abort(self) -> None:
         """Remove what was written; harmless after :meth:`commit`."""
-        self._file.close()
+        with suppress(OSError):  # closing tries again to write what the disk did not take
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """A disk that is full or fails is no defect of ours: nothing was stored, and a repeat may succeed."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(
+            f"the blob could not be stored: {error.strerror}", hint="repeat the request; if it stays so, free some disk"
+        ) from error
 
 
 def _make_folders(folder: Path) -> None:
@@ -159,6 +178,11 @@ def _load_key(path: Path) -> bytes:
         finally:
             temporary.unlink()
         _sync(path.parent)
+    info = path.stat()
+    if info.st_uid not in (os.geteuid(), 0) or info.st_mode & 0o077:
+        raise InternalError(
+            f"{path} can be read or was made by others", hint="remove it: a new one is made, and URLs handed out end"
+        )
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise InternalError(f"{path} is not a key of {_KEY_BYTES} bytes", hint="remove it: a new one is made")

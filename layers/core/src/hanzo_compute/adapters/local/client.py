@@ -17,7 +17,7 @@ from hanzo_compute.ports import WAKE_ALL, CommitNews
 
 _BACKOFF_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 _READ: Final = 256 * 1024
-_HINT: Final = "repeat the request; if it stays so, see whether the platform is up (hzc doctor)"
+_HINT: Final = "repeat the request; if it stays so, see whether the disk is full and the platform is up (hzc doctor)"
 
 
 class WriterClient:
@@ -54,9 +54,14 @@ class WriterClient:
         """Send a request and wait until it is applied; the answer has ``ok`` or ``conflict``.
 
         Raises:
-            Unavailable: the writer did not answer, or could not apply it.
+            Unavailable: the writer did not answer, or could not apply it; or an earlier write was lost, and
+                nothing more is done until :meth:`take` has made that known.
         """
         with self._lock:
+            self._read_waiting()
+            if self._tickets.lost:
+                # The caller's next write may make durable what makes no sense without the one that was lost.
+                raise Unavailable("an earlier write of this caller was lost", hint=_HINT)
             answer, number = self._ask(operation, args)
             self._tickets.applied = number
         if "error" not in answer:
@@ -81,11 +86,11 @@ class WriterClient:
     def stats(self) -> dict[str, int]:
         """The writer's counters: commits, requests, largest_batch, clients."""
         with self._lock:
+            self._read_waiting()
             found: dict[str, int] = self._ask("stats", ())[0]["ok"]
             return found
 
     def _ask(self, operation: str, args: tuple[Any, ...]) -> tuple[Frame, int]:
-        self._read_waiting()
         sock = self._connected()
         return self._exchange(sock, operation, args)
 

@@ -172,6 +172,8 @@ class Server:
             if client.last is not None:
                 last, client.last = client.last, None
                 self._send(client, {"failed": last})
+                # What it has sent since was said believing that the lost writes stand: none of it is looked at.
+                self._drop(client, "its writes were lost")
 
     def _send(self, client: _Client, frame: Frame) -> None:
         if not client.open:

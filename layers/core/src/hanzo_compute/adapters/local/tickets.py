@@ -31,6 +31,11 @@ class Tickets:
         return self._settled >= self.applied
 
     @property
+    def lost(self) -> bool:
+        """True when something that no ticket covers yet is lost."""
+        return self._untaken_lost
+
+    @property
     def has_news(self) -> bool:
         """True when :meth:`news` would not be empty."""
         return bool(self._durable or self._failed or self._woken)

@@ -27,6 +27,11 @@ class MemoryCommits:
         self._woken: dict[str, None] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
 
+    def check(self) -> None:
+        """Called by the twins before a write or a fresh read. Raises Unavailable until a loss is taken note of."""
+        if self._lost:
+            raise Unavailable("an earlier write of this caller was lost", hint="repeat the request")
+
     def touch(self) -> None:
         """Called by the twins after a write or a fresh read: what it did or saw may still be lost."""
         self._touched = self._touched or self.database.dirty

@@ -30,6 +30,7 @@ class MemoryQueue:
         checks.check_queue(queue)
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
         text = checks.encode_body(body, checks.MESSAGE_MAX)
+        self._commits.check()
         now, seq = self._clock.now_ms(), next(self._database.seqs)
         self._set(StoredMessage(seq, f"msg-{seq}", queue, text, now, now + delay_s * 1000), wake=delay_s == 0)
         self._commits.touch()
@@ -40,6 +41,7 @@ class MemoryQueue:
         checks.check_limit(limit)
         checks.check_seconds("visibility_s", visibility_s, checks.VISIBILITY_S_MAX)
         now, most = self._clock.now_ms(), checks.max_receives(self._max_receives, queue)
+        self._commits.check()
         received: list[Message] = []
         for message in self._visible(queue, now):
             if most is not None and message.receives >= most:
@@ -51,6 +53,7 @@ class MemoryQueue:
 
     def ack(self, messages: Sequence[Message]) -> None:
         """Remove messages; a receipt that is stale or unknown is ignored."""
+        self._commits.check()
         for message in messages:
             if held := self._held(message):
                 self._database.set_message(held.seq, None)
@@ -59,6 +62,7 @@ class MemoryQueue:
     def nack(self, message: Message, *, delay_s: int = 0) -> None:
         """Make a message visible again after ``delay_s``; a stale receipt is ignored."""
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
+        self._commits.check()
         if held := self._held(message):
             self._set(replace(held, visible_ms=self._clock.now_ms() + delay_s * 1000), wake=delay_s == 0)
         self._commits.touch()
@@ -67,6 +71,7 @@ class MemoryQueue:
         """Move up to ``limit`` of the queue's dead letters back to it, counts reset; returns how many."""
         checks.check_queue(queue)
         checks.check_limit(limit)
+        self._commits.check()
         now = self._clock.now_ms()
         moved = self._visible(queue + DEAD_LETTERS, now)[:limit]
         for message in moved:

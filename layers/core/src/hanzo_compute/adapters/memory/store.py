@@ -21,6 +21,7 @@ class MemoryStore:
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
         if fresh:
+            self._commits.check()
             self._commits.touch()
         return _record(key, self._database.record(key))
 
@@ -54,6 +55,7 @@ class MemoryStore:
         """Apply all operations or none. Raises WriteConflict when an expectation did not hold."""
         bodies = check_operations(operations)
         found = {operation.key: self._database.record(operation.key) for operation in operations}
+        self._commits.check()
         conflicts = {
             operation.key: _record(operation.key, found[operation.key])
             for operation in operations

@@ -197,6 +197,7 @@ class Engine:
         import wasmtime
 
         memory = None
+        started = False
         linker = self._linker()
         linker.allow_shadowing = True
         ending = linker.instantiate(store, self._exit).exports(store)
@@ -207,6 +208,7 @@ class Engine:
             memory = found if isinstance(found, wasmtime.Memory) else None
             start = exports["_start"]
             assert isinstance(start, wasmtime.Func)
+            started = True
             start(store)
             return Report("exit", exit_code=0), memory
         except wasmtime.Trap as trap:
@@ -215,6 +217,8 @@ class Engine:
             return _trapped(trap), memory
         except wasmtime.WasmtimeError as error:
             message = _first_lines(error)
+            if started:  # a host call could not do what it was asked, as with a buffer beyond all memory
+                return Report("trap", trap="host_error", detail=f"a host call failed: {message}"), memory
             kind = "oom" if "exceeds memory limits" in message else "invalid"
             return Report(kind, detail=message), memory
 

@@ -35,6 +35,11 @@ from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, RunnerOutcome
 JOBS_PER_WORKER: Final = 200
 """A worker is replaced after so many jobs, so that what leaks cannot add up."""
 CLOSE_S: Final = 1.0
+ROOM: Final = 32 << 20
+"""Bytes that must be free on the disk before an attempt starts: its two output files, and some for others."""
+ROOM_LEFT: Final = 1 << 20
+"""Bytes that must be free after it, if what it wrote and how it ended are to be believed."""
+DISK_MATTERS: Final = frozenset({Category.OK, Category.EXIT, Category.TRAP})
 RESTARTED: Final = "the agent restarted while it ran"
 
 
@@ -77,6 +82,10 @@ class WasmRunner:
         self._threads: list[threading.Thread] = []
         self._load = 0
         self._closed = False
+
+    def ready(self) -> bool:
+        """False while the disk is too full for an attempt's output."""
+        return self._free() >= ROOM
 
     def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
         """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
@@ -235,6 +244,8 @@ class WasmRunner:
 
     def _serve(self, attempt: _Attempt, worker: WorkerProcess | None) -> WorkerProcess | None:
         try:
+            if self._free() < ROOM:
+                raise Unavailable(f"the agent's disk is full: less than {ROOM >> 20} MiB are free at {self._root}")
             request, versions = self._request(attempt)
             used = worker is not None
             worker = worker or WorkerProcess(self._cache_dir)
@@ -244,6 +255,9 @@ class WasmRunner:
                 worker = WorkerProcess(self._cache_dir)
                 ending = self._supervise(attempt, worker, request)
             outcome = self._outcome(attempt, ending, versions)
+            if outcome.category in DISK_MATTERS and self._free() < ROOM_LEFT:
+                # What it wrote may be lost, and a failed write may be why it failed: neither is the program's fault.
+                outcome = platform_failure("the agent's disk ran full while it ran")
         except Exception as error:  # whatever it was, somebody waits for this attempt's end
             stopped = attempt.stop.reason is not None
             outcome = self._outcome(attempt, Ending(killed="stop"), "") if stopped else of_error(error)
@@ -255,6 +269,10 @@ class WasmRunner:
             worker.kill()
             return self._spare()
         return worker
+
+    def _free(self) -> int:
+        found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize
 
     def _spare(self) -> WorkerProcess | None:
         """A worker that starts up while nobody waits for it; the next attempt tells why if there is none."""
