@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from hanzo_compute.errors import Conflict
+from hanzo_compute.errors import Conflict, PermissionDenied
 from hanzo_compute_host import running
+from hanzo_compute_host.running import own
 from hanzo_compute_host.supervisor import Supervisor, stop, wait_ready
 
 PROGRAM = """
@@ -216,6 +217,20 @@ def test_only_one_platform_in_a_folder_and_on_a_port(platform: Platform, tmp_pat
 
 
 @pytest.mark.kill
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(PermissionDenied, match="others may write"):
+        Supervisor(tmp_path, 0).run()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_others_can_read_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    own(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
 def test_what_dies_is_started_again(platform: Platform) -> None:
     platform.start()
     platform.ready()

@@ -384,3 +384,33 @@ def test_a_full_disk_is_our_fault(runs: Runs, tmp_path: Path, cache: Path) -> No
     assert (outcome.category, stdout) == (Category.PLATFORM, b"")
     (tmp_path / "state" / "attempts").unlink()
     runner.close()
+
+
+class Disk:
+    """What ``statvfs`` says, one answer after the other; the last one stays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+        self._free = list(free)
+        monkeypatch.setattr(os, "statvfs", lambda _: self)
+
+    f_frsize = 1
+
+    @property
+    def f_bavail(self) -> int:
+        return self._free.pop(0) if len(self._free) > 1 else self._free[0]
+
+
+def test_a_full_disk_takes_no_work(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs.runner.ready()
+    Disk(monkeypatch, 1 << 20)
+    assert not runs.runner.ready()
+    outcome, _ = runs.run(command(writes("hello\n"), extra=HELLO))
+    assert outcome.category is Category.PLATFORM
+    assert "disk is full" in outcome.detail
+
+
+def test_what_ended_on_a_full_disk_is_not_believed(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    Disk(monkeypatch, 1 << 30, 0)
+    outcome, _ = runs.run(command(writes("hello\n"), extra=HELLO))
+    assert outcome.category is Category.PLATFORM
+    assert "ran full while it ran" in outcome.detail

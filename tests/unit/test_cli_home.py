@@ -93,3 +93,26 @@ def test_no_platform_is_known(tmp_path: Path) -> None:
 def test_an_address_without_a_key(tmp_path: Path) -> None:
     result = Hzc({"HZC_HOME": str(tmp_path), "HZC_URL": URL})("ls", code=4)
     assert "HZC_KEY" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["hzk_a\nb", "hzk_a b", "hzk_ä", "x" * 129])
+def test_a_key_that_is_none_is_not_shown(home: Path, key: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as raised:
+        find_endpoint(URL, key, home, {})
+    assert key not in str(raised.value)
+
+
+def test_a_line_end_of_another_system_is_no_part_of_a_key(home: Path) -> None:
+    assert find_endpoint(None, None, home, {"HZC_URL": URL, "HZC_KEY": "hzk_x\r\n"}).key == "hzk_x"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://a b", "ftp://a", "http://", "127.0.0.1:8787"])
+def test_an_address_that_is_none_is_a_usage_error(home: Path, url: str) -> None:
+    ran = Hzc({"HZC_URL": url, "HZC_KEY": "hzk_x", "HZC_HOME": str(home)})("ls", code=2)
+    assert "not the address of a platform" in ran.stderr
+
+
+def test_a_home_that_is_a_file_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = Hzc({"HZC_HOME": str(tmp_path / "file")})("ls", code=2)
+    assert "Not a directory" in ran.stderr

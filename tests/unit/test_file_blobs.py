@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -10,7 +12,7 @@ import pytest
 
 from hanzo_compute.adapters.local.blobs import FileBlobs
 from hanzo_compute.adapters.memory import ManualClock
-from hanzo_compute.errors import InternalError, InvalidRequest, PermissionDenied
+from hanzo_compute.errors import InternalError, InvalidRequest, PermissionDenied, Unavailable
 
 DATA = b"data"
 
@@ -86,3 +88,24 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, blobs: FileBlobs) -> None
     (tmp_path / "keys" / "presign.key").write_bytes(b"short")
     with pytest.raises(InternalError, match="not a key"):
         FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o622, 0o660])
+def test_a_key_that_others_can_touch_is_refused(tmp_path: Path, blobs: FileBlobs, mode: int) -> None:
+    (tmp_path / "keys" / "presign.key").chmod(mode)
+    with pytest.raises(InternalError, match="made by others"):
+        FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
+
+
+def test_a_disk_that_takes_nothing_is_unavailable(
+    tmp_path: Path, blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Unavailable, match="No space left"):
+        blobs.put("t", b"data")
+    monkeypatch.undo()
+    assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+    assert blobs.get("t", blobs.put("t", b"data")) == b"data"

@@ -73,8 +73,8 @@ class Supervisor:
             Conflict: a platform runs there already, or the port is taken.
             Unavailable: it could not be started.
         """
-        os.umask(0o077)  # whatever is made in the state folder, by us or our children, is ours alone
         with running.claim(self.home), self._bind() as listener, self._signals(), contextlib.suppress(_StoppedEarly):
+            os.umask(0o077)  # whatever is made in the state folder, by us or our children, is ours alone
             self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self.url = f"http://{HOST}:{listener.getsockname()[1]}"
             (self.home / "log").mkdir(mode=0o700, exist_ok=True)
