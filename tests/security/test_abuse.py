@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import urllib3
 
 from hanzo_compute import wiring
 from hanzo_compute.security.authorizer import Role
-from tests.support.live import Platform
+from tests.support.live import Platform, until
 
 SOURCE = {"code": "print(1)", "language": "python"}
 
@@ -107,22 +107,20 @@ class TestAgents:
     """A runner credential is trusted to run, not to break what others read."""
 
     @pytest.fixture
-    def held(self, platform: Platform) -> tuple[Caller, str]:
-        """An agent that holds a job in the platform's own pool."""
+    def held(self, platform: Platform) -> Iterator[tuple[Caller, str]]:
+        """An agent that holds a job in the platform's own pool, whose slots are all busy."""
         agent = Caller(platform, platform.tenant("platform", Role.RUNNER))
         client = platform.client()
-        busy = {"code": "import time\ntime.sleep(4)", "language": "python"}
+        busy = {"code": "import time\nwhile True: time.sleep(0.05)", "language": "python"}
         keepers = [client.submit({"source": busy}).job["id"] for _ in range(2)]
-        end = time.monotonic() + 30
-        while any(client.get(job)["state"] != "running" for job in keepers):
-            assert time.monotonic() < end
+        until(lambda: all(client.get(keeper)["state"] == "running" for keeper in keepers), 60, "both slots are busy")
         job = client.submit({"source": SOURCE}).job["id"]
-        while True:
-            _, found = agent("POST", "/v1/leases", {"pool": "local", "agent": "test", "wait_s": 5})
-            if found["leases"]:
-                assert found["leases"][0]["job"] == job
-                return agent, job
-            assert time.monotonic() < end
+        request = {"pool": "local", "agent": "test", "wait_s": 5}
+        leases = until(lambda: agent("POST", "/v1/leases", request)[1]["leases"], 60, "it is leased")
+        assert leases[0]["job"] == job
+        yield agent, job
+        for keeper in keepers:
+            client.cancel(keeper)
 
     def test_what_it_hands_in_is_checked(self, held: tuple[Caller, str], platform: Platform) -> None:
         agent, job = held

@@ -148,8 +148,8 @@ class Platform:
         try:
             key = credentials.create(container, name, role, "test")
             ticket = container.commits.take()
-            assert ticket is not None
-            container.commits.wait(ticket)
+            if ticket is not None:
+                container.commits.wait(ticket)
         finally:
             container.commits.close()
         return key
