@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,21 +36,28 @@ def _key(environ: os._Environ[str]) -> str:
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT, then drain. Exit 2 when a setting is missing."""
+    """Run until SIGTERM or SIGINT, then drain. Exit 2 when a setting is missing or wrong."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     environ = os.environ
     url, home = environ.get("HZC_URL"), environ.get("HZC_HOME")
     if not url or not home:
         sys.stderr.write("hzc agent: set HZC_URL (the platform) and HZC_HOME (the state folder)\n")
         return 2
-    slots = int(environ.get("HZC_AGENT_SLOTS") or os.cpu_count() or 1)
-    settings = Settings(environ.get("HZC_AGENT_NAME", "agent"), environ.get("HZC_POOL", "local"), slots)
+    given, name = environ.get("HZC_AGENT_SLOTS") or str(os.cpu_count() or 1), environ.get("HZC_AGENT_NAME", "agent")
+    key = _key(environ)
+    if not key or not given.isdecimal() or not int(given) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        sys.stderr.write(
+            "hzc agent: set HZC_KEY_FILE or HZC_KEY, HZC_AGENT_SLOTS to a number, HZC_AGENT_NAME to a name\n"
+        )
+        return 2
+    slots = int(given)
+    settings = Settings(name, environ.get("HZC_POOL", "local"), slots)
     state = Path(home) / "agents" / settings.name
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    container = wiring.agent(url, _key(environ), state, config.default_cache(environ), slots)
+    container = wiring.agent(url, key, state, config.default_cache(environ), slots)
     agent = Agent(container.api, container.runner, container.clock, FileJournal(state / "journal"), spawn, settings)
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)

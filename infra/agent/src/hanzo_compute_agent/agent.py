@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 POLL_S: Final = 20.0
 """How long an idle slot waits for a lease in one call."""
 BEAT_S: Final = 5.0
-"""How long a heartbeat waits for news; the lease is renewed at least this often."""
+"""How long a heartbeat waits for news, at most; the lease is renewed at least three times before it would lapse."""
 QUICK_S: Final = 1.0
 """Attempts that end sooner need no heartbeat."""
 FOLLOW_S: Final = 0.3
@@ -50,6 +50,7 @@ class _Attempt:
     """What the carrying task and the heartbeat task of one attempt tell each other."""
 
     handle: Handle
+    beat_s: float = BEAT_S
     cursor: int = 0
     seq: int = 0
     follow: bool = False
@@ -77,6 +78,8 @@ class Agent:
         self._settings = settings
         self._stop_at: float | None = None
         self._carrying: set[Handle] = set()
+        self._leasing: set[int] = set()
+        """Slots inside a call that may bring a lease."""
 
     def start(self) -> None:
         """Hand in what an earlier process of this agent left, and start the slots."""
@@ -84,7 +87,7 @@ class Agent:
             self._carrying.add(handle)
             self._spawn(partial(self._adopted, handle), f"adopt {handle.job}")
         for slot in range(self._settings.slots):
-            self._spawn(self._slot, f"slot {slot}")
+            self._spawn(partial(self._slot, slot), f"slot {slot}")
 
     def stop(self) -> None:
         """Lease nothing more; what runs may go on for ``drain_s`` seconds, then it is given back."""
@@ -93,32 +96,48 @@ class Agent:
 
     @property
     def carrying(self) -> int:
-        """Attempts that this agent holds."""
-        return len(self._carrying)
+        """Attempts that this agent holds, and calls that may bring one."""
+        return len(self._carrying) + len(self._leasing)
 
-    def _slot(self) -> None:
+    def _slot(self, number: int) -> None:
         wait = RETRY_S
         while self._stop_at is None:
-            if not self._runner.ready():
-                log.warning("the runner cannot take work now (is the disk full?)")
-                self._clock.sleep(NOT_READY_S)
-                continue
             try:
-                leases = self._api.lease(self._settings.pool, self._settings.name, 1, POLL_S)
+                pause = self._turn(number)
+                wait = RETRY_S
             except ComputeError as error:
                 log.warning("cannot lease: %s", error.message)
-                self._clock.sleep(wait)
-                wait = min(wait * 2, RETRY_MAX_S)
-                continue
-            wait = RETRY_S
-            for lease in leases:
-                self._carry(lease)
+                pause, wait = wait, min(wait * 2, RETRY_MAX_S)
+            except Exception:  # a defect here must not cost the slot
+                log.exception("a slot failed, and goes on")
+                pause = RETRY_MAX_S
+            if pause and self._stop_at is None:
+                self._clock.sleep(pause)
+
+    def _turn(self, number: int) -> float:
+        """Lease and carry; returns the seconds to wait before the next turn."""
+        if not self._runner.ready():
+            log.warning("the runner cannot take work now (is the disk full?)")
+            return NOT_READY_S
+        begun = self._clock.monotonic()
+        self._leasing.add(number)
+        try:
+            leases = self._api.lease(self._settings.pool, self._settings.name, 1, POLL_S)
+            self._carrying.update(Handle(lease.job, lease.attempt) for lease in leases)
+        finally:
+            self._leasing.discard(number)
+        for lease in leases:
+            self._carry(lease)
+        # A platform that answers at once with nothing is about to stop.
+        return 0.0 if leases or self._clock.monotonic() - begun >= QUICK_S else RETRY_S
 
     def _carry(self, lease: Lease) -> None:
         handle = Handle(lease.job, lease.attempt)
-        attempt = _Attempt(handle, follow=lease.follow)
-        self._carrying.add(handle)
+        attempt = _Attempt(handle, min(BEAT_S, lease.lease_ms / 3000), follow=lease.follow)
         try:
+            if self._stop_at is not None:  # it came while the agent was told to stop
+                self._give_back(attempt)
+                return
             if self._started(attempt, lease) and self._ended(attempt):
                 self._hand_in(attempt, self._runner.collect(handle))
         except Exception as error:  # a defect here must cost neither the job nor the slot
@@ -176,10 +195,13 @@ class Agent:
 
     def _end(self, attempt: _Attempt) -> None:
         attempt.over = True
-        if attempt.settled or attempt.lost:
-            self._runner.reap(attempt.handle)
-            self._journal.forget(attempt.handle)
-        self._carrying.discard(attempt.handle)  # what is not settled is left to the next process, to adopt
+        try:
+            # What could not be handed in before this agent stops is left to its next process, to adopt.
+            if attempt.settled or attempt.lost or self._stop_at is None:
+                self._runner.reap(attempt.handle)
+                self._journal.forget(attempt.handle)
+        finally:
+            self._carrying.discard(attempt.handle)
 
     # While it runs
 
@@ -210,8 +232,9 @@ class Agent:
         seen = Beat(None, attempt.follow)
         handle = attempt.handle
         while not attempt.over:
+            begun = self._clock.monotonic()
             try:
-                seen = self._api.heartbeat(handle.job, handle.attempt, seen=seen, wait_s=BEAT_S)
+                told = self._api.heartbeat(handle.job, handle.attempt, seen=seen, wait_s=attempt.beat_s)
             except StaleFence:
                 if not attempt.ending:  # else it may be our own outcome that ended the lease
                     log.warning("lost job %s attempt %d", handle.job, handle.attempt)
@@ -222,6 +245,9 @@ class Agent:
                 log.warning("heartbeat of job %s: %s", handle.job, error.message)
                 self._clock.sleep(RETRY_S)
                 continue
+            if told == seen and self._clock.monotonic() - begun < QUICK_S:
+                self._clock.sleep(RETRY_S)  # a platform that is stopping answers at once
+            seen = told
             attempt.follow = seen.follow
             if seen.cancel is not None and attempt.cancel is None and not attempt.over:
                 attempt.cancel = seen.cancel

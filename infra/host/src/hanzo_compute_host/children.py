@@ -80,10 +80,12 @@ class Child:
 
     def rotate(self) -> None:
         """Keep the log bounded. It is copied and emptied: the process goes on writing at its end."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             if self.log.stat().st_size > LOG_MAX:
-                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
-                os.truncate(self.log, 0)
+                try:
+                    shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+                finally:  # on a full disk the older lines are what gives way
+                    os.truncate(self.log, 0)
 
     def ended(self) -> int | None:
         """The exit code of a process that has just ended; what it left in its group is ended, too."""

@@ -28,7 +28,7 @@ __all__ = ["Supervisor", "stop", "wait_ready"]
 HOST: Final = "127.0.0.1"
 START_S: Final = 30.0
 """The writer must have answered within this time after the start."""
-DRAIN_S: Final = 10.0
+DRAIN_S: Final = 12.0
 """Agents have this long to hand in or give back what they run."""
 END_S: Final = 8.0
 """Any other process has this long to end when it is asked to."""
@@ -270,10 +270,19 @@ class Supervisor:
                 self._say(f"{child.spec.name} ended ({_cause(code)}), it starts again in {wait:.0f} s")
                 changed = True
             elif child.due is not None and child.due <= time.monotonic():
-                child.start()
-                changed = True
+                changed = self._revived(child)
         if changed:
-            self._publish()
+            with contextlib.suppress(OSError):  # a full disk must not end what runs
+                self._publish()
+
+    def _revived(self, child: Child) -> bool:
+        try:
+            child.start()
+        except OSError as error:
+            wait = child.plan_restart()
+            self._say(f"{child.spec.name} cannot start ({error.strerror}), again in {wait:.0f} s")
+            return False
+        return True
 
     # Stop
 
@@ -282,10 +291,10 @@ class Supervisor:
         self._say("stopping")
         agents = self._named("agent-")
         fronts = self._named("front-")
+        for child in fronts:  # they answer whoever waits: agents that wait for a lease among others
+            child.signal(signal.SIGUSR1)
         for child in agents:
             child.signal(signal.SIGTERM)
-        for child in fronts:
-            child.signal(signal.SIGUSR1)
         self._end(agents, DRAIN_S)
         for group in (self._named("pump"), fronts, self._named("writer")):
             for child in group:
@@ -319,4 +328,5 @@ def _cause(code: int) -> str:
 
 
 def _print(line: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone, the disk under a log full
+        print(f"{datetime.now(UTC):%H:%M:%S} {line}", flush=True)

@@ -61,7 +61,10 @@ def default_cache(environ: Mapping[str, str]) -> Path:
     """``HZC_CACHE``, else the XDG cache folder."""
     if environ.get("HZC_CACHE"):
         return Path(environ["HZC_CACHE"])
-    base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    try:
+        base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    except RuntimeError:
+        raise InvalidRequest("this user has no home folder", hint="set HZC_CACHE") from None
     return Path(base) / "hanzo-compute"
 
 

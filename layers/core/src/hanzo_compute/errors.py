@@ -13,7 +13,7 @@
     │   └── IdempotencyMismatch  … the key was used with another body
     ├── RateLimited         slow down                          (429; exit 5)
     ├── NoCapacity          wait, or ask for less              (503; exit 5)
-    ├── Unavailable         try again: nothing was accepted    (503; exit 6)
+    ├── Unavailable         try again                          (503; exit 6)
     └── InternalError       report it                          (500; exit 6)
 
 Each class has a stable ``code`` and says whether a retry of the same call can succeed;
@@ -169,7 +169,7 @@ class NoCapacity(ComputeError):
 
 
 class Unavailable(ComputeError):
-    """The platform, or what it stands on, cannot answer now; nothing was accepted."""
+    """The platform, or what it stands on, cannot answer now. The call may have taken effect: repeat it safely."""
 
     code = "unavailable"
     title = "Unavailable"

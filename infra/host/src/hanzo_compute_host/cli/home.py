@@ -32,7 +32,10 @@ def find_home(environ: Mapping[str, str] = os.environ) -> Path:
     here = Path(".hzc").absolute()
     if here.is_dir():
         return here
-    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    try:
+        state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError:
+        raise errors.InvalidRequest("this user has no home folder", hint="set HZC_HOME and HZC_CACHE") from None
     return Path(state) / "hanzo-compute"
 
 

@@ -45,8 +45,9 @@ class Commands(click.Group):
         sys.exit(self._code(list(sys.argv[1:] if args is None else args), extra.get("prog_name") or "hzc"))
 
     def _code(self, args: list[str], prog_name: str) -> int:
-        session = Session()
+        session: Session | None = None
         try:
+            session = Session()
             code = super().main(args, prog_name=prog_name, standalone_mode=False, obj=session)
             return code if isinstance(code, int) else 0
         except (KeyboardInterrupt, click.Abort):
@@ -56,14 +57,16 @@ class Commands(click.Group):
             return 2
         except click.ClickException as error:
             usage = errors.InvalidRequest(error.format_message(), hint=_usage_hint(error))
-            show_failure(usage, as_json=session.json)
+            show_failure(usage, as_json=session is not None and session.json)
             return 2
         except errors.ComputeError as error:
-            show_failure(error, as_json=session.json)
+            show_failure(error, as_json=session is not None and session.json)
             return error.exit_code
         except OSError as error:  # a file of the reader's: what and where say enough
             where = f"{error.filename}: " if error.filename else ""
-            show_failure(errors.InvalidRequest(f"{where}{error.strerror or error}"), as_json=session.json)
+            show_failure(
+                errors.InvalidRequest(f"{where}{error.strerror or error}"), as_json=session is not None and session.json
+            )
             return 2
 
     def invoke(self, ctx: click.Context) -> Any:

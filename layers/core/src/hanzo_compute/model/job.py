@@ -98,7 +98,7 @@ class Job:
             "next_attempt_at": _time(self.not_before_ms) if self.state is State.RETRYING else None,
             "cancel_requested": self.cancel if not self.state.terminal else None,
         }
-        counts = {"failures": self.failures, "lapses": self.lapses}
+        counts = {"failures": self.failures, "lapses": self.lapses, "spec_digest": self.spec_digest}
         return self.summary() | counts | {name: value for name, value in optional.items() if value is not None}
 
 

@@ -42,7 +42,7 @@ LABEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 LABEL_VALUE: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
 
-def _printable(value: str) -> str:
+def _storable(value: str) -> str:
     if "\x00" in value:
         raise PydanticCustomError("nul", "must not contain a NUL character")
     try:
@@ -52,7 +52,7 @@ def _printable(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_storable)]
 BlobId = Annotated[str, StringConstraints(pattern=BLOB_ID)]
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]

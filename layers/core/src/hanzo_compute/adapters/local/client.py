@@ -106,8 +106,11 @@ class WriterClient:
                     raise TimeoutError("timed out")
                 self._read(sock)
         except OSError as error:
+            reply = self._replies.get(number)
             self._disconnect()
-            raise Unavailable(f"the store's writer did not answer: {error}", hint=_HINT) from error
+            if reply is None:
+                raise Unavailable(f"the store's writer did not answer: {error}", hint=_HINT) from error
+            return reply, number
         return self._replies.pop(number), number
 
     # Commits
@@ -229,6 +232,8 @@ class WriterClient:
             raise ConnectionResetError("the writer has ended")
         for frame in self._decoder.feed(data):
             self._note(frame)
+            if "failed" in frame:
+                raise ConnectionResetError("the writer ends the connection of writes that were lost")
 
     def _note(self, frame: Frame) -> None:
         if "id" in frame:
