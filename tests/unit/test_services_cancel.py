@@ -8,7 +8,7 @@ from hanzo_compute.errors import Conflict, NotFound
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, lease, reconcile
-from tests.support.platform import LESSEE, Platform
+from tests.support.stepped import LESSEE, Platform
 
 
 def test_a_queued_job_ends_at_once_and_never_runs() -> None:

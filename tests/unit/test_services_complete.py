@@ -13,7 +13,7 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, outbox, reconcile
 from tests.support.faults import FaultyStore, scripted
-from tests.support.platform import Platform, entries
+from tests.support.stepped import Platform, entries
 
 NO_RETRY = {"max_attempts": 1}
 

@@ -11,7 +11,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.security.authorizer import GRANTS, Action, Principal, Role, authorize
 from hanzo_compute.services import credentials
 from tests.support.faults import FaultyStore, scripted
-from tests.support.platform import Platform
+from tests.support.stepped import Platform
 
 
 def test_a_key_authenticates_its_tenant_and_role() -> None:

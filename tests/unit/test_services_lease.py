@@ -16,7 +16,7 @@ from hanzo_compute.ports import Beat, Operation
 from hanzo_compute.services import cancel, lease, read, reconcile
 from hanzo_compute.services.lease import Claim
 from tests.support.faults import FaultyStore, scripted
-from tests.support.platform import LESSEE, Platform, entries
+from tests.support.stepped import LESSEE, Platform, entries
 
 
 def test_jobs_are_leased_in_the_order_in_which_they_were_placed() -> None:

@@ -11,7 +11,7 @@ from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, place
-from tests.support.platform import Platform
+from tests.support.stepped import Platform
 
 WASM = frozenset({"wasm"})
 

@@ -12,7 +12,7 @@ from hanzo_compute.errors import Conflict, InvalidRequest, NotFound
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, lease, read
-from tests.support.platform import Platform, entries
+from tests.support.stepped import Platform, entries
 
 
 def listed(platform: Platform, tenant: str = "acme", **query: Any) -> tuple[list[str], str | None]:

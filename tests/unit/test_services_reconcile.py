@@ -11,7 +11,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, lease, outbox, place, reconcile, submit
 from hanzo_compute.services.lease import Claim
 from tests.support.faults import FaultyQueue, scripted
-from tests.support.platform import LESSEE, Platform, spec
+from tests.support.stepped import LESSEE, Platform, spec
 
 
 def test_nothing_to_do_is_said_by_saying_nothing() -> None:

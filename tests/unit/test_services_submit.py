@@ -22,7 +22,7 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import outbox, read, submit
 from tests.support.faults import FaultyQueue, FaultyStore, scripted
-from tests.support.platform import Platform, spec
+from tests.support.stepped import Platform, spec
 
 DAY_MS = 24 * 3600 * 1000
 
