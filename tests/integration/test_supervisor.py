@@ -183,7 +183,7 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
     assert not stop(platform.home, 1)
     printed = platform.end()
     assert platform.credentials()["key"] not in printed  # what is not a terminal is kept
-    assert "ready at" in printed
+    assert "stopped" in printed
     assert "killing" not in printed
 
 
