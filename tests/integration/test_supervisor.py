@@ -167,6 +167,8 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
     for name in ("credentials.json", "keys/runner.key", "run/platform.json"):
         assert (platform.home / name).stat().st_mode & 0o777 == 0o600
 
+    for path in platform.home.rglob("*"):  # whoever else uses this machine reads nothing
+        assert path.is_symlink() or path.stat().st_mode & 0o077 == 0, path
     assert platform.credentials()["url"] == url
     assert platform.call("GET", "/v1/jobs") == (200, {"items": [], "next_cursor": None})
     assert platform.call("GET", "/v1/jobs", key="hzk_nobody")[0] == 401

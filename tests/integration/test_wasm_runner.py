@@ -414,3 +414,17 @@ def test_what_ended_on_a_full_disk_is_not_believed(runs: Runs, monkeypatch: pyte
     outcome, _ = runs.run(command(writes("hello\n"), extra=HELLO))
     assert outcome.category is Category.PLATFORM
     assert "ran full while it ran" in outcome.detail
+
+
+def test_a_host_call_that_fails_is_the_programs_trap(runs: Runs) -> None:
+    """It was compiled and linked, so it is no invalid program: another attempt may go otherwise."""
+    module = wat(
+        """(module
+          (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+          (memory 1)
+          (func (export "_start")
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
+    )
+    outcome, _ = runs.run(module)
+    assert (outcome.category, outcome.trap) == (Category.TRAP, "host_error")
+    assert outcome.detail

@@ -175,6 +175,9 @@ def test_dead_letters(api: FakeApi, hzc: Hzc) -> None:
     assert dead[0] in hzc("dlq", "ls").stdout
     new = hzc("dlq", "redrive", dead[0], "j-none", code=2).stdout.strip()
     assert api.jobs[new]["origin"] == {"kind": "redrive", "job": dead[0]}
+    newest = hzc.json("dlq", "ls", "--limit", "1")["items"][0]["id"]
+    again = hzc("dlq", "redrive", "last").stdout.strip()
+    assert api.jobs[again]["origin"] == {"kind": "redrive", "job": newest}
 
 
 @pytest.mark.parametrize(

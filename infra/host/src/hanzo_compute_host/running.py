@@ -33,7 +33,7 @@ def claim(home: Path) -> Iterator[None]:
     own(home)
     folder = home / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
+    with os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

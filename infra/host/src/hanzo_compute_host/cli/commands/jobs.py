@@ -79,9 +79,12 @@ def dlq_ls(session: Session, limit: int, everything: bool) -> None:
 @pass_session
 @click.pass_context
 def dlq_redrive(context: click.Context, session: Session, jobs: tuple[str, ...]) -> None:
-    """Make a new job in place of each dead JOB."""
+    """Make a new job in place of each dead JOB (ids, or `last`)."""
 
     def ask(name: str) -> None:
+        if name == "last":
+            dead = session.jobs.dead_letters(limit=1).items
+            name = str(dead[0]["id"]) if dead else name
         job = session.jobs.redrive(name)
         if session.json:
             session.print_json(job)
