@@ -19,8 +19,8 @@ import pytest
 
 from hanzo_compute.errors import Conflict, PermissionDenied
 from hanzo_compute_host import running
-from hanzo_compute_host.running import own
-from hanzo_compute_host.supervisor import Supervisor, stop, wait_ready
+from hanzo_compute_host.running import is_ready, own, stop
+from hanzo_compute_host.supervisor import Supervisor
 
 PROGRAM = """
 import sys
@@ -68,7 +68,7 @@ class Platform:
             return state["url"] if state and state["pid"] == self.process.pid else None
 
         found: str = until(url)
-        assert wait_ready(found, 30)
+        assert until(lambda: is_ready(found, 1.0))
         return found
 
     def state(self) -> dict[str, Any] | None:
@@ -247,7 +247,7 @@ def test_what_dies_is_started_again(platform: Platform) -> None:
         return all(after[name] not in (None, before[name]) for name in before)
 
     until(all_new)
-    assert wait_ready(platform.credentials()["url"], 30)
+    assert until(lambda: is_ready(platform.credentials()["url"], 1.0))
     status, page = platform.call("GET", "/v1/jobs")
     assert (status, len(page["items"])) == (200, 1)
     state = platform.state()

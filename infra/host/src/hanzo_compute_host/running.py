@@ -113,18 +113,6 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def wait_ready(url: str, timeout: float) -> bool:
-    """Wait until the platform at ``url`` answers ``GET /healthz``; False when ``timeout`` seconds have passed."""
-    deadline = time.monotonic() + timeout
-    while True:
-        left = deadline - time.monotonic()
-        if is_ready(url, max(0.05, min(left, 1.0))):
-            return True
-        if left <= 0:
-            return False
-        time.sleep(POLL_S)
-
-
 def is_ready(url: str, timeout: float) -> bool:
     """Whether the platform at ``url`` answers within ``timeout`` seconds."""
     place = urlsplit(url)

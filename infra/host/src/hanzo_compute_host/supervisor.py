@@ -21,9 +21,6 @@ from hanzo_compute.errors import Conflict, Unavailable
 from hanzo_compute_host import running
 from hanzo_compute_host.children import Child, Spec, dies_with_parent
 from hanzo_compute_host.process import OFF_AWS
-from hanzo_compute_host.running import stop, wait_ready
-
-__all__ = ["Supervisor", "stop", "wait_ready"]
 
 HOST: Final = "127.0.0.1"
 START_S: Final = 30.0

@@ -40,7 +40,7 @@ def up(session: Session, port: int | None, fronts: int, agents: int, slots: int 
 @pass_session
 def down(session: Session) -> None:
     """Stop the platform of HZC_HOME."""
-    from hanzo_compute_host.supervisor import stop
+    from hanzo_compute_host.running import stop
 
     stopped = stop(session.home, STOP_S)
     if session.json:
