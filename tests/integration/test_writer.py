@@ -320,7 +320,7 @@ def raw(writer: WriterProcess, *, wakes: bool = False) -> socket.socket:
 
 
 def put_frame(number: int, pk: str, body: str = "{}") -> bytes:
-    return frames.encode({"id": number, "op": "transact", "args": [[["put", pk, f"{number}", None, body, {}]]]})
+    return frames.encode({"id": number, "op": "transact", "args": [[["put", pk, f"{number}", None, body, {}]], []]})
 
 
 def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(writer: WriterProcess, connect: Connect) -> None:
@@ -374,7 +374,7 @@ def test_garbage_ends_only_its_own_connection(writer: WriterProcess, connect: Co
         ["get", "p"],
         ["drop_table"],
         ["get", {"a": 1}, "b"],
-        ["transact", [["put", "p", "a", None, "{}", {}], ["put", "p", "b", None, None, {}]]],
+        ["transact", [["put", "p", "a", None, "{}", {}], ["put", "p", "b", None, None, {}]], []],
     ],
 )
 def test_a_wrong_request_is_refused_and_changes_nothing(writer: WriterProcess, args: list[Any]) -> None:

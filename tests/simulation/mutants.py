@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from hanzo_compute.adapters.memory import MemoryCommits
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import Delete, Handle, LogEntry, Operation, Put
+from hanzo_compute.ports import Delete, Handle, LogEntry, Operation, Put, Send, WriteConflict
 from hanzo_compute.services import complete, lease, outbox, reconcile, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
@@ -38,10 +38,10 @@ def _transact(patch: Patch, change: Callable[[SimStore, list[Operation]], list[O
     """Let every transaction pass through ``change`` first."""
     original = SimStore.transact
 
-    def transact(self: SimStore, operations: Sequence[Operation]) -> None:
+    def transact(self: SimStore, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         changed = change(self, list(operations))
         if changed:
-            original(self, changed)
+            original(self, changed, sends)
 
     patch.setattr(SimStore, "transact", transact)
 
@@ -161,13 +161,29 @@ def cancel_lost_at_heartbeat(patch: Patch) -> None:
 
 
 def closed_without_compare(patch: Patch) -> None:
-    def close(ctx: Context, job_id: str) -> None:
-        record = ctx.store.get(keys.job(job_id)) or ctx.store.get(keys.job(job_id), fresh=True)
-        assert record is not None
-        job = replace(Job.from_record(record.body), closed=True, due_ms=None)
-        ctx.store.transact([Put(keys.job(job_id), job.record(), index=records.index(job))])
+    def close(ctx: Context, job_ids: Iterable[str]) -> dict[str, None]:
+        for job_id in job_ids:
+            record = ctx.store.get(keys.job(job_id)) or ctx.store.get(keys.job(job_id), fresh=True)
+            assert record is not None
+            job = replace(Job.from_record(record.body), closed=True, due_ms=None)
+            ctx.store.transact([Put(keys.job(job_id), job.record(), index=records.index(job))])
+        return dict.fromkeys(job_ids)
 
     patch.setattr(complete, "close", close)
+
+
+def batch_conflict_taken_for_success(patch: Patch) -> None:
+    original = outbox.transact
+
+    def transact(ctx: Context, operations: Sequence[Operation], rows: Sequence[outbox.Row]) -> None:
+        jobs = sum(operation.key.sk == "META" for operation in operations)
+        try:
+            original(ctx, operations, rows)
+        except WriteConflict:
+            if jobs < 2:
+                raise
+
+    patch.setattr(outbox, "transact", transact)
 
 
 def goes_on_after_a_lost_batch(patch: Patch) -> None:
@@ -218,6 +234,7 @@ MUTANTS: Final = (
     Mutant("puts without compare", puts_without_compare, ("calm", "crashy"), ""),
     Mutant("cancel lost at heartbeat", cancel_lost_at_heartbeat, ("cancel",), "request to stop was forgotten"),
     Mutant("closed without compare", closed_without_compare, ("stale",), ""),
+    Mutant("batch conflict taken for success", batch_conflict_taken_for_success, ("stale", "lossy"), ""),
     Mutant("goes on after a lost batch", goes_on_after_a_lost_batch, ("writer",), ""),
     Mutant("journal forgets", journal_forgets, ("agents",), "log of attempt"),
     Mutant("only the first page of a log", tail_sent_in_one_page, ("calm",), "log of attempt"),

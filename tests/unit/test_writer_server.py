@@ -31,7 +31,7 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
         engine.server = Server(listener, engine)
         with frames.connect(tmp_path / "s", 10) as client:
             put: list[object] = ["put", "p", "s", None, "{}", {}]
-            client.sendall(frames.encode({"id": 7, "op": "transact", "args": [[put]]}))
+            client.sendall(frames.encode({"id": 7, "op": "transact", "args": [[put], []]}))
             engine.server.run()
             decoder = frames.Decoder()
             seen: list[frames.Frame] = []
@@ -48,6 +48,6 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
 def test_a_batch_without_changes_wakes_nobody(tmp_path: Path, expect: int | None) -> None:
     engine = Engine(schema.open_for_writing(tmp_path / "db"))
     operation = ["delete", "p", "s", expect] if expect else ["check", "p", "s", 0]
-    engine.apply({"op": "transact", "args": [[operation]]})
+    engine.apply({"op": "transact", "args": [[operation], []]})
     assert engine.commit() == []
     engine.close()

@@ -68,6 +68,15 @@ class Check:
 Operation = Put | Delete | Check
 
 
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a queue with a transaction, visible after ``delay_s`` (at most 900) seconds."""
+
+    queue: str
+    body: Body
+    delay_s: int = 0
+
+
 class WriteConflict(Exception):
     """An expectation did not hold, so nothing of the transaction was applied.
 
@@ -88,6 +97,11 @@ class JobStore(Protocol):
     may be a moment old, and index reads always may. A caller acts on a stale read safely because of ``expect``.
     """
 
+    @property
+    def sends(self) -> bool:
+        """Whether the queues are in the same database, so that :meth:`transact` can send messages, too."""
+        ...
+
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
         ...
@@ -107,8 +121,8 @@ class JobStore(Protocol):
         """Sort keys and records of an index partition strictly between ``after`` and ``before`` (empty: open)."""
         ...
 
-    def transact(self, operations: Sequence[Operation]) -> None:
-        """Apply all operations or none.
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        """Apply all operations or none, and send the messages if they are applied (only where ``sends``).
 
         Raises:
             WriteConflict: an expectation did not hold.
@@ -235,6 +249,10 @@ class LogStore(Protocol):
         Raises:
             WriteConflict: the guard did not hold.
         """
+        ...
+
+    def chunk(self, tenant: str, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> Put:
+        """The write that stores a new chunk, for a transaction of the caller's."""
         ...
 
     def read(self, tenant: str, job: str, cursor: str = "", *, limit: int = 16) -> LogPage:

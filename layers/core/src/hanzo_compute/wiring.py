@@ -54,12 +54,13 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
 
     clock, ids = SystemClock(), SystemIds()
     client = WriterClient(config.home, wakes=wakes)
-    store = SqliteStore(client)
+    queue = SqliteQueue(client, clock, ids, max_receives)
+    store = SqliteStore(client, queue)
     blobs = FileBlobs(config.home, clock, config.base_url)
     return Container(
         config=config,
         store=store,
-        queue=SqliteQueue(client, clock, ids, max_receives),
+        queue=queue,
         blobs=blobs,
         logs=RecordLogs(store, blobs),
         clock=clock,

@@ -1,4 +1,8 @@
-"""Messages that a transaction wants sent: written with it, sent after it, sent again if that was lost."""
+"""Messages that a transaction wants sent.
+
+Where the store holds the queues, they are sent by the transaction itself. Elsewhere they are written with it, sent
+after it, and sent again if that was lost.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, Delete, Put
+from hanzo_compute.ports import ABSENT, Delete, Operation, Put, Send
 from hanzo_compute.services.context import Context
 
 DISPATCH = "dispatch"
@@ -42,6 +46,19 @@ def row(ctx: Context, queue: str, job: Job, *, delay_ms: int = 0) -> Row:
     return Row(key, queue, {"job": job.id, "attempt": job.attempt}, now + delay_ms)
 
 
+def transact(ctx: Context, operations: Sequence[Operation], rows: Sequence[Row]) -> None:
+    """Apply the operations, all or none, and see to it that the messages are sent if they are applied.
+
+    Raises:
+        WriteConflict, Unavailable: see :meth:`~hanzo_compute.ports.JobStore.transact`.
+    """
+    if ctx.store.sends:
+        ctx.store.transact(operations, [Send(row.queue, row.message, _delay_s(ctx, row)) for row in rows])
+        return
+    ctx.store.transact([*operations, *(row.put() for row in rows)])
+    flush(ctx, rows)
+
+
 def flush(ctx: Context, rows: Sequence[Row]) -> None:
     """Send rows whose transaction has been applied. What fails is left to :func:`sweep`."""
     if not rows:
@@ -70,5 +87,9 @@ def sweep(ctx: Context, *, limit: int = 100) -> int:
 
 
 def _send(ctx: Context, each: Row) -> None:
+    ctx.queue.send(each.queue, each.message, delay_s=_delay_s(ctx, each))
+
+
+def _delay_s(ctx: Context, each: Row) -> int:
     delay_ms = max(0, each.not_before_ms - ctx.clock.now_ms())
-    ctx.queue.send(each.queue, each.message, delay_s=min(-(-delay_ms // 1000), 900))
+    return min(-(-delay_ms // 1000), 900)

@@ -111,12 +111,11 @@ def submit(
         Put(keys.spec(job.id), stored, expect=ABSENT),
         records.event_put(job, "submitted", now, {"origin": origin} if origin else {}),
         *(Put(keys.label(tenant, n, v, job.id), {}, expect=ABSENT) for n, v in spec.labels.items()),
-        row.put(),
     ]
     if idempotency_key is not None:
         operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
     try:
-        ctx.store.transact(operations)
+        outbox.transact(ctx, operations, [row])
     except WriteConflict as conflict:
         if idempotency_key is not None:
             earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
@@ -124,7 +123,6 @@ def submit(
                 return earlier
         # Only its idempotency key can be there already, and that has just been forgotten.
         raise Unavailable("the job could not be stored", hint="repeat the request") from conflict
-    outbox.flush(ctx, [row])
     return Submitted(job)
 
 

@@ -41,6 +41,8 @@ class WriterClient:
         self._sock: socket.socket | None = None
         self._decoder = Decoder()
         self._was_connected = False
+        self.wrote = False
+        """Records were written since the last ticket was taken: set by who writes them."""
         self._retry_at = 0.0
         self._failures = 0
         # News waits in this object as well as in the socket, and the socket changes: one descriptor for all.
@@ -74,14 +76,6 @@ class WriterClient:
         """Make sure that there is a connection. Raises Unavailable when there is none in time."""
         with self._lock:
             self._connected()
-
-    @property
-    def settled(self) -> bool:
-        """True when everything this process has applied is durable: then other connections see it, too."""
-        with self._lock:
-            if not self._tickets.settled:
-                self._read_waiting()
-            return self._tickets.settled
 
     def stats(self) -> dict[str, int]:
         """The writer's counters: commits, requests, largest_batch, clients."""
@@ -118,6 +112,7 @@ class WriterClient:
     def take(self) -> int | None:
         """A ticket for all writes and fresh reads since the last call; None when nothing is to be awaited."""
         with self._lock:
+            self.wrote = False
             ticket = self._tickets.take()
             self._ring()
             return ticket

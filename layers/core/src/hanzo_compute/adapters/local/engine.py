@@ -107,7 +107,7 @@ class Engine:
     def _query(self, pk: str, prefix: str, after: str, limit: int, reverse: bool) -> Any:
         return records.query(self._db, pk, prefix, after, limit, reverse)
 
-    def _transact(self, operations: list[records.Row]) -> Any:
+    def _transact(self, operations: list[records.Row], sends: list[records.Row]) -> Any:
         conflicts = records.transact(self._db, operations)
         if conflicts:
             return {"conflict": conflicts}
@@ -116,6 +116,8 @@ class Engine:
                 self._wake(pk)
             if kind == "put":  # who waits for a place in an index waits for its partition
                 self._wake(*(entry[0] for entry in rest[1].values()))
+        for message in sends:
+            self._send(*message)
         return None
 
     def _send(self, queue: str, message: str, body: str, now_ms: int, visible_ms: int) -> None:

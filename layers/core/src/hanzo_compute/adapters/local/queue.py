@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hanzo_compute.adapters import checks
 from hanzo_compute.adapters.local.client import WriterClient
@@ -22,11 +23,15 @@ class SqliteQueue:
 
     def send(self, queue: str, body: Body, *, delay_s: int = 0) -> None:
         """Send a message that becomes visible after ``delay_s`` (at most 900) seconds."""
+        self._client.request("send", *self.row(queue, body, delay_s))
+
+    def row(self, queue: str, body: Body, delay_s: int) -> tuple[Any, ...]:
+        """What the writer inserts for a message."""
         checks.check_queue(queue)
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
         text = checks.encode_body(body, checks.MESSAGE_MAX).decode()
         now = self._clock.now_ms()
-        self._client.request("send", queue, self._ids.new("msg", now), text, now, now + delay_s * 1000)
+        return queue, self._ids.new("msg", now), text, now, now + delay_s * 1000
 
     def receive(self, queue: str, *, limit: int = 10, visibility_s: int = 30) -> list[Message]:
         """Take and hide up to ``limit`` visible messages; those received too often go to the dead letters."""

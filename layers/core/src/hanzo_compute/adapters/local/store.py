@@ -10,24 +10,34 @@ from typing import Any, TypeVar
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body
 from hanzo_compute.adapters.local import records, schema
 from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.adapters.local.queue import SqliteQueue
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, WriteConflict
+from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, Send, WriteConflict
 
 T = TypeVar("T")
 
 
 class SqliteStore:
-    """Reads of records see what this process has applied, those of indexes what is committed."""
+    """Reads see what is committed; those of records also what this caller has written since its last ticket.
 
-    def __init__(self, client: WriterClient) -> None:
+    With the ``queue`` of the same writer, transactions can send messages.
+    """
+
+    def __init__(self, client: WriterClient, queue: SqliteQueue | None = None) -> None:
         self._client = client
+        self._queue = queue
         self._db: sqlite3.Connection | None = None
         self._lock = RLock()
 
+    @property
+    def sends(self) -> bool:
+        """Whether transactions can send messages."""
+        return self._queue is not None
+
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
-        if fresh or not self._client.settled:
+        if fresh or self._client.wrote:
             row = self._client.request("get", *key)["ok"]
         else:
             row = self._read(lambda db: records.get(db, *key))
@@ -48,7 +58,7 @@ class SqliteStore:
         return found
 
     def _query(self, args: tuple[str, str, str, int, bool]) -> tuple[list[records.Row], bool]:
-        if self._client.settled:
+        if not self._client.wrote:
             return self._read(lambda db: records.query(db, *args))
         rows, more = self._client.request("query", *args)["ok"]
         return rows, more
@@ -69,8 +79,8 @@ class SqliteStore:
         rows = self._read(lambda db: records.query_index(db, index, pk, after, before, limit, reverse))
         return [(isk, _record(Key(rpk, rsk), rev, body)) for isk, rpk, rsk, rev, body in rows]
 
-    def transact(self, operations: Sequence[Operation]) -> None:
-        """Apply all operations or none; durable when the client's next ticket is.
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        """Apply all operations or none, with the messages; durable when the client's next ticket is.
 
         Raises:
             WriteConflict: an expectation did not hold.
@@ -78,7 +88,12 @@ class SqliteStore:
         """
         bodies = check_operations(operations)
         rows = [_row(operation, body) for operation, body in zip(operations, bodies, strict=True)]
-        conflicts = self._client.request("transact", rows).get("conflict")
+        if sends and self._queue is None:
+            raise ValueError("this store was made without a queue: it sends no messages")
+        queue = self._queue
+        messages = [queue.row(each.queue, each.body, each.delay_s) for each in sends] if queue else []
+        self._client.wrote = True
+        conflicts = self._client.request("transact", rows, messages).get("conflict")
         if conflicts:
             raise WriteConflict(
                 {

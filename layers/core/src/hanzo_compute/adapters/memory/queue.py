@@ -27,13 +27,22 @@ class MemoryQueue:
 
     def send(self, queue: str, body: Body, *, delay_s: int = 0) -> None:
         """Send a message that becomes visible after ``delay_s`` (at most 900) seconds."""
+        message = self.message(queue, body, delay_s)
+        self._commits.check()
+        self.insert(message)
+        self._commits.touch()
+
+    def message(self, queue: str, body: Body, delay_s: int) -> StoredMessage:
+        """A message that can be sent. Raises ValueError."""
         checks.check_queue(queue)
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
         text = checks.encode_body(body, checks.MESSAGE_MAX)
-        self._commits.check()
         now, seq = self._clock.now_ms(), next(self._database.seqs)
-        self._set(StoredMessage(seq, f"msg-{seq}", queue, text, now, now + delay_s * 1000), wake=delay_s == 0)
-        self._commits.touch()
+        return StoredMessage(seq, f"msg-{seq}", queue, text, now, now + delay_s * 1000)
+
+    def insert(self, message: StoredMessage) -> None:
+        """Add a message to the open batch, as a part of what is written there."""
+        self._set(message, wake=message.visible_ms <= message.sent_ms)
 
     def receive(self, queue: str, *, limit: int = 10, visibility_s: int = 30) -> list[Message]:
         """Take and hide up to ``limit`` visible messages; those received too often go to the dead letters."""
