@@ -284,6 +284,20 @@ class TestLeases:
         refused = thief("POST", f"/v1/leases/{job}/complete", {"attempt": 1, "outcome": {"category": "ok"}})
         assert (refused.status, refused.body["code"]) == (409, "stale_fence")
 
+    def test_the_next_attempt_comes_with_the_answer_to_an_outcome(
+        self, container: Container, call: Client, agent: Client
+    ) -> None:
+        jobs = {call("POST", "/v1/jobs", SPEC | {"args": [name]}).body["id"] for name in ("1", "2")}
+        place(container)
+        want = {"pool": "local", "agent": "a1"}
+        (first,) = agent("POST", "/v1/leases", want).body["leases"]
+        body = {"attempt": 1, "outcome": {"category": "ok", "exit_code": 0}, "want": want}
+        answer = agent("POST", f"/v1/leases/{first['job']}/complete", body).body
+        (second,) = answer["leases"]
+        assert (answer["state"], {first["job"], second["job"]}) == ("succeeded", jobs)
+        ended = agent("POST", f"/v1/leases/{second['job']}/complete", body).body
+        assert ended == {"state": "succeeded", "leases": []}
+
     def test_an_output_must_have_been_uploaded(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
         place(container)

@@ -313,6 +313,23 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """The work that an agent wants: up to ``limit`` attempts of a pool."""
+
+    pool: str
+    agent: str
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Answer to an outcome: the job's state, and the attempts that were leased with the same call."""
+
+    state: str
+    leases: list[Lease] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """Answer to a heartbeat: the reason to stop, or None, and whether somebody follows the log."""
 
@@ -324,8 +341,8 @@ class Beat:
 class LeaseApi(Protocol):
     """The agent's view of the platform (``/v1/leases…``)."""
 
-    def lease(self, pool: str, agent: str, limit: int, wait_s: float) -> list[Lease]:
-        """Up to ``limit`` attempts; waits up to ``wait_s`` for the first."""
+    def lease(self, want: Want, wait_s: float) -> list[Lease]:
+        """What is wanted; waits up to ``wait_s`` for the first."""
         ...
 
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
@@ -345,9 +362,16 @@ class LeaseApi(Protocol):
         ...
 
     def complete(
-        self, job: str, attempt: int, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
-    ) -> str:
-        """Hand in the outcome, with the last log chunk; returns the job's state. Raises StaleFence."""
+        self,
+        job: str,
+        attempt: int,
+        outcome: Outcome,
+        *,
+        log_seq: int = 0,
+        entries: Sequence[LogEntry] = (),
+        want: Want | None = None,
+    ) -> Completed:
+        """Hand in the outcome, with the last log chunk, and lease what is there of ``want``. Raises StaleFence."""
         ...
 
     def release(self, job: str, attempt: int, reason: str) -> None:
