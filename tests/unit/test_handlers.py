@@ -45,6 +45,8 @@ class Client:
     ) -> SimpleNamespace:
         path, _, query = path.partition("?")
         route_key = _match(method, path)
+        names, values = route_key.partition(" ")[2].split("/"), path.split("/")
+        found = {name[1:-1]: value for name, value in zip(names, values, strict=False) if name.startswith("{")}
         sent = {"content-type": "application/json"} | {k.replace("_", "-").lower(): v for k, v in headers.items()}
         if key is not None:
             sent["authorization"] = f"Bearer {key or self.key}"
@@ -58,6 +60,8 @@ class Client:
             "body": raw if raw is not None else json.dumps(body) if body is not None else None,
             "isBase64Encoded": False,
         }
+        if found:
+            event["pathParameters"] = found
         if query:
             event["queryStringParameters"] = dict(part.split("=", 1) for part in query.split("&"))
         answer = ROUTES.get(route_key, job_intake.app.handler)(event, CONTEXT)

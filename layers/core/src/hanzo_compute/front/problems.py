@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, InvalidSpec, NotSupported
@@ -48,27 +48,13 @@ def response(error: ComputeError, request_id: str) -> Response[str]:
     return Response(status_code=error.status, content_type=MEDIA_TYPE, body=body, headers=headers)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> InvalidRequest:
-    """The error for what the resolver's validation found; ``model`` is the body's."""
-    body = [error for error in errors if error["loc"][:1] == ("body",)]
-    rest = [error for error in errors if error["loc"][:1] != ("body",)]
-    for error in body:
-        if error["type"] == "json_invalid":
-            why = (error.get("ctx") or {}).get("error", "")
-            problem = FieldProblem("(body)", f"is not valid JSON: {why}", "json_invalid")
-            return InvalidRequest(f"the body {problem.message}", fields=[problem])
-    inner = [{**error, "loc": tuple(error["loc"][1:])} for error in body]
-    problems = field_problems(inner, model or BaseModel)
-    problems += [
-        FieldProblem(str(error["loc"][-1]), str(error["msg"]), str(error["type"]))
-        for error in rest[: bounds.PROBLEMS_MAX]
-        if error["loc"]
-    ]
-    refused = [problem for problem in problems if problem.code == "not_supported"]
-    kind = NotSupported if refused else InvalidSpec if model is JobSpec and body else InvalidRequest
-    shown = refused or problems or [FieldProblem("(body)", "is not valid")]
-    first = shown[0]
-    return kind(f"{first.field}: {first.message}", fields=shown, hint=first.hint)
+def from_validation(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
+    """The error for what validation found in a body of ``model``."""
+    found = field_problems(error.errors(include_url=False, include_input=False), model)
+    refused = [problem for problem in found if problem.code == "not_supported"]
+    kind = NotSupported if refused else InvalidSpec if model is JobSpec else InvalidRequest
+    shown = refused or found
+    return kind(f"{shown[0].field}: {shown[0].message}", fields=shown, hint=shown[0].hint)
 
 
 def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidRequest:
