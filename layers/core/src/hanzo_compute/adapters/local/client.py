@@ -41,8 +41,8 @@ class WriterClient:
         self._sock: socket.socket | None = None
         self._decoder = Decoder()
         self._was_connected = False
-        self.wrote = False
-        """Records were written since the last ticket was taken: set by who writes them."""
+        self.written: set[str] = set()
+        """Partitions written since the last ticket was taken, kept here for who writes them."""
         self._retry_at = 0.0
         self._failures = 0
         # News waits in this object as well as in the socket, and the socket changes: one descriptor for all.
@@ -112,7 +112,7 @@ class WriterClient:
     def take(self) -> int | None:
         """A ticket for all writes and fresh reads since the last call; None when nothing is to be awaited."""
         with self._lock:
-            self.wrote = False
+            self.written.clear()
             ticket = self._tickets.take()
             self._ring()
             return ticket

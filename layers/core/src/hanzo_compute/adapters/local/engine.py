@@ -126,9 +126,10 @@ class Engine:
             self._wake(queue_wake(queue))
 
     def _receive(self, queue: str, now_ms: int, visible_ms: int, limit: int, most: int | None) -> Any:
-        if most is not None and messages.bury(self._db, queue, now_ms, most):
+        found, moved = messages.receive(self._db, queue, now_ms, visible_ms, limit, most)
+        if moved:
             self._wake(queue_wake(queue + DEAD_LETTERS))
-        return messages.receive(self._db, queue, now_ms, visible_ms, limit)
+        return found
 
     def _ack(self, held: list[tuple[str, messages.Receipt]], now_ms: int) -> None:
         messages.ack(self._db, held, now_ms)

@@ -37,7 +37,7 @@ class SqliteStore:
 
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
-        if fresh or self._client.wrote:
+        if fresh or key.pk in self._client.written:
             row = self._client.request("get", *key)["ok"]
         else:
             row = self._read(lambda db: records.get(db, *key))
@@ -58,7 +58,7 @@ class SqliteStore:
         return found
 
     def _query(self, args: tuple[str, str, str, int, bool]) -> tuple[list[records.Row], bool]:
-        if not self._client.wrote:
+        if args[0] not in self._client.written:
             return self._read(lambda db: records.query(db, *args))
         rows, more = self._client.request("query", *args)["ok"]
         return rows, more
@@ -92,7 +92,7 @@ class SqliteStore:
             raise ValueError("this store was made without a queue: it sends no messages")
         queue = self._queue
         messages = [queue.row(each.queue, each.body, each.delay_s) for each in sends] if queue else []
-        self._client.wrote = True
+        self._client.written.update(operation.key.pk for operation in operations)
         conflicts = self._client.request("transact", rows, messages).get("conflict")
         if conflicts:
             raise WriteConflict(
