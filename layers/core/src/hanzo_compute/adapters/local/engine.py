@@ -50,6 +50,7 @@ class Engine:
             "ack": self._ack,
             "nack": self._nack,
             "redrive": self._redrive,
+            "hasten": self._hasten,
         }
         self.size = 0
         """Requests in the open batch."""
@@ -207,6 +208,12 @@ class Engine:
 
     def _redrive(self, queue: str, now_ms: int, limit: int) -> int:
         moved = messages.redrive(self._db, queue, now_ms, limit)
+        if moved:
+            self._wake(queue_wake(queue))
+        return moved
+
+    def _hasten(self, queue: str, now_ms: int, by_ms: int) -> int:
+        moved = messages.hasten(self._db, queue, now_ms, by_ms)
         if moved:
             self._wake(queue_wake(queue))
         return moved
