@@ -130,7 +130,12 @@ class QueueComparison(RuleBasedStateMachine):
         one, two = (queue.redrive(self.name, limit=limit) for queue in self.queues)
         assert one == two
 
-    @rule(ms=st.sampled_from([1, 999, 1000, 2000]))
+    @rule(by_s=st.integers(0, 2))
+    def hasten(self, by_s: int) -> None:
+        one, two = (queue.hasten(self.name, by_s=by_s) for queue in self.queues)
+        assert one == two
+
+    @rule(ms=st.sampled_from([1, 999, 1000, 2000, -1000, -1001]))
     def wait(self, ms: int) -> None:
         for clock in self.clocks:
             clock.advance(ms)

@@ -241,6 +241,37 @@ def test_arguments_out_of_bounds_are_refused(queue: Queue, name: str) -> None:
         queue.redrive(name, limit=0)
 
 
+def test_hidden_messages_can_be_brought_forward(queue: Queue, clock: ManualClock, name: str) -> None:
+    """As after a clock that was set back: what was visible, what was taken and what was delayed lie in the future."""
+    queue.send(name, {"n": 1})
+    (taken,) = queue.receive(name, visibility_s=30)
+    queue.send(name, {"n": 2}, delay_s=60)
+    queue.send(name, {"n": 3})
+    clock.advance(-3_600_000)
+    assert queue.receive(name) == []
+    assert queue.hasten(name + "x", by_s=3600) == 0
+    assert queue.hasten(name, by_s=3600) == 3
+    assert numbers(queue.receive(name, visibility_s=600)) == [3]
+    clock.advance(29_999)
+    assert queue.receive(name) == []
+    clock.advance(1)
+    (again,) = queue.receive(name, visibility_s=600)
+    assert (again.id, again.receive_count) == (taken.id, 2)
+    clock.advance(30_000)
+    assert numbers(queue.receive(name)) == [2]
+    with pytest.raises(ValueError, match="by_s"):
+        queue.hasten(name, by_s=-1)
+
+
+def test_messages_brought_forward_wake_their_queue(process: Process, backend: Backend, name: str) -> None:
+    process.queue.send(name, {"n": 1}, delay_s=60)
+    process.settle()
+    process.commits.news()
+    process.queue.hasten(name, by_s=60)
+    process.settle()
+    assert queue_wake(name) in process.commits.news().woken
+
+
 def consume(queue: Queue, clock: ManualClock, name: str, rounds: int) -> list[int]:
     """A consumer that survives anything: what it handled, with repetitions."""
     handled: list[int] = []

@@ -13,12 +13,12 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
-from hanzo_compute.services import complete, lease, outbox, reconcile, records
+from hanzo_compute.services import complete, lease, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.agent import Agent
 from tests.simulation.host import Life
-from tests.simulation.ports import SimStore
+from tests.simulation.ports import SimQueue, SimStore
 from tests.simulation.runner import SimJournal, SimRunner
 
 Patch = pytest.MonkeyPatch
@@ -233,6 +233,23 @@ def tenants_mixed_up(patch: Patch) -> None:
     patch.setattr(records, "find", find)
 
 
+def set_back_not_noticed(patch: Patch) -> None:
+    patch.setattr(timekeeping, "_bring_forward", lambda ctx, by_ms, repaired: None)
+
+
+def messages_left_in_the_future(patch: Patch) -> None:
+    patch.setattr(SimQueue, "hasten", lambda self, queue, *, by_s: 0)
+
+
+def leases_left_in_the_future(patch: Patch) -> None:
+    original = timekeeping.recall
+
+    def recall(ctx: Context, job: Job, by_ms: int) -> Any:
+        return None if job.state is State.RUNNING else original(ctx, job, by_ms)
+
+    patch.setattr(timekeeping, "recall", recall)
+
+
 MUTANTS: Final = (
     Mutant("send before commit", send_before_commit, ("calm",), "names a job that does not exist|was sent for a job"),
     Mutant("ack before durable", ack_before_durable, ("writer",), "does not come to rest"),
@@ -253,5 +270,8 @@ MUTANTS: Final = (
     Mutant("journal forgets", journal_forgets, ("agents",), "log of attempt"),
     Mutant("only the first page of a log", tail_sent_in_one_page, ("calm",), "log of attempt"),
     Mutant("outcome dropped", outcome_dropped, ("calm",), "without a fault"),
+    Mutant("a clock set back is not noticed", set_back_not_noticed, ("clock",), "does not come to rest|still due"),
+    Mutant("messages left in the future", messages_left_in_the_future, ("clock",), "does not come to rest"),
+    Mutant("leases left in the future", leases_left_in_the_future, ("clock",), "does not come to rest"),
     Mutant("tenants mixed up", tenants_mixed_up, ("calm",), "can read"),
 )

@@ -199,6 +199,14 @@ class SimQueue:
         self._faults.reply(lost, call)
         return moved
 
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        call = f"queue.hasten {queue} {by_s}"
+        lost = self._step(call)
+        moved = self._inner.hasten(queue, by_s=by_s)
+        self._writer.touched()
+        self._faults.reply(lost, call)
+        return moved
+
 
 class SimBlobs:
     """Blobs of all processes; what is put is durable."""

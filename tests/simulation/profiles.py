@@ -58,6 +58,8 @@ class Profile:
     stops: float = 0.0
     """An agent is told to stop while it runs."""
     jobs: tuple[int, int] = (1, 3)
+    jumps: int = 0
+    """The wall clock is set forward or back so often at most, by an hour or a day."""
 
 
 _FAULTS: Final = {"crash": 1.0, "before": 1.0, "lost": 1.0, "slow": 1.0}
@@ -121,6 +123,8 @@ _ALL: Final = (
         commit_fail=0.01,
         policy=TWO_POOLS,
     ),
+    # No more faults than a job survives: what is shown is that a clock alone never makes one dead.
+    Profile(name="clock", switch=0.3, fault=0.004, weights=_FAULTS, budget=1, jumps=3, jobs=(1, 4)),
 )
 
 PROFILES: Final = {profile.name: profile for profile in _ALL}

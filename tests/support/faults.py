@@ -188,3 +188,9 @@ class FaultyQueue(_Faulty):
         moved = self._inner.redrive(queue, limit=limit)
         self._reply(fault, "redrive")
         return moved
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        fault = self._strike("hasten")
+        moved = self._inner.hasten(queue, by_s=by_s)
+        self._reply(fault, "hasten")
+        return moved

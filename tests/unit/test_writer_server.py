@@ -24,7 +24,7 @@ class StoppingEngine(Engine):
 
 
 def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> None:
-    engine = StoppingEngine(schema.open_for_writing(tmp_path / "db"))
+    engine = StoppingEngine(schema.open_for_writing(tmp_path / "db"), tmp_path / "db")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
@@ -46,7 +46,7 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("expect", [None, 3])
 def test_a_batch_without_changes_wakes_nobody(tmp_path: Path, expect: int | None) -> None:
-    engine = Engine(schema.open_for_writing(tmp_path / "db"))
+    engine = Engine(schema.open_for_writing(tmp_path / "db"), tmp_path / "db")
     operation = ["delete", "p", "s", expect] if expect else ["check", "p", "s", 0]
     engine.apply({"op": "transact", "args": [[operation], []]})
     assert engine.commit() == []

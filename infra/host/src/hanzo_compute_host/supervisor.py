@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hanzo_compute.errors import Conflict, Unavailable
 from hanzo_compute_host import running
-from hanzo_compute_host.children import Child, Spec, dies_with_parent
+from hanzo_compute_host.children import Child, Spec, dies_with_parent, raise_descriptor_limit
 from hanzo_compute_host.process import OFF_AWS
 
 HOST: Final = "127.0.0.1"
@@ -71,6 +71,7 @@ class Supervisor:
             Unavailable: it could not be started.
         """
         with running.claim(self.home), self._bind() as listener, self._signals(), contextlib.suppress(_StoppedEarly):
+            raise_descriptor_limit()
             os.umask(0o077)  # whatever is made in the state folder, by us or our children, is ours alone
             self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self.url = f"http://{HOST}:{listener.getsockname()[1]}"

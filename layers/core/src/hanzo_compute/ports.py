@@ -176,6 +176,13 @@ class Queue(Protocol):
         """Move up to ``limit`` of the queue's dead letters back to it, counts reset; returns how many."""
         ...
 
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many.
+
+        For when the clock was set back. A queue that keeps its own time has nothing to do.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PresignedUrl:

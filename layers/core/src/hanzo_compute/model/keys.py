@@ -69,6 +69,11 @@ def outbox(shard: int, row: str) -> Key:
     return Key(f"OUTBOX#{shard}", row)
 
 
+def clock() -> Key:
+    """The last time that the reconciler saw."""
+    return Key("CLOCK", "-")
+
+
 def credential(key_id: str) -> Key:
     """An API key: hash, tenant, role."""
     return Key(f"CREDENTIAL#{key_id}", "-")

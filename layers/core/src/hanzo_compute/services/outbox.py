@@ -21,6 +21,9 @@ from hanzo_compute.services.context import Context
 DISPATCH = "dispatch"
 COMPLETION = "completion"
 
+AHEAD_MS = 5_000
+"""Clocks of two machines may differ by this much. What is further ahead is of a clock that has been set back."""
+
 log = logging.getLogger(__name__)
 
 
@@ -72,15 +75,20 @@ def flush(ctx: Context, rows: Sequence[Row]) -> None:
 
 
 def sweep(ctx: Context, *, limit: int = 100) -> int:
-    """Send rows that have waited too long, oldest first; returns how many."""
-    old = ctx.clock.now_ms() - ctx.policy.outbox_ms
+    """Send rows that have waited too long, oldest first; returns how many.
+
+    So have those of a time that has not come yet: how long is not known, and a message too many does no harm.
+    """
+    now = ctx.clock.now_ms()
     sent = 0
     for shard in range(keys.SHARDS):
         for record in ctx.store.query(keys.outbox(shard, "").pk, limit=limit):
-            if int(record.key.sk.split("#", 1)[0]) > old:
-                break
+            age_ms = now - int(record.key.sk.split("#", 1)[0])
+            if -AHEAD_MS <= age_ms < ctx.policy.outbox_ms:
+                continue
             body = record.body
-            _send(ctx, Row(record.key, body["queue"], body["message"], body["not_before_ms"]))
+            not_before = body["not_before_ms"] + min(0, age_ms)
+            _send(ctx, Row(record.key, body["queue"], body["message"], not_before))
             ctx.store.transact([Delete(record.key)])
             sent += 1
     return sent

@@ -67,3 +67,11 @@ def redrive(db: sqlite3.Connection, queue: str, now_ms: int, limit: int) -> int:
         " WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?)",
         (queue, now_ms, queue + DEAD_LETTERS, now_ms, limit),
     ).rowcount
+
+
+def hasten(db: sqlite3.Connection, queue: str, now_ms: int, by_ms: int) -> int:
+    """Let hidden messages become visible earlier; returns how many."""
+    return db.execute(
+        "UPDATE messages SET visible_ms = max(?, visible_ms - ?) WHERE queue = ? AND visible_ms > ?",
+        (now_ms, by_ms, queue, now_ms),
+    ).rowcount

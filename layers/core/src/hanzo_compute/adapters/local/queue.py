@@ -66,6 +66,13 @@ class SqliteQueue:
         moved: int = self._client.request("redrive", queue, self._clock.now_ms(), limit)["ok"]
         return moved
 
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many."""
+        checks.check_queue(queue)
+        checks.check_seconds("by_s", by_s, checks.HASTEN_S_MAX)
+        moved: int = self._client.request("hasten", queue, self._clock.now_ms(), by_s * 1000)["ok"]
+        return moved
+
 
 def _receipt(message: Message) -> tuple[int, str, int] | None:
     seq, _, delivery = message.receipt.partition(":")

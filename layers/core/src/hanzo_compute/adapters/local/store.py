@@ -8,7 +8,7 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body
-from hanzo_compute.adapters.local import records, schema
+from hanzo_compute.adapters.local import integrity, records, schema
 from hanzo_compute.adapters.local.client import WriterClient
 from hanzo_compute.adapters.local.queue import SqliteQueue
 from hanzo_compute.errors import Unavailable
@@ -112,7 +112,7 @@ class SqliteStore:
                 return query(self._db)
             except sqlite3.Error as error:
                 self.close()
-                raise Unavailable(f"the store cannot be read: {error}", hint="repeat the request") from error
+                raise Unavailable(f"the store cannot be read: {error}", hint=_hint(error)) from error
 
     def close(self) -> None:
         """Close the reading connection; the next read opens one."""
@@ -120,6 +120,12 @@ class SqliteStore:
             if self._db is not None:
                 self._db.close()
                 self._db = None
+
+
+def _hint(error: sqlite3.Error) -> str:
+    if integrity.is_damage(error):
+        return "the database is damaged: tell the operator, who finds what to do with hzc doctor"
+    return "repeat the request; if it stays so: hzc doctor"
 
 
 def _record(key: Key, rev: int, body: str) -> Record:

@@ -88,6 +88,19 @@ class MemoryQueue:
         self._commits.touch()
         return len(moved)
 
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many."""
+        checks.check_queue(queue)
+        checks.check_seconds("by_s", by_s, checks.HASTEN_S_MAX)
+        self._commits.check()
+        now = self._clock.now_ms()
+        messages = list(self._database.messages.values())
+        hidden = [message for message in messages if message.queue == queue and message.visible_ms > now]
+        for message in hidden:
+            self._set(replace(message, visible_ms=max(now, message.visible_ms - by_s * 1000)), wake=True)
+        self._commits.touch()
+        return len(hidden)
+
     def _visible(self, queue: str, now: int) -> list[StoredMessage]:
         messages = self._database.messages.values()
         found = [message for message in messages if message.queue == queue and message.visible_ms <= now]
