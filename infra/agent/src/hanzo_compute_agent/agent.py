@@ -17,8 +17,8 @@ from hanzo_compute_agent.journal import Journal, Shipment
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 20.0
-"""How long an idle slot waits for a lease in one call."""
+POLL_S: Final = 5.0
+"""How long an idle slot waits for a lease in one call; an agent that is to stop waits for its answer."""
 BEAT_S: Final = 5.0
 """How long a heartbeat waits for news, at most; the lease is renewed at least three times before it would lapse."""
 QUICK_S: Final = 1.0

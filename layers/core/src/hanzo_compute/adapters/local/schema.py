@@ -66,6 +66,16 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
 
+def version(path: Path) -> int:
+    """The schema version of a database that is there. Raises sqlite3.Error."""
+    db = open_for_reading(path)
+    try:
+        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        db.close()
+    return found
+
+
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
