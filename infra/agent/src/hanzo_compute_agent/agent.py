@@ -83,7 +83,9 @@ class Agent:
 
     def start(self) -> None:
         """Hand in what an earlier process of this agent left, and start the slots."""
-        for handle in self._runner.adopt():
+        left = self._runner.adopt()
+        self._journal.keep_only(left)
+        for handle in left:
             self._carrying.add(handle)
             self._spawn(partial(self._adopted, handle), f"adopt {handle.job}")
         for slot in range(self._settings.slots):

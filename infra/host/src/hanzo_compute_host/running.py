@@ -41,8 +41,12 @@ def claim(home: Path) -> Iterator[None]:
                 f"a platform already runs in {home} (process {_pid(home) or 'unknown'})",
                 hint="stop it with: hzc down; or set HZC_HOME to another folder",
             ) from None
-        # One that was killed could not take back what it had said.
+        # One that was killed could not take back what it had said, nor what it was about to say.
         (folder / "platform.json").unlink(missing_ok=True)
+        for place in (home, folder, home / "keys"):
+            for path in place.glob(".*"):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
