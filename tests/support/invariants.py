@@ -6,6 +6,7 @@ Each function returns what is wrong, in words, and an empty list when nothing is
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
@@ -85,15 +86,17 @@ def stray_rows(home: Path) -> list[str]:
 def stray_files(home: Path) -> list[str]:
     """Files that were on their way somewhere, and attempts that no agent runs any more."""
     found = []
-    for path in home.rglob("*"):
-        place = path.relative_to(home)
-        under_way = path.name.startswith(".") or path.suffix in (".new", ".tmp")
-        if place.parts[0] == "agents" and len(place.parts) == 4:
-            found.append(f"attempt or journal {place}")
-        elif under_way and not path.is_dir():
-            found.append(f"temporary file {place}")
-        elif place.parts[0] == "blobs" and len(place.parts) == 4 and not path.name.startswith("b1-"):
-            found.append(f"{place} is no blob")
+    # Unlike rglob, walk bears that folders go away.
+    for folder, folders, files in os.walk(home):
+        place = Path(folder).relative_to(home)
+        if place.parts[:1] == ("agents",) and len(place.parts) == 3:
+            found += [f"attempt or journal {place / name}" for name in (*folders, *files)]
+            continue
+        for name in files:
+            if place.parts[:2] == ("blobs", ".new") or name.startswith(".") or name.endswith((".new", ".tmp")):
+                found.append(f"temporary file {place / name}")
+            elif place.parts[:1] == ("blobs",) and not (len(place.parts) == 3 and name.startswith("b1-")):
+                found.append(f"{place / name} is no blob")
     return found
 
 
