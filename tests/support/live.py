@@ -121,11 +121,6 @@ class Platform:
             return None
         return next((each["pid"] for each in found["processes"] if each["name"] == name), None)
 
-    def workers(self) -> list[int]:
-        """Process ids of the sandbox workers."""
-        agent = self.pid("agent-1")
-        return [] if agent is None else children(agent)
-
     def processes(self) -> list[int]:
         """Every process that has this platform's folder in its environment, whoever its parent is."""
         mark = f"HZC_HOME={self.home}".encode()
