@@ -33,7 +33,7 @@ EXIT_NEWER: Final = 4
 """The database is of a newer release."""
 EXIT_DAMAGED: Final = 5
 """The database is damaged."""
-EXIT_UPGRADE: Final = 6
+EXIT_UPGRADE: Final = 7
 """It cannot follow the writer that runs: the database must be migrated, or its clients started anew."""
 
 _BACKLOG: Final = 128
