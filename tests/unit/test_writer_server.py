@@ -37,7 +37,7 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
             seen: list[frames.Frame] = []
             while data := client.recv(1000):
                 seen += decoder.feed(data)
-    assert seen == [{"id": 7, "ok": None}, {"durable": 7}]
+    assert seen == [{"id": 7, "ok": None}, {"durable": 7}, {"bye": 7}]
     engine.close()
     db = sqlite3.connect(tmp_path / "db")
     assert db.execute("SELECT count(*) FROM records").fetchone() == (1,)

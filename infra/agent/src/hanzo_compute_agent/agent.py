@@ -18,8 +18,8 @@ from hanzo_compute_agent.modules import Modules
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 20.0
-"""How long an idle slot waits for a lease in one call."""
+POLL_S: Final = 5.0
+"""How long an idle slot waits for a lease in one call; an agent that is to stop waits for its answer."""
 BEAT_S: Final = 5.0
 """How long a heartbeat waits for news, at most; the lease is renewed at least three times before it would lapse."""
 QUICK_S: Final = 1.0
@@ -87,7 +87,9 @@ class Agent:
 
     def start(self) -> None:
         """Hand in what an earlier process of this agent left, and start the slots."""
-        for handle in self._runner.adopt():
+        left = self._runner.adopt()
+        self._journal.keep_only(left)
+        for handle in left:
             self._carrying.add(handle)
             self._spawn(partial(self._adopted, handle), f"adopt {handle.job}")
         for slot in range(self._settings.slots):

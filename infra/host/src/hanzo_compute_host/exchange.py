@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hanzo_compute.errors import PayloadTooLarge
 from hanzo_compute_host.events import Answer
@@ -36,6 +36,7 @@ class Protocol(HttpToolsProtocol):
     """uvicorn's, with a bound on the head of a request: its parser collects headers without one."""
 
     _unfinished = 0
+    _quiet_ticks = 0
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; it calls back for whatever is complete."""
@@ -49,6 +50,8 @@ class Protocol(HttpToolsProtocol):
         """The head has arrived."""
         self._unfinished = 0
         super().on_headers_complete()
+        if getattr(self.server_state, "retiring", False):
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body has arrived."""
@@ -59,6 +62,16 @@ class Protocol(HttpToolsProtocol):
         """All of the request has arrived."""
         self._unfinished = 0
         super().on_message_complete()
+
+    def retire(self, quiet_ticks: int) -> None:
+        """Called now and then: end with the next answer, which says so; or after as many calls without a request."""
+        cycle: RequestResponseCycle | None = self.cycle
+        answering = cycle is not None and not cycle.response_complete
+        if cycle is not None and not cycle.response_started:
+            cycle.keep_alive = False
+        self._quiet_ticks = 0 if answering else self._quiet_ticks + 1
+        if self._quiet_ticks > quiet_ticks:
+            self.transport.close()
 
 
 class Exchange:

@@ -63,9 +63,15 @@ class App:
         self._blobs = BlobGate(blobs, clock) if isinstance(blobs, BlobFiles) else None
         self._clock = clock
         self._ids = ids
+        self._stopping = False
 
     def stop(self) -> None:
         """Answer whoever waits, and from now on only what running work needs (``while_stopping``)."""
+        self._stopping = True
+        self.parking.close()
+
+    def retire(self) -> None:
+        """Answer whoever waits: they come back, to another process. All else goes on as before."""
         self.parking.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +122,7 @@ class App:
             allowed = self._routes.methods(exchange.raw_path)
             raise problems.no_route(exchange.method, exchange.scope["path"], allowed)
         name = match.route.function
-        if self.parking.closed and not self._manifest.functions[name].while_stopping:
+        if self._stopping and not self._manifest.functions[name].while_stopping:
             raise Unavailable("the platform is stopping", hint="start it again with: hzc up")
         body = await exchange.body(BODY_MAX)
         event = from_request(exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms())

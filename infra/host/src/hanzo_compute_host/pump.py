@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
+from hanzo_compute import ready
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.ports import WAKE_ALL, Clock, Commits, Ids, Message, Queue, queue_wake
 from hanzo_compute_host import process
@@ -191,6 +192,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    ready.say(ready.READY)
     pump.run()
     return 0
 

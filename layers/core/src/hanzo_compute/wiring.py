@@ -86,14 +86,19 @@ class AgentParts:
     clock: Clock
 
 
-def agent(url: str, key: str, state: Path, cache: Path, slots: int) -> AgentParts:
-    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``."""
+def agent(
+    url: str, key: str, state: Path, cache: Path, slots: int, patience: Callable[[], bool] | None = None
+) -> AgentParts:
+    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``.
+
+    While another agent has ``state``, ``patience`` is called again and again until it returns False.
+    """
     from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
     from hanzo_compute.adapters.local.system import SystemClock
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
     clock = SystemClock()
-    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock), clock)
+    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock, patience), clock)
 
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -99,6 +100,16 @@ def _inspect(path: Path) -> None:
         db.close()
 
 
+def version(path: Path) -> int:
+    """The schema version of a database that is there. Raises sqlite3.Error."""
+    db = open_for_reading(path)
+    try:
+        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        db.close()
+    return found
+
+
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     mode: str = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -107,7 +118,10 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-    _migrate(db, db.execute("PRAGMA user_version").fetchone()[0])
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < len(MIGRATIONS):
+        _keep_copy(db, path, version)
+    _migrate(db, version)
     try:
         settle(db)
     except sqlite3.OperationalError as error:
@@ -128,6 +142,36 @@ def settle(db: sqlite3.Connection) -> bool:
     finally:
         db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return not busy
+
+
+def copy_of(path: Path, version: int) -> Path:
+    """Where the database is kept as it was before it was migrated from ``version``."""
+    return path.with_name(f"{path.name}.v{version}.bak")
+
+
+def _keep_copy(db: sqlite3.Connection, path: Path, version: int) -> None:
+    """Copy the database, for the release that wrote it: a migration is not undone. Raises DatabaseRefused."""
+    fresh = path.with_name(f"{path.name}.copy.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(fresh),))
+        _sync(fresh)
+        fresh.replace(copy_of(path, version))
+        _sync(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        fresh.unlink(missing_ok=True)
+        raise DatabaseRefused(
+            f"{path} cannot be copied before it is migrated from schema version {version}: {error}; "
+            "nothing was changed: free as much disk as it has, then start again"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

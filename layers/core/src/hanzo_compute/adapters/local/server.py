@@ -25,7 +25,7 @@ _log = logging.getLogger("hanzo_compute.writer")
 
 
 class _Client:
-    """One connection; ``last`` is its last request in the open batch."""
+    """One connection; ``last`` is its last request in the open batch, ``answered`` its last request at all."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -33,6 +33,7 @@ class _Client:
         self.out = bytearray()
         self.wakes = False
         self.last: int | None = None
+        self.answered = 0
         self.open = True
 
 
@@ -72,6 +73,8 @@ class Server:
                 self._commit()
         if self._engine.size:
             self._commit()
+        for client in list(self._clients):
+            self._send(client, {"bye": client.answered})
         self._drain()
 
     def _poll(self, timeout: float | None) -> None:
@@ -145,8 +148,10 @@ class Server:
         match request:
             case {"id": int(number), "op": "hello", "args": [bool(wakes)]}:
                 client.wakes = wakes
+                client.answered = number
                 self._send(client, {"id": number, "ok": PROTOCOL})
             case {"id": int(number), "op": "stats", "args": []}:
+                client.answered = number
                 self._send(client, {"id": number, "ok": self._stats()})
             case {"id": int(number), "op": str(), "args": list()}:
                 self._apply(client, number, request)
@@ -163,6 +168,7 @@ class Server:
         }
 
     def _apply(self, client: _Client, number: int, request: Frame) -> None:
+        client.answered = number
         try:
             answer = self._engine.apply(request)
         except BatchLost as error:

@@ -2,7 +2,8 @@
 
 Everything else on the machine sends it transactions over ``DIR/run/writer.sock``. It can be killed at any
 moment: what it called durable is on disk, and no transaction is there by half. On SIGTERM it finishes the
-open batch.
+open batch and says goodbye to its clients. With ``HZC_TAKEOVER=1`` it waits for the writer that runs to end, and
+follows it within milliseconds.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from hanzo_compute import ready
 from hanzo_compute.adapters.local import frames, schema
 from hanzo_compute.adapters.local.engine import Engine, StoreUnusable
 from hanzo_compute.adapters.local.integrity import DamagedDatabase, DatabaseRefused
@@ -33,6 +36,8 @@ EXIT_DAMAGED: Final = 5
 """The database is damaged."""
 EXIT_DISK: Final = 6
 """The disk does not confirm what is written, or the database was found damaged while it was used."""
+EXIT_UPGRADE: Final = 7
+"""It cannot follow the writer that runs: the database must be migrated, or its clients started anew."""
 
 _BACKLOG: Final = 128
 
@@ -58,8 +63,13 @@ def _run(home: Path) -> int:
     for folder in (home, home / "db", home / "run"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home / "run" / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    takes_over = ready.takes_over()
+    if takes_over and (reason := _cannot_follow(home)):
+        return _refuse(reason, EXIT_UPGRADE)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if takes_over:
+            ready.say(ready.STANDING_BY)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if takes_over else fcntl.LOCK_NB))
     except BlockingIOError:
         return _refuse(f"another writer owns {home}: stop it, or use another HZC_HOME", EXIT_LOCKED)
     path = schema.path_of(home)
@@ -85,6 +95,20 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
+def _cannot_follow(home: Path) -> str | None:
+    """Why this release cannot take over from the writer that runs, or None."""
+    try:
+        found, known = schema.version(schema.path_of(home)), len(schema.MIGRATIONS)
+        spoken = frames.spoken_at(socket_path(home))
+    except (OSError, sqlite3.Error) as error:
+        return f"the writer that runs cannot be followed: {error}"
+    if found != known:
+        return f"this release migrates the database (schema version {found} to {known}): hzc down, then hzc up"
+    if spoken != frames.PROTOCOL:
+        return f"this release speaks protocol {frames.PROTOCOL}, what runs speaks {spoken}: hzc down, then hzc up"
+    return None
+
+
 def _serve(path: Path, engine: Engine) -> None:
     with _listen(path) as listener:
         server = Server(listener, engine)
@@ -95,6 +119,7 @@ def _serve(path: Path, engine: Engine) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: server.stop())
             server.wake_by(ours)
+            ready.say(ready.READY)
             server.run()
             signal.set_wakeup_fd(-1)
     path.unlink(missing_ok=True)
