@@ -13,8 +13,11 @@ from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+    from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
+    from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +103,17 @@ def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
     from hanzo_compute.adapters.runner.wasm import interpreters
 
     interpreters.precompile("python", cache, progress)
+
+
+def backup(home: Path, target: Path, scratch: Path, say: Callable[[str], None]) -> BackupReport:
+    """Write a backup of a state folder: see :func:`hanzo_compute.adapters.local.backup.write`."""
+    from hanzo_compute.adapters.local import backup
+
+    return backup.write(home, target, scratch, say)
+
+
+def unpack_backup(file: BinaryIO, size: int, folder: Path, say: Callable[[str], None]) -> BackupHead:
+    """Verify and unpack a backup: see :func:`hanzo_compute.adapters.local.restore.unpack`."""
+    from hanzo_compute.adapters.local import restore
+
+    return restore.unpack(file, size, folder, say)
