@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic_core import from_json
 
 from hanzo_compute.model.states import State
+from hanzo_compute.model.stored import BlobUse
 
 PROBLEMS_MAX: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class BlobUse:
-    """A blob that a job's records name."""
-
-    tenant: str
-    blob: str
-    job: str
-    unfinished: bool
 
 
 def integrity(db: sqlite3.Connection) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body
 from hanzo_compute.adapters.local import records, schema
-from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.adapters.local.client import Requests
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, WriteConflict
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class SqliteStore:
     """Reads of records see what this process has applied, those of indexes what is committed."""
 
-    def __init__(self, client: WriterClient) -> None:
+    def __init__(self, client: Requests) -> None:
         self._client = client
         self._db: sqlite3.Connection | None = None
         self._lock = RLock()
