@@ -61,7 +61,7 @@ def job_of_body(body: dict[str, Any]) -> Job | None:
         job = Job.from_record(body)
         job.view()  # formats its times, and would fail on what is none
         records.index(job)
-    except (TypeError, ValueError, AttributeError, OverflowError, OSError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
         return None
     return job
 

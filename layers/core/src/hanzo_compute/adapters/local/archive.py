@@ -75,7 +75,11 @@ class Writer:
         self._file = file
         self._time = head.created_s
         self._list = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 — closed by finish
-        self.add(HEAD, json.dumps(asdict(head), sort_keys=True).encode())
+        try:
+            self.add(HEAD, json.dumps(asdict(head), sort_keys=True).encode())
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file of these bytes."""
@@ -136,8 +140,6 @@ class Reader:
         """All members but the digests, which are compared with what was read."""
         while True:
             member = self._next()
-            if not self._names and member.name != HEAD:
-                raise InvalidRequest("this is no backup of a platform", hint="backups are made by: hzc backup")
             self._place(member)
             if member.name == DIGESTS:
                 self._compare(member)
@@ -163,14 +165,16 @@ class Reader:
     def _next(self) -> Member:
         block = self._file.read(_BLOCK)
         if len(block) < _BLOCK or not any(block):
-            raise _damaged("it ends too early") if self._names else InvalidRequest("this is no tar of a backup")
+            raise _damaged("it ends too early") if self._names else _no_backup()
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             if not self._names:
-                raise InvalidRequest("this is no tar of a backup", hint="backups are made by: hzc backup") from error
+                raise _no_backup() from error
             raise _damaged(f"a header after {self._member.name} is no header") from error
         _check_form(info)
+        if not self._names and info.name != HEAD:
+            raise _no_backup()
         member = Member(info.name, info.size)
         self._time = self._time or int(info.mtime)
         if block != _header(member, self._time):
@@ -255,6 +259,10 @@ def _damaged(what: str) -> InvalidRequest:
     return InvalidRequest(f"the backup is damaged: {what}", hint=_HINT)
 
 
+def _no_backup() -> InvalidRequest:
+    return InvalidRequest("this is no backup of a platform", hint="backups are made by: hzc backup")
+
+
 def _foreign(what: str) -> InvalidRequest:
     return InvalidRequest(f"this is no backup that `hzc backup` made: {what}", hint=_HINT)
 
@@ -271,6 +279,12 @@ def room_on_disk(folder: Path) -> Iterator[None]:
             f"{folder} cannot hold it: {error.strerror}", hint="free some space there, or use another disk"
         ) from error
     except sqlite3.OperationalError as error:
-        if "full" not in str(error) and "disk I/O" not in str(error):
+        if not is_of_disk(error):
             raise
-        raise Unavailable(f"{folder} cannot hold it: {error}", hint="free some space there") from error
+        hint = "free some space there; if there is enough, look into the kernel's log"
+        raise Unavailable(f"{folder} cannot hold it: {error}", hint=hint) from error
+
+
+def is_of_disk(error: sqlite3.Error) -> bool:
+    """Whether it is the disk that SQLite complains about."""
+    return "full" in str(error) or "disk I/O" in str(error)

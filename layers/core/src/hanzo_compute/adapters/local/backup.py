@@ -112,7 +112,7 @@ def _copy(path: Path, target: Path, say: Say) -> int:
             copy.execute("PRAGMA journal_mode = DELETE")
             problems = rows.integrity(copy)
     except sqlite3.OperationalError as error:
-        if "full" in str(error):
+        if archive.is_of_disk(error):
             raise
         raise Unavailable(f"the database cannot be read: {error}", hint="try again; see also: hzc doctor") from error
     except sqlite3.DatabaseError as error:
