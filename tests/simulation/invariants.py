@@ -9,12 +9,14 @@ from typing import Any
 from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.adapters.memory import MemoryDatabase
 from hanzo_compute.adapters.memory.database import StoredRecord
+from hanzo_compute.config import Policy
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
-from hanzo_compute.services import outbox
+from hanzo_compute.services import audit, outbox
 from tests.simulation.scheduler import Scheduler
 
 EVENTS = {"placed": {"placed"}, "running": {"running"}, "retrying": {"retrying", "lapsed", "released"}}
@@ -55,6 +57,7 @@ class Watch:
     """Checks every applied transaction and message, and remembers what clients were told."""
 
     scheduler: Scheduler
+    policy: Policy = field(default_factory=Policy)
     database: MemoryDatabase = field(default_factory=MemoryDatabase)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     cancels: set[str] = field(default_factory=set)
@@ -101,6 +104,8 @@ class Watch:
         if old is None:
             require(new["state"] == "queued", f"{job_id} begins as {new['state']}")
             return
+        wrong, _ = audit.corrected(Job.from_record(new), self.scheduler.now_ms, self.policy)
+        require(not wrong, f"{job_id} was left so that a repair would be needed: {wrong}")
         was, now = State(old["state"]), State(new["state"])
         require(old["tenant"] == new["tenant"], f"{job_id} changed its tenant")
         if was.terminal:

@@ -160,7 +160,8 @@ class Supervisor:
     def _provision(self, writer: Child) -> None:
         """Wait for the writer, and make the credentials of the owner and of the agents."""
         known = self._owner_key()
-        command = [sys.executable, "-m", "hanzo_compute_host.provision"]
+        started = datetime.fromisoformat(self._started_at).timestamp()
+        command = [sys.executable, "-m", "hanzo_compute_host.provision", "--started", str(started)]
         made = self._run(command if known else [*command, "--new-owner"], writer)
         running.write_private(self.home / "keys" / "runner.key", made["runner"] + "\n")
         key = made["owner"] or known

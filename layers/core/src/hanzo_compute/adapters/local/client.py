@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hanzo_compute.adapters.local.frames import PROTOCOL, Decoder, Frame, connect, encode
 from hanzo_compute.adapters.local.tickets import Tickets
@@ -18,6 +18,23 @@ from hanzo_compute.ports import WAKE_ALL, CommitNews
 _BACKOFF_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 _READ: Final = 256 * 1024
 _HINT: Final = "repeat the request; if it stays so, see whether the disk is full and the platform is up (hzc doctor)"
+
+
+class Requests(Protocol):
+    """What the store and the queue need of a connection."""
+
+    home: Path
+
+    written: set[str]
+    """Partitions written since the last ticket was taken: others may not see that yet."""
+
+    def connect(self) -> None:
+        """Make sure that the database is there."""
+        ...
+
+    def request(self, operation: str, *args: Any) -> Frame:
+        """Apply a request."""
+        ...
 
 
 class WriterClient:

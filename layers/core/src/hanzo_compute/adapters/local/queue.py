@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hanzo_compute.adapters import checks
-from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.adapters.local.client import Requests
 from hanzo_compute.ports import Body, Clock, Ids, Message
 
 
 class SqliteQueue:
     """SQS's standard queue on one machine; ``max_receives`` by queue name, 5 for those not named."""
 
-    def __init__(
-        self, client: WriterClient, clock: Clock, ids: Ids, max_receives: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, client: Requests, clock: Clock, ids: Ids, max_receives: Mapping[str, int] | None = None) -> None:
         self._client = client
         self._clock = clock
         self._ids = ids

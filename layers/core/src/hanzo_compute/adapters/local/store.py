@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body
 from hanzo_compute.adapters.local import integrity, records, schema
-from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.adapters.local.client import Requests
 from hanzo_compute.adapters.local.queue import SqliteQueue
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
@@ -24,7 +24,7 @@ class SqliteStore:
     With the ``queue`` of the same writer, transactions can send messages.
     """
 
-    def __init__(self, client: WriterClient, queue: SqliteQueue | None = None) -> None:
+    def __init__(self, client: Requests, queue: SqliteQueue | None = None) -> None:
         self._client = client
         self._queue = queue
         self._db: sqlite3.Connection | None = None
