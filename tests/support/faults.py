@@ -124,6 +124,12 @@ class FaultyStore(_Faulty):
         self._reply(fault, "query_index")
         return found
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        fault = self._strike("count_index")
+        found = self._inner.count_index(index, pk, most)
+        self._reply(fault, "count_index")
+        return found
+
     def transact(self, operations: Sequence[Operation]) -> None:
         known = [operation.key for operation in operations if operation.key in self._entries]
         fault = self._strike("transact", *((Fault.CONFLICT,) if known else ()))
