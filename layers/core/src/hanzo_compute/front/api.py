@@ -143,12 +143,15 @@ class Api:
         if unknown:
             raise problems.unknown_parameters(unknown, route.query)
         if route.body is not None:
-            media = headers.get("content-type", "application/json").split(";")[0].strip().lower()
+            media = headers.get("content-type", "application/json")
             if media != "application/json":
-                problem = FieldProblem("Content-Type", f"is {media}", hint="send application/json")
-                raise InvalidRequest("the body must be JSON", fields=[problem], hint=problem.hint)
+                problems.check_media(media)
+                headers["content-type"] = "application/json"  # the resolver knows it in this form only
             if event.get("isBase64Encoded") and not _is_text(event.get("body") or ""):
                 raise InvalidRequest("the body is not UTF-8", fields=[FieldProblem("(body)", "is not UTF-8")])
+        elif event.get("body"):
+            problem = FieldProblem("(body)", "this call takes no body", "unexpected", "send it without one")
+            raise InvalidRequest(problem.message, fields=[problem], hint=problem.hint)
 
     def _unknown(self, event: Event) -> NotFound:
         return NotFound(f"there is no {event.get('rawPath', '')}", hint="GET /openapi.json lists the routes")
