@@ -89,6 +89,12 @@ class StoreComparison(RuleBasedStateMachine):
         assert self.real.store.query_index(index, self._in(pk), **options) == expected
         assert self.reader.store.query_index(index, self._in(pk), **options) == expected
 
+    @rule(index=st.sampled_from(["due", "state"]), pk=st.sampled_from("IJ"), most=st.integers(1, 5))
+    def count_index(self, index: str, pk: str, most: int) -> None:
+        self.real.settle()
+        expected = self.twin.store.count_index(index, self._in(pk), most)
+        assert self.real.store.count_index(index, self._in(pk), most) == expected
+
 
 class QueueComparison(RuleBasedStateMachine):
     def __init__(self, memory: MemoryBackend, sqlite: SqliteBackend, processes: list[Process]) -> None:

@@ -63,6 +63,8 @@ class Watch:
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
     batches_lost: int = 0
+    refused: int = 0
+    """Submissions that were refused because too many jobs waited."""
 
     def lost(self) -> None:
         """A batch was taken back."""

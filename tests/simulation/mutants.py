@@ -13,7 +13,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
-from hanzo_compute.services import complete, lease, outbox, reconcile, records, timekeeping
+from hanzo_compute.services import admission, complete, lease, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.agent import Agent
@@ -250,6 +250,13 @@ def leases_left_in_the_future(patch: Patch) -> None:
     patch.setattr(timekeeping, "recall", recall)
 
 
+def admitted_after_the_write(patch: Patch) -> None:
+    """The bound is looked at when the job is stored already."""
+    admit = admission.admit
+    patch.setattr(admission, "admit", lambda ctx, tenant: None)
+    patch.setattr(admission, "accepted", admit)
+
+
 MUTANTS: Final = (
     Mutant("send before commit", send_before_commit, ("calm",), "names a job that does not exist|was sent for a job"),
     Mutant("ack before durable", ack_before_durable, ("writer",), "does not come to rest"),
@@ -274,4 +281,5 @@ MUTANTS: Final = (
     Mutant("messages left in the future", messages_left_in_the_future, ("clock",), "does not come to rest"),
     Mutant("leases left in the future", leases_left_in_the_future, ("clock",), "does not come to rest"),
     Mutant("tenants mixed up", tenants_mixed_up, ("calm",), "can read"),
+    Mutant("admitted after the write", admitted_after_the_write, ("full",), "after something was written"),
 )

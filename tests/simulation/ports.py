@@ -119,6 +119,13 @@ class SimStore:
         self._faults.reply(lost, call)
         return [(entry, _record(key, stored)) for entry, key, stored in page(found, limit, reverse)]
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        call = f"store.count_index {pk}"
+        lost = self._faults.step(call, fallible=True)
+        found = min(len(self._view().entries(index, pk)), most)
+        self._faults.reply(lost, call)
+        return found
+
     def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         call = f"store.transact {' '.join(f'{o.key.pk}/{o.key.sk}' for o in operations)}"
         lost = self._faults.step(call, fallible=True)

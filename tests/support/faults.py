@@ -125,6 +125,12 @@ class FaultyStore(_Faulty):
         self._reply(fault, "query_index")
         return found
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        fault = self._strike("count_index")
+        found = self._inner.count_index(index, pk, most)
+        self._reply(fault, "count_index")
+        return found
+
     @property
     def sends(self) -> bool:
         return self._inner.sends

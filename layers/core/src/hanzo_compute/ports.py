@@ -121,6 +121,10 @@ class JobStore(Protocol):
         """Sort keys and records of an index partition strictly between ``after`` and ``before`` (empty: open)."""
         ...
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``; may be a moment old."""
+        ...
+
     def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         """Apply all operations or none, and send the messages if they are applied (only where ``sends``).
 

@@ -128,10 +128,10 @@ class Api:
         if unknown:
             raise problems.unknown_parameters(unknown, known)
         if route.binding.body is not None:
-            media = headers.get("content-type", "application/json").split(";")[0].strip().lower()
-            if media != "application/json":
-                problem = FieldProblem("Content-Type", f"is {media}", hint="send application/json")
-                raise InvalidRequest("the body must be JSON", fields=[problem], hint=problem.hint)
+            problems.check_media(headers.get("content-type", "application/json"))
+        elif event.get("body"):
+            problem = FieldProblem("(body)", "this call takes no body", "unexpected", "send it without one")
+            raise InvalidRequest(problem.message, fields=[problem], hint=problem.hint)
         return route
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,10 +59,23 @@ def from_validation(error: ValidationError, model: type[BaseModel]) -> InvalidRe
     return kind(f"{shown[0].field}: {shown[0].message}", fields=shown, hint=shown[0].hint)
 
 
+def check_media(given: str) -> None:
+    """Refuse a ``Content-Type`` other than JSON in UTF-8, which is the only encoding that JSON has in HTTP."""
+    media, _, parameters = given.partition(";")
+    why = hint = None
+    if media.strip().lower() != "application/json":
+        why, hint = f"is {media.strip()[:80] or 'empty'}", "send application/json"
+    elif not re.fullmatch(r'\s*(charset\s*=\s*"?utf-?8"?)?\s*;?\s*', parameters, re.IGNORECASE):
+        why, hint = f"has{parameters[:80]}", "JSON is UTF-8: leave the charset out"
+    if why is not None:
+        problem = FieldProblem("Content-Type", why, "media_type", hint)
+        raise InvalidRequest(f"the body must be JSON: Content-Type {why}", fields=[problem], hint=hint)
+
+
 def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidRequest:
     """The error for query parameters that a route does not have."""
     problems = []
-    for name in names:
+    for name in itertools.islice(names, bounds.PROBLEMS_MAX):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known parameters: {', '.join(known) or 'none'}"
         problems.append(FieldProblem(name or "(empty name)", "unknown query parameter", "unknown", hint))
@@ -97,5 +112,7 @@ def loads(text: str) -> Any:
         raise json.JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as error:
         reason = "it has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
+        if "integer string conversion" in reason:
+            reason = "a number has too many digits"
         raise json.JSONDecodeError(reason, "", 0) from None
     return value

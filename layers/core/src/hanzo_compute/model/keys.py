@@ -123,6 +123,15 @@ def pool_partition(pool: str) -> str:
     return f"POOL#{pool}"
 
 
+UNPLACED: Final = "UNPLACED"
+"""Partition of the pool index with the jobs that wait and are in no pool yet."""
+
+
+def unplaced_entry(job_id: str) -> tuple[str, str]:
+    """A job that waits to be placed."""
+    return UNPLACED, job_id
+
+
 def pool_entry(pool: str, placed_ms: int, job_id: str) -> tuple[str, str]:
     """First placed, first leased."""
     return pool_partition(pool), f"{placed_ms:015d}#{job_id}"

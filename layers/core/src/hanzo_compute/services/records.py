@@ -59,6 +59,8 @@ def index(job: Job) -> Entries:
         entries[keys.BY_DUE] = keys.due_entry(job.due_ms, job.id)
     if job.state is State.PLACED and job.pool is not None and job.placed_ms is not None:
         entries[keys.BY_POOL] = keys.pool_entry(job.pool, job.placed_ms, job.id)
+    elif job.state in (State.QUEUED, State.RETRYING):
+        entries[keys.BY_POOL] = keys.unplaced_entry(job.id)
     return entries
 
 

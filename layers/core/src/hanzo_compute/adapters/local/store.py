@@ -79,6 +79,12 @@ class SqliteStore:
         rows = self._read(lambda db: records.query_index(db, index, pk, after, before, limit, reverse))
         return [(isk, _record(Key(rpk, rsk), rev, body)) for isk, rpk, rsk, rev, body in rows]
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``."""
+        check_index(index)
+        check_limit(most)
+        return self._read(lambda db: records.count_index(db, index, pk, most))
+
     def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         """Apply all operations or none, with the messages; durable when the client's next ticket is.
 

@@ -61,6 +61,12 @@ class MemoryStore:
         found = sorted((sk, key) for key, sk in entries.items() if sk > after and (not before or sk < before))
         return [(sk, _present(key, self._database.record(key))) for sk, key in page(found, limit, reverse)]
 
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``."""
+        check_index(index)
+        check_limit(most)
+        return min(len(self._database.entries.get((index, pk), {})), most)
+
     def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         """Apply all operations or none, with the messages. Raises WriteConflict: an expectation did not hold."""
         bodies = check_operations(operations)
