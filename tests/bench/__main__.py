@@ -17,7 +17,7 @@ from tests.bench.options import Options
 from tests.bench.report import Report, number
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ("jobs",)
+BENCHMARKS = ("post", "get", "jobs")
 """Modules of this package, in the order in which they run."""
 
 
@@ -47,14 +47,12 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         syncs, before, begun = machine.syncs_per_second(work), machine.load_average(), time.monotonic()
         module = importlib.import_module(f"tests.bench.{name}")
         report: Report = module.run(Options(work, options.rounds, options.smoke, say))
-        around = {
-            "fdatasync_per_s": [syncs, machine.syncs_per_second(work)],
-            "load_average": [before, machine.load_average()],
-            "seconds": round(time.monotonic() - begun, 1),
-        }
-    disk = " and ".join(number(each) for each in around["fdatasync_per_s"])
-    report.notes.append(f"before and after: {disk} fdatasync/s, load {before} and {around['load_average'][1]}")
+        seconds, after = time.monotonic() - begun, machine.load_average()
+        rates = [syncs, machine.syncs_per_second(work)]
+    disk = " and ".join(number(each) for each in rates)
+    report.notes.append(f"{seconds:.0f} s; before and after: {disk} fdatasync/s, load average {before} and {after}")
     print(f"\n{report.markdown()}", flush=True)
+    around = {"fdatasync_per_s": rates, "load_average": [before, after], "seconds": round(seconds, 1)}
     return report.as_json() | {"around": around}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""The kernel reports in these steps (10 ms), so what is measured should take seconds."""
+"""The kernel tells user from system, and what ended processes used, in these steps (10 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,15 @@ class Cpu:
 def of(pid: int, *, reaped: bool = False) -> Cpu:
     """CPU time of a living process with all its threads, or (``reaped``) of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = fields[13:15] if reaped else fields[11:13]
-    return Cpu(int(user) * TICK_S, int(system) * TICK_S)
+    if reaped:
+        return Cpu(int(fields[13]) * TICK_S, int(fields[14]) * TICK_S)
+    system = int(fields[12]) * TICK_S
+    return Cpu(time.clock_gettime(_clock(pid)) - system, system)
+
+
+def _clock(pid: int) -> int:
+    """What clock_getcpuclockid(3) gives: the clock of all threads of a process, in nanoseconds."""
+    return (~pid << 3) | 2
 
 
 def of_all(pids: Iterable[int]) -> Cpu:
@@ -46,7 +54,7 @@ def of_all(pids: Iterable[int]) -> Cpu:
     for pid in pids:
         try:
             found += of(pid)
-        except FileNotFoundError:
+        except OSError:
             continue
     return found
 

@@ -2,7 +2,7 @@
 
 Method. `hzc up` with one front, one agent and two slots. In each round 1,000 jobs of one small module (it writes five
 bytes) are submitted over HTTP as fast as the front takes them, and the round ends when all are at rest: outcome
-durable, completion handled, nothing due. CPU is read from /proc for each process of the platform before and after; the
+durable, completion handled, nothing due. CPU is read from the kernel for each process of the platform; the
 load generator is a process of its own and not counted. Beside it, in the same round, the runner alone is given the
 same 1,000 attempts with the same slots, in a process that does nothing else: its CPU and its workers' is the raw cost.
 What the platform costs is the difference. The latency is from the arrival of the 2xx at the client to the time of the
@@ -10,7 +10,7 @@ outcome in the job's record, on one clock; since all jobs come at once, most of 
 
 What it does not show. Real programs, which compute longer: the cost is per job, whatever it does. Machines with more
 cores, on which the processes would not wait for each other. The time at which the outcome is durable is later than the
-record's by one commit. The kernel accounts for CPU in steps of 10 ms, over a round of seconds.
+record's by one commit. The kernel tells user from system CPU in steps of 10 ms, over a round of seconds.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def readings(platform: Platform) -> dict[str, Cpu]:
 
 
 def at_rest(platform: Platform) -> bool:
-    """True when no job is due or waits in a pool, and no message waits. Read from the file, behind the platform's back."""
+    """True when no job is due or waits in a pool, and no message waits; read without the platform's help."""
     path = schema.path_of(platform.home)
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
         found = db.execute(
