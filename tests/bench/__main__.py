@@ -17,7 +17,7 @@ from tests.bench.options import Options
 from tests.bench.report import Report, number
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ("post", "get", "writer", "jobs", "store")
+BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store")
 """Modules of this package, in the order in which they run."""
 
 
