@@ -62,7 +62,7 @@ class World:
         random = Random(f"{profile} {seed}")
         self.scheduler = Scheduler(random)
         self.faults = Faults(self.scheduler, random, self.profile, target)
-        self.watch = Watch(self.scheduler, self.profile.policy)
+        self.watch = Watch(self.scheduler, self.profile.policy, steady=not self.profile.jumps)
         self.writer = Writer(self.faults, self.watch)
         self.watch.database = self.writer.database
         self.blobs = MemoryBlobs(PlainClock(self.scheduler))

@@ -140,7 +140,7 @@ def _accounted(pk: str, sk: str, jobs: dict[str, dict[str, Any]]) -> bool:
     if kind == "LABEL":
         name, _, value = rest.partition("#")[2].partition("=")
         return sk in jobs and jobs[sk]["labels"].get(name) == value
-    return kind in ("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX")
+    return kind in ("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK")
 
 
 def _gaps_in_logs(rows: Rows) -> list[str]:

@@ -75,7 +75,7 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "IDEMPOTENCY":
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
-    return {} if kind in ("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED") else None
+    return {} if kind in ("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK") else None
 
 
 def corrected(job: Job, now: int, policy: Policy, *, events: int = 0, attempts: int = 0) -> tuple[list[str], Job]:
