@@ -14,9 +14,11 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import State
+from hanzo_compute.services import audit
 from tests.simulation.invariants import Accepted, Watch, require
 from tests.simulation.profiles import Profile
 from tests.simulation.runner import Execution
+from tests.support.rows import rows_in
 
 Bodies = dict[str, dict[str, Any]]
 
@@ -51,6 +53,8 @@ def check(
     found = jobs(database)
     for job_id in watch.accepted:
         require(job_id in found, f"job {job_id} was accepted, and is lost")
+    wrong = list(audit.findings(rows_in(database), found.__contains__, 0, profile.policy))
+    require(not wrong, f"a repair would find: {wrong}")
     requests = Counter(records["SPEC"]["env"]["REQUEST"] for records in found.values() if _keyed(records))
     doubled = [request for request, count in requests.items() if count > 1]
     require(not doubled, f"one idempotency key made several jobs: {doubled}")
@@ -62,6 +66,7 @@ def check(
         job = Job.from_record(records["META"])
         _history(job, records)
         _verdict(job, records, watch, profile.policy)
+        require(not profile.jumps or job.state is not State.DEAD, f"{job_id} is dead: {job.reason}")
         require(profile.budget or not job.lapses, f"{job_id} lost {job.lapses} attempts without a fault")
         logs = _logs(database, blobs, job_id)
         _outcomes(job, records, by_name, profile.policy, logs)

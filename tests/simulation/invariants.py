@@ -9,12 +9,14 @@ from typing import Any
 from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.adapters.memory import MemoryDatabase
 from hanzo_compute.adapters.memory.database import StoredRecord
+from hanzo_compute.config import Policy
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
-from hanzo_compute.services import outbox
+from hanzo_compute.services import audit, outbox
 from tests.simulation.scheduler import Scheduler
 
 EVENTS = {"placed": {"placed"}, "running": {"running"}, "retrying": {"retrying", "lapsed", "released"}}
@@ -55,11 +57,14 @@ class Watch:
     """Checks every applied transaction and message, and remembers what clients were told."""
 
     scheduler: Scheduler
+    policy: Policy = field(default_factory=Policy)
     database: MemoryDatabase = field(default_factory=MemoryDatabase)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
     batches_lost: int = 0
+    refused: int = 0
+    """Submissions that were refused because too many jobs waited."""
 
     def lost(self) -> None:
         """A batch was taken back."""
@@ -85,7 +90,7 @@ class Watch:
             elif kind == "JOB":
                 require(before[key] is None, f"{key} was written twice")
             elif kind == "LOG":
-                self._log(key, subject, _body(before[key]), put.body)
+                self._log(key, subject, put.body, before)
 
     def _moved(
         self,
@@ -101,6 +106,8 @@ class Watch:
         if old is None:
             require(new["state"] == "queued", f"{job_id} begins as {new['state']}")
             return
+        wrong, _ = audit.corrected(Job.from_record(new), self.scheduler.now_ms, self.policy)
+        require(not wrong, f"{job_id} was left so that a repair would be needed: {wrong}")
         was, now = State(old["state"]), State(new["state"])
         require(old["tenant"] == new["tenant"], f"{job_id} changed its tenant")
         if was.terminal:
@@ -150,9 +157,12 @@ class Watch:
         require(holds, f"an outcome of attempt {number} was accepted while {job_id} was {job['state']}")
         require(puts[meta].body["state"] != "running", f"{job_id} still runs after an outcome")
 
-    def _log(self, key: Key, job_id: str, old: Body | None, new: Body) -> None:
+    def _log(self, key: Key, job_id: str, new: Body, before: Mapping[Key, StoredRecord | None]) -> None:
+        old, meta = _body(before[key]), keys.job(job_id)
         require(old is None or old == new, f"{key} was written twice")
-        job, number = self.job(job_id), int(key.sk.partition("#")[0])
+        # The last chunk comes with the outcome.
+        job = _body(before[meta]) if meta in before else self.job(job_id)
+        number = int(key.sk.partition("#")[0])
         assert job is not None
         holds = job["state"] == "running" and job.get("attempt") == number
         state = f"it was {job['state']}, attempt {job.get('attempt')}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,20 @@ class Child:
             file.seek(max(self._log_start, self.log.stat().st_size - 2048))
             lines = file.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process and its children open as many files as they are allowed to at all; returns how many.
+
+    The usual soft limit of 1,024 is kept low for programs that call ``select`` with any descriptor: ours poll, or
+    have few. Each connection, parked request and sandbox worker costs one or more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a kernel that allows less than its own hard limit says
+        return soft
+    return hard
 
 
 def dies_with_parent(number: signal.Signals) -> Callable[[], None]:

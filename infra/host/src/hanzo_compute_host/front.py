@@ -21,10 +21,12 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from hanzo_compute import ready
-from hanzo_compute_host import process
-from hanzo_compute_host.exchange import Protocol
+from hanzo_compute.security.authorizer import known
+from hanzo_compute.services import credentials
+from hanzo_compute_host import limits, process
 from hanzo_compute_host.functions import Functions
 from hanzo_compute_host.http import App
+from hanzo_compute_host.protocol import Protocol
 
 KEEP_ALIVE_S: Final = 75
 """An idle connection stays open this long."""
@@ -133,6 +135,8 @@ def main(argv: list[str] | None = None) -> int:
         blobs=container.blobs,
         clock=container.clock,
         ids=container.ids,
+        admit=lambda header: known(credentials.authenticate(container, header)),
+        limits=limits.from_system(),
     )
     Server(app).run(sockets=[socket.socket(fileno=options.fd)])
     return 0

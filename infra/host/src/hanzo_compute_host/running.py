@@ -30,31 +30,65 @@ def claim(home: Path) -> Iterator[None]:
         Conflict: another one runs there.
         InvalidRequest, PermissionDenied: see :func:`own`.
     """
-    own(home)
-    folder = home / "run"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                f"a platform already runs in {home} (process {_pid(home) or 'unknown'})",
-                hint="stop it with: hzc down; or set HZC_HOME to another folder",
-            ) from None
+    with _locked(home, str(os.getpid())):
+        published = home / "run" / "platform.json"
         # One that was killed could not take back what it had said, nor what it was about to say.
-        (folder / "platform.json").unlink(missing_ok=True)
-        for place in (home, folder, home / "keys"):
+        published.unlink(missing_ok=True)
+        for place in (home, home / "run", home / "keys"):
             for path in place.glob(".*"):
                 if path.is_file():
                     path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            published.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def hold(home: Path, doing: str) -> Iterator[None]:
+    """Keep platforms out of ``home`` while a command works on it; ``doing`` is that command's name.
+
+    Raises:
+        Conflict: a platform runs there, or another command works on it.
+        InvalidRequest, PermissionDenied: see :func:`own`.
+    """
+    with _locked(home, f"{doing}, process {os.getpid()}"):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(home: Path, holder: str) -> Iterator[None]:
+    own(home)
+    folder = home / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / "lock"
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _taken(home, path.read_text()) from None
+        try:
+            ours = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except FileNotFoundError:
+            ours = False
+        if not ours:  # a restore put another folder in place between the two
+            raise Conflict(f"{home} was replaced just now", hint="try again")
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(holder)
         lock.flush()
         try:
             yield
         finally:
-            (folder / "platform.json").unlink(missing_ok=True)
             lock.truncate(0)
+
+
+def _taken(home: Path, holder: str) -> Conflict:
+    if holder and not holder.isdecimal():
+        return Conflict(f"a command works on {home} ({holder})", hint="wait until it has ended")
+    return Conflict(
+        f"a platform already runs in {home} (process {holder or 'unknown'})",
+        hint="stop it with: hzc down; or set HZC_HOME to another folder",
+    )
 
 
 def own(home: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hanzo_compute.errors import Conflict, Unavailable
 from hanzo_compute_host import running
-from hanzo_compute_host.children import Child, Spec, dies_with_parent
+from hanzo_compute_host.children import Child, Spec, dies_with_parent, raise_descriptor_limit
 from hanzo_compute_host.process import OFF_AWS
 from hanzo_compute_host.rolling import Interrupted, Rolling
 
@@ -78,6 +78,7 @@ class Supervisor:
             Unavailable: it could not be started.
         """
         with running.claim(self.home), self._bind() as listener, self._signals(), contextlib.suppress(_StoppedEarly):
+            raise_descriptor_limit()
             os.umask(0o077)  # whatever is made in the state folder, by us or our children, is ours alone
             self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self.url = f"http://{HOST}:{listener.getsockname()[1]}"
@@ -159,7 +160,8 @@ class Supervisor:
     def _provision(self, writer: Child) -> None:
         """Wait for the writer, and make the credentials of the owner and of the agents."""
         known = self._owner_key()
-        command = [sys.executable, "-m", "hanzo_compute_host.provision"]
+        started = datetime.fromisoformat(self._started_at).timestamp()
+        command = [sys.executable, "-m", "hanzo_compute_host.provision", "--started", str(started)]
         made = self._run(command if known else [*command, "--new-owner"], writer)
         running.write_private(self.home / "keys" / "runner.key", made["runner"] + "\n")
         key = made["owner"] or known

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,12 @@ from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+    from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
+    from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
+    from hanzo_compute.services.repair import StateFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +59,13 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
 
     clock, ids = SystemClock(), SystemIds()
     client = WriterClient(config.home, wakes=wakes)
-    store = SqliteStore(client)
+    queue = SqliteQueue(client, clock, ids, max_receives)
+    store = SqliteStore(client, queue)
     blobs = FileBlobs(config.home, clock, config.base_url)
     return Container(
         config=config,
         store=store,
-        queue=SqliteQueue(client, clock, ids, max_receives),
+        queue=queue,
         blobs=blobs,
         logs=RecordLogs(store, blobs),
         clock=clock,
@@ -105,3 +111,61 @@ def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
     from hanzo_compute.adapters.runner.wasm import interpreters
 
     interpreters.precompile("python", cache, progress)
+
+
+def backup(home: Path, target: Path, scratch: Path, say: Callable[[str], None]) -> BackupReport:
+    """Write a backup of a state folder: see :func:`hanzo_compute.adapters.local.backup.write`."""
+    from hanzo_compute.adapters.local import backup
+
+    return backup.write(home, target, scratch, say)
+
+
+def unpack_backup(file: BinaryIO, size: int, folder: Path, say: Callable[[str], None]) -> BackupHead:
+    """Verify and unpack a backup: see :func:`hanzo_compute.adapters.local.restore.unpack`."""
+    from hanzo_compute.adapters.local import restore
+
+    return restore.unpack(file, size, folder, say)
+
+
+@contextmanager
+def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
+    """The ports of a state folder that no platform runs in, each write in a commit of its own; and what lies below.
+
+    Raises:
+        NotFound, Conflict, InvalidRequest: see :class:`hanzo_compute.adapters.local.offline.OfflineState`.
+    """
+    from hanzo_compute.adapters.local.blobs import FileBlobs
+    from hanzo_compute.adapters.local.offline import OfflineClient, OfflineState
+    from hanzo_compute.adapters.local.queue import SqliteQueue
+    from hanzo_compute.adapters.local.store import SqliteStore
+    from hanzo_compute.adapters.local.system import SystemClock, SystemIds
+    from hanzo_compute.adapters.logs import RecordLogs
+
+    clock, ids = SystemClock(), SystemIds()
+    state = OfflineState(config.home)
+    client = OfflineClient(config.home, state.db)
+    queue = SqliteQueue(client, clock, ids)
+    store = SqliteStore(client, queue)
+    try:
+        blobs = FileBlobs(config.home, clock, config.base_url)
+        made = Container(
+            config=config,
+            store=store,
+            queue=queue,
+            blobs=blobs,
+            logs=RecordLogs(store, blobs),
+            clock=clock,
+            ids=ids,
+            policy=config.policy,
+        )
+        yield made, state
+    finally:
+        store.close()
+        state.close()
+
+
+def sweep(home: Path, before_s: float, *, within_s: float) -> int:
+    """Remove temporary files: see :func:`hanzo_compute.adapters.local.leftovers.sweep`."""
+    from hanzo_compute.adapters.local import leftovers
+
+    return leftovers.sweep(home, before_s, within_s=within_s)

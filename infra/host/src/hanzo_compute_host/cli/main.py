@@ -32,6 +32,8 @@ COMMANDS: Final = {
     "cancel": "jobs:cancel",
     "rerun": "run:rerun",
     "dlq": "jobs:dlq",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
     "doctor": "doctor:doctor",
     "version": "about:version",
     "completion": "about:completion",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.session import is_terminal
@@ -11,14 +12,20 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class Progress:
-    """Call it with texts ``step: detail``; leave it as a context to end the line."""
+    """Call it with texts ``step: detail``; leave it as a context to end the line.
 
-    def __init__(self) -> None:
+    Nothing is shown of what takes less than ``after_s`` seconds in all.
+    """
+
+    def __init__(self, after_s: float = 0.0) -> None:
+        self._show_at = time.monotonic() + after_s
         self._terminal = is_terminal(sys.stderr)
         self._step = ""
         self._open = False
 
     def __call__(self, text: str) -> None:
+        if time.monotonic() < self._show_at:
+            return
         step = text.partition(":")[0]
         if self._terminal:
             sys.stderr.write(f"{_CLEAR_LINE}{escape_line(text)}")

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hanzo_compute.adapters.local.frames import PROTOCOL, Decoder, Frame, connect, encode
 from hanzo_compute.adapters.local.tickets import Tickets
@@ -18,6 +18,23 @@ from hanzo_compute.ports import WAKE_ALL, CommitNews
 _BACKOFF_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 _READ: Final = 256 * 1024
 _HINT: Final = "repeat the request; if it stays so, see whether the disk is full and the platform is up (hzc doctor)"
+
+
+class Requests(Protocol):
+    """What the store and the queue need of a connection."""
+
+    home: Path
+
+    written: set[str]
+    """Partitions written since the last ticket was taken: others may not see that yet."""
+
+    def connect(self) -> None:
+        """Make sure that the database is there."""
+        ...
+
+    def request(self, operation: str, *args: Any) -> Frame:
+        """Apply a request."""
+        ...
 
 
 class WriterClient:
@@ -44,6 +61,8 @@ class WriterClient:
         self._bye: int | None = None
         """The last request that a writer which ends has answered."""
         self._was_connected = False
+        self.written: set[str] = set()
+        """Partitions written since the last ticket was taken, kept here for who writes them."""
         self._retry_at = 0.0
         self._failures = 0
         # News waits in this object as well as in the socket, and the socket changes: one descriptor for all.
@@ -77,14 +96,6 @@ class WriterClient:
         """Make sure that there is a connection. Raises Unavailable when there is none in time."""
         with self._lock:
             self._connected()
-
-    @property
-    def settled(self) -> bool:
-        """True when everything this process has applied is durable: then other connections see it, too."""
-        with self._lock:
-            if not self._tickets.settled:
-                self._read_waiting()
-            return self._tickets.settled
 
     def stats(self) -> dict[str, int]:
         """The writer's counters: commits, requests, largest_batch, clients."""
@@ -128,6 +139,7 @@ class WriterClient:
     def take(self) -> int | None:
         """A ticket for all writes and fresh reads since the last call; None when nothing is to be awaited."""
         with self._lock:
+            self.written.clear()
             ticket = self._tickets.take()
             self._ring()
             return ticket

@@ -22,7 +22,8 @@ from typing import Final
 
 from hanzo_compute import ready
 from hanzo_compute.adapters.local import frames, schema
-from hanzo_compute.adapters.local.engine import Engine
+from hanzo_compute.adapters.local.engine import Engine, StoreUnusable
+from hanzo_compute.adapters.local.integrity import DamagedDatabase, DatabaseRefused
 from hanzo_compute.adapters.local.server import Server
 
 EXIT_REFUSED: Final = 1
@@ -33,6 +34,8 @@ EXIT_NEWER: Final = 4
 """The database is of a newer release."""
 EXIT_DAMAGED: Final = 5
 """The database is damaged."""
+EXIT_DISK: Final = 6
+"""The disk does not confirm what is written, or the database was found damaged while it was used."""
 EXIT_UPGRADE: Final = 7
 """It cannot follow the writer that runs: the database must be migrated, or its clients started anew."""
 
@@ -50,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True, help="state folder")
     home: Path = parser.parse_args(argv).home.absolute()
     logging.basicConfig(level=logging.INFO, format="writer: %(message)s")
+    try:
+        return _run(home)
+    except OSError as error:
+        return _refuse(f"cannot use {home}: {error}; see whether the disk is full or read-only", EXIT_REFUSED)
+
+
+def _run(home: Path) -> int:
     for folder in (home, home / "db", home / "run"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(home / "run" / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -62,15 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if takes_over else fcntl.LOCK_NB))
     except BlockingIOError:
         return _refuse(f"another writer owns {home}: stop it, or use another HZC_HOME", EXIT_LOCKED)
+    path = schema.path_of(home)
     try:
-        db = schema.open_for_writing(schema.path_of(home))
+        db = schema.open_for_writing(path)
     except schema.NewerSchema as error:
         return _refuse(str(error), EXIT_NEWER)
-    except schema.DamagedDatabase as error:
+    except DamagedDatabase as error:
         return _refuse(str(error), EXIT_DAMAGED)
-    except schema.DatabaseRefused as error:
+    except DatabaseRefused as error:
         return _refuse(str(error), EXIT_REFUSED)
-    _serve(socket_path(home), Engine(db))
+    try:
+        _serve(socket_path(home), Engine(db, path))
+    except StoreUnusable as error:
+        _refuse(str(error), EXIT_DISK)
+        sys.stderr.flush()
+        os._exit(EXIT_DISK)  # closing the database in good order would write to it
     return 0
 
 

@@ -1,0 +1,98 @@
+"""Files in a state folder that processes leave when they are killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from hanzo_compute.model.stored import LeftAttempt
+
+UPLOAD: Final = re.compile(r"\.[0-9a-f]{16}")
+"""A blob, or a key, before it has its name."""
+PRIVATE: Final = re.compile(r"\.(credentials\.json|platform\.json|runner\.key)\.[a-z0-9_]{8}|\.hzc-unfinished")
+"""A small file that was to replace another one; the mark of a restore."""
+
+_ATTEMPT: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
+_NEW_ATTEMPT: Final = ".new-"
+
+
+def temporary(home: Path) -> Iterator[Path]:
+    """Every temporary file or folder. Nobody may be working in ``home``, agents that have their lock excepted."""
+    yield from _plain(home)
+    yield from _uploads(home)
+    for agent in _idle_agents(home):
+        yield from (path for path in _children(agent / "attempts") if path.name.startswith(_NEW_ATTEMPT))
+        yield from (path for path in _children(agent / "journal") if path.suffix == ".new")
+
+
+def sweep(home: Path, before_s: float, *, within_s: float) -> int:
+    """Remove temporary files that were last written before ``before_s`` (seconds since the epoch); returns how many.
+
+    Safe beside a platform that was started after that. Gives up after ``within_s`` seconds: the rest can wait.
+    """
+    removed, end = 0, monotonic() + within_s
+    for path in (*_plain(home), *_uploads(home, end)):
+        try:
+            if path.lstat().st_mtime < before_s:
+                path.unlink()
+                removed += 1
+        except OSError:
+            continue
+    return removed
+
+
+def attempts(home: Path) -> Iterator[LeftAttempt]:
+    """Each attempt whose agent does not run, and journals without an attempt."""
+    for agent in _idle_agents(home):
+        for path in _children(agent / "attempts"):
+            match = _ATTEMPT.fullmatch(path.name)
+            if match:
+                yield LeftAttempt(agent.name, match[1], int(match[2]), path, journal=False)
+        for path in _children(agent / "journal"):
+            match = _ATTEMPT.fullmatch(path.stem)
+            if match and path.suffix == ".json" and not (agent / "attempts" / path.stem).exists():
+                yield LeftAttempt(agent.name, match[1], int(match[2]), path, journal=True)
+
+
+def _plain(home: Path) -> Iterator[Path]:
+    for folder in (home, home / "run", home / "keys"):
+        for path in _children(folder):
+            if path.is_file() and (PRIVATE.fullmatch(path.name) or UPLOAD.fullmatch(path.name)):
+                yield path
+
+
+def _uploads(home: Path, end: float | None = None) -> Iterator[Path]:
+    for tenant in _children(home / "blobs"):
+        for prefix in _children(tenant):
+            if end is not None and monotonic() > end:
+                return
+            if prefix.is_dir() and not prefix.is_symlink():
+                with os.scandir(prefix) as entries:
+                    names = [entry.name for entry in entries if UPLOAD.fullmatch(entry.name)]
+                yield from (prefix / name for name in sorted(names))
+
+
+def _idle_agents(home: Path) -> Iterator[Path]:
+    """Folders of agents, each while its lock is ours: no agent runs in it."""
+    for agent in _children(home / "agents"):
+        if not agent.is_dir():
+            continue
+        lock = os.open(agent / "runner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield agent
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def _children(folder: Path) -> list[Path]:
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    return sorted(folder.iterdir())

@@ -1,0 +1,48 @@
+"""What lies in a state folder, before anybody has believed it: for repairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanzo_compute.model.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record; ``body`` and ``entries`` (its index entries, or None) are text that may be anything."""
+
+    key: Key
+    rev: int
+    body: str
+    entries: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message in a queue; ``body`` is text that may be anything."""
+
+    seq: int
+    queue: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAttempt:
+    """What an agent keeps of an attempt: its folder, or only the ``journal`` of its log."""
+
+    agent: str
+    job: str
+    attempt: int
+    path: Path
+    journal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobUse:
+    """A blob that a job's records name."""
+
+    tenant: str
+    blob: str
+    job: str
+    unfinished: bool
