@@ -38,7 +38,7 @@ class Clients:
     def start(self) -> None:
         tasks: list[Callable[[urllib3.PoolManager], None]] = [self.submit, self.submit, self.read, self.poll, self.rest]
         for number, task in enumerate(tasks):
-            self.threads.append(threading.Thread(target=self.run, args=(task,), name=f"client-{number}"))
+            self.threads.append(threading.Thread(target=self.run, args=(task,), name=f"client-{number}", daemon=True))
             self.threads[-1].start()
 
     def stop(self) -> None:
@@ -99,7 +99,7 @@ class Follower(threading.Thread):
     """Follows one job's log by server-sent events at the HTTP level, resuming by Last-Event-ID."""
 
     def __init__(self, platform: Platform, job: str) -> None:
-        super().__init__(name="follower")
+        super().__init__(name="follower", daemon=True)
         self.platform, self.job = platform, job
         self.text = ""
         self.connections = 0

@@ -44,7 +44,7 @@ class Load(threading.Thread):
     """Writes counters by compare-and-set, each durably; every error is kept."""
 
     def __init__(self, home: Path, name: str) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, daemon=True)
         self.client = WriterClient(home)
         self.store = SqliteStore(self.client)
         self.written = 0

@@ -97,14 +97,18 @@ class Server(uvicorn.Server):
         self._retired_at = asyncio.get_running_loop().time()
         for server in self.servers:
             server.close()
+        self._retire_connections()  # first: what is answered now says that its connection ends
         self._app.retire()
+
+    def _retire_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Protocol):
+                connection.retire(round(IDLE_S / _TICK_S))
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the server."""
         if self._state.retiring:
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, Protocol):
-                    connection.retire(round(IDLE_S / _TICK_S))
+            self._retire_connections()
             late = asyncio.get_running_loop().time() - self._retired_at > RETIRE_S
             if late or not self.server_state.connections:
                 return True
