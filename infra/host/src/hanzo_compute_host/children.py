@@ -121,9 +121,12 @@ class Child:
 
     def last_line(self) -> str:
         """The end of its log."""
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 2048))
-            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - 2048))
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error.strerror}"
         return lines[-1] if lines else "it said nothing"
 
 

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         if container.commits is not None and ticket is not None:
             container.commits.wait(ticket)
     except ComputeError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(f"{error.message}: {error.hint}\n")
         return error.exit_code
     sys.stdout.write(json.dumps({"owner": owner, "runner": runner}))
     return 0
