@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -69,27 +69,45 @@ def until(condition: Callable[[], T], seconds: float, what: str) -> T:
 class Platform:
     """`hzc up` as a child process. Fast to start again after a kill."""
 
-    def __init__(self, home: Path, *, fronts: int = 1, agents: int = 1, slots: int = 2) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        fronts: int = 1,
+        agents: int = 1,
+        slots: int = 2,
+        extra: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        self._extra = dict(extra or {})
+        self.log = log or home.parent / f"{home.name}.log"
+        """What `hzc up` says."""
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._options = ("--fronts", str(fronts), "--agents", str(agents), "--slots", str(slots))
+        self.agents = agents
+        """Agents of the next start."""
+        self._others = ("--fronts", str(fronts), "--slots", str(slots))
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return (*self._others, "--agents", str(self.agents))
 
     @property
     def environment(self) -> dict[str, str]:
         """What `hzc` needs to talk to this platform."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HZC_") or name == "HZC_CACHE"}
-        return kept | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
+        return kept | self._extra | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.begin()
-        until(lambda: is_ready(self.url, 1.0), 60, f"the platform of {self.home} answers; see the log beside it")
+        until(lambda: is_ready(self.url, 1.0), 60, f"the platform of {self.home} answers; see {self.log.name}")
 
     def begin(self) -> None:
         """Start it."""
-        with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen([*HZC, "up", *self._options], env=self.environment, stdout=log, stderr=log)
 
     def answers_or_ends(self) -> bool:
@@ -100,6 +118,11 @@ class Platform:
         until(lambda: process.poll() is not None or published.exists(), 60, f"{self.home} starts or ends")
         until(lambda: process.poll() is not None or is_ready(self.url, 1.0), 60, f"{self.home} answers or ends")
         return process.poll() is None
+
+    def fails_to_start(self, seconds: float = 60) -> tuple[int, str]:
+        """Start it where it cannot run; returns the exit code and what it said."""
+        done = self.hzc("up", *self._options, timeout=seconds)
+        return done.returncode, (done.stdout + done.stderr).decode()
 
     def stop(self) -> int:
         """End it gracefully; returns the exit code."""

@@ -121,3 +121,38 @@ def test_a_disk_that_takes_nothing_is_unavailable(
     monkeypatch.undo()
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
     assert blobs.get("t", blobs.put("t", b"data")) == b"data"
+
+
+def test_a_blob_whose_folder_did_not_sync_is_not_there(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be taken for stored by whoever asks for its size, and its name may be gone after a power cut."""
+    blobs.put("t", b"makes the folders")
+    upload = blobs.open_upload("t", blob := blobs.put("other", DATA), len(DATA))
+    upload.write(DATA)
+    real = os.fsync
+
+    def fails_for_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    with pytest.raises(Unavailable, match="could not be stored: Input/output error") as told:
+        upload.commit()
+    assert "failing" in str(told.value.hint)
+    assert blobs.size("t", blob) is None
+    with pytest.raises(Unavailable, match="could not be stored"):
+        blobs.put("other", DATA)  # it is there, and whether it stays is not known
+    monkeypatch.undo()
+    assert blobs.put("t", DATA) == blob
+    assert blobs.get("t", blob) == DATA
+
+
+def test_a_blob_that_cannot_be_opened_now_is_no_defect(blobs: FileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = blobs.put("t", DATA)
+
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(Unavailable, match="Too many open files"):
+        blobs.get("t", blob)

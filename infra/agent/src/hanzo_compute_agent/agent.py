@@ -123,7 +123,7 @@ class Agent:
     def _turn(self, number: int) -> float:
         """Lease and carry as long as there is work; returns the seconds to wait before the next turn."""
         if not self._runner.ready():
-            log.warning("the runner cannot take work now (is the disk full?)")
+            log.warning("the runner cannot take work now (is the disk full, or the limit of open files reached?)")
             return NOT_READY_S
         begun = self._clock.monotonic()
         self._leasing.add(number)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
-from hanzo_compute.errors import InvalidRequest, NotFound
+from hanzo_compute.errors import InvalidRequest, NotFound, Unavailable
 from hanzo_compute.ports import Clock
 from hanzo_compute_host.events import Answer
 from hanzo_compute_host.exchange import Exchange
@@ -89,6 +89,8 @@ class BlobGate:
             file = self._blobs.path(tenant, blob).open("rb")
         except FileNotFoundError:
             raise NotFound(f"there is no blob {blob}") from None
+        except OSError as error:
+            raise Unavailable(f"the blob cannot be read now: {error.strerror}", hint="repeat the request") from error
         with file, exchange.holding(CHUNK):
             size = file.seek(0, 2)
             file.seek(0)

@@ -169,9 +169,12 @@ class Child:
 
     def last_line(self) -> str:
         """The end of its log since it was started."""
-        with self.log.open("rb") as file:
-            file.seek(max(self._log_start, self.log.stat().st_size - 2048))
-            lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(self._log_start, self.log.stat().st_size - 2048))
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error.strerror}"
         return lines[-1] if lines else "it said nothing"
 
 

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         if container.commits is not None and ticket is not None:
             container.commits.wait(ticket)
     except ComputeError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(f"{error.message}: {error.hint}\n")
         return error.exit_code
     if options.started:
         # What was being written before that belongs to nobody: the platform has the state folder for itself.

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from hanzo_compute.errors import Conflict, Unavailable
+from hanzo_compute.errors import ComputeError, Conflict, InternalError, Unavailable
 from hanzo_compute_host import running
 from hanzo_compute_host.children import Child, Spec, dies_with_parent, raise_descriptor_limit
 from hanzo_compute_host.process import OFF_AWS
@@ -32,6 +32,9 @@ END_S: Final = 8.0
 """Any other process has this long to end when it is asked to."""
 FORCED_END_S: Final = 2.0
 LOG_CHECK_S: Final = 10.0
+WRITER_NEWER: Final = 4
+WRITER_DAMAGED: Final = 5
+"""Exit codes of a writer that refuses the database as it is."""
 WRITER_LOCKED: Final = 3
 """Exit code of a writer that finds another one: that of a platform which was killed a moment ago."""
 
@@ -199,14 +202,17 @@ class Supervisor:
                         self._pause(0.2)
                         writer.start()
                     elif code is not None:
-                        raise Unavailable(f"the writer ended: {writer.last_line()}", hint=f"read {writer.log}")
+                        raise _no_writer(code, writer)
                     if self._stop_signals:
                         raise _StoppedEarly
                     if time.monotonic() > deadline:
                         raise Unavailable("the writer does not answer", hint=f"read {writer.log}")
                 assert process.stdout is not None
                 if process.returncode:
-                    raise Unavailable("the credentials could not be made", hint="run: hzc doctor")
+                    raise Unavailable(
+                        "the credentials could not be made",
+                        hint=f"is the disk full? Read {writer.log}, then: hzc doctor",
+                    )
                 made: dict[str, Any] = json.loads(process.stdout.read())
                 return made
             finally:
@@ -291,7 +297,8 @@ class Supervisor:
             code = child.ended()
             if code is not None:
                 wait = child.plan_restart()
-                self._say(f"{child.spec.name} ended ({_cause(code)}), it starts again in {wait:.0f} s")
+                said = f": {child.last_line()}" if code > 0 and child.spec.name == "writer" else ""
+                self._say(f"{child.spec.name} ended ({_cause(code)}), it starts again in {wait:.0f} s{said}")
                 changed = True
             elif child.due is not None and child.due <= time.monotonic():
                 changed = self._revived(child)
@@ -360,6 +367,19 @@ class Supervisor:
                 begin, seconds = time.monotonic(), END_S
             if left:
                 self._pause(0.2)
+
+
+def _no_writer(code: int, writer: Child) -> ComputeError:
+    """Why there can be no platform: its writer has refused the database, and said why and what to do."""
+    said = writer.last_line().removeprefix("writer: ")
+    if code == WRITER_DAMAGED:
+        return InternalError(
+            f"the database cannot be used: {said}",
+            hint="nothing was written to it. Restore a backup: hzc restore FILE; or see: hzc doctor --repair",
+        )
+    if code == WRITER_NEWER:
+        return Conflict(f"the database cannot be used: {said}", hint="nothing was written to it")
+    return Unavailable(f"the writer ended: {said}", hint=f"read {writer.log}")
 
 
 def _cause(code: int) -> str:

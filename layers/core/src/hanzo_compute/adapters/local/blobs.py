@@ -21,6 +21,7 @@ from hanzo_compute.errors import InternalError, InvalidRequest, NotFound, Unavai
 from hanzo_compute.ports import Clock, PresignedUrl
 
 _KEY_BYTES: Final = 32
+_HINT: Final = "repeat the request; if it stays so, see whether the disk is full or failing (hzc doctor)"
 
 
 class FileBlobs:
@@ -47,10 +48,13 @@ class FileBlobs:
 
     def get(self, tenant: str, blob: str) -> bytes:
         """The bytes. Raises NotFound; raises InternalError when they do not match their digest."""
+        path = self.path(tenant, blob)
         try:
-            data = self.path(tenant, blob).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             raise NotFound(f"no blob {blob}", hint="upload it first") from None
+        except OSError as error:
+            raise Unavailable(f"the blob cannot be read: {error.strerror}", hint=_HINT) from error
         if blob_ids.of(data) != blob:
             raise InternalError(f"blob {blob} is damaged on disk", hint="upload it again")
         return data
@@ -93,7 +97,8 @@ class FileBlobs:
         except (NotFound, InternalError):
             return False
         # It may be there by the rename of a process that has not synced the folder yet.
-        _sync(self.path(tenant, blob).parent)
+        with _on_disk():
+            _sync(self.path(tenant, blob).parent)
         return True
 
 
@@ -131,13 +136,19 @@ class Upload:
             os.fsync(self._file.fileno())
             self._temporary.rename(self._path)
             self._file.close()
-            _sync(self._path.parent)
+            try:
+                _sync(self._path.parent)
+            except OSError:
+                # Whoever saw it here would take it for stored. It comes again.
+                self._path.unlink(missing_ok=True)
+                raise
 
     def abort(self) -> None:
         """Remove what was written; harmless after :meth:`commit`."""
         with suppress(OSError):  # closing tries again to write what the disk did not take
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only by now
+            self._temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -146,9 +157,7 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(
-            f"the blob could not be stored: {error.strerror}", hint="repeat the request; if it stays so, free some disk"
-        ) from error
+        raise Unavailable(f"the blob could not be stored: {error.strerror}", hint=_HINT) from error
 
 
 def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
@@ -168,7 +177,7 @@ def _sweep(folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+        with suppress(OSError), path.open("rb") as file:  # somebody writes it, or has moved it; or the disk refuses
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
 

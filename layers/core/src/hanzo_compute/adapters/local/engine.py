@@ -168,7 +168,7 @@ class Engine:
         """Move the log into the database and close it."""
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError as error:  # a full disk: the log stays, and is as good
+        except sqlite3.Error as error:  # a full disk, say: the log stays, and is as good
             log.warning("the log of the database stays: %s", error)
         self._db.close()
 

@@ -39,6 +39,8 @@ ROOM: Final = 32 << 20
 """Bytes that must be free on the disk before an attempt starts: its two output files, and some for others."""
 ROOM_LEFT: Final = 1 << 20
 """Bytes that must be free after it, if what it wrote and how it ended are to be believed."""
+DESCRIPTORS: Final = 24
+"""Descriptors that must be free before an attempt starts."""
 DISK_MATTERS: Final = frozenset({Category.OK, Category.EXIT, Category.TRAP})
 RESTARTED: Final = "the agent restarted while it ran"
 
@@ -92,8 +94,8 @@ class WasmRunner:
         self._closed = False
 
     def ready(self) -> bool:
-        """False while the disk is too full for an attempt's output."""
-        return self._free() >= ROOM
+        """False while the disk is too full for an attempt's output, or it could not open the files it needs."""
+        return self._free() >= ROOM and self._descriptors()
 
     def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
         """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
@@ -281,6 +283,19 @@ class WasmRunner:
     def _free(self) -> int:
         found = os.statvfs(self._root)
         return found.f_bavail * found.f_frsize
+
+    def _descriptors(self) -> bool:
+        """Whether an attempt could be started: its files, its worker's pipes, and its calls to the platform."""
+        opened: list[int] = []
+        try:
+            for _ in range(DESCRIPTORS):
+                opened.append(os.dup(self._lock_fd))  # noqa: PERF401 — what was opened before one fails is closed
+        except OSError:
+            return False
+        finally:
+            for fd in opened:
+                os.close(fd)
+        return True
 
     def _spare(self) -> WorkerProcess | None:
         """A worker that starts up while nobody waits for it; the next attempt tells why if there is none."""
