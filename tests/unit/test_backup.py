@@ -207,6 +207,12 @@ def test_a_disk_that_takes_no_more_leaves_nothing(blocks: int, home: Path, tmp_p
     assert list((tmp_path / "there").iterdir()) == []
 
 
+def test_a_database_over_8_gib_has_a_place() -> None:
+    large = archive.Member(archive.DATABASE, 9 << 30)
+    info = tarfile.TarInfo.frombuf(archive._header(large, 1), "utf-8", "strict")
+    assert (info.name, info.size, info.type) == (large.name, large.size, tarfile.REGTYPE)
+
+
 def refused(home: Path, data: bytes, tmp_path: Path) -> str:
     """The message with which a restore refuses these bytes; nothing may have changed."""
     file = tmp_path / "bad.tar"
