@@ -273,6 +273,26 @@ def test_a_damaged_index_of_the_file_is_rebuilt(stopped: Stopped) -> None:
     assert stopped.repair() == NOTHING
 
 
+def test_a_disk_that_takes_no_more_is_said(stopped: Stopped) -> None:
+    stopped.sql("DELETE FROM entries")
+    command = f"ulimit -f 1; exec {sys.executable} -m hanzo_compute_host.cli doctor --repair"
+    env = {**os.environ, "HZC_HOME": str(stopped.home)}
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "free" in done.stderr) == (6, True), done
+    assert {check for check, _, _ in stopped.repair()} == {"index"}
+
+
+def test_old_downloads_in_the_cache_go(stopped: Stopped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HZC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "interpreters"
+    folder.mkdir(parents=True)
+    for name in ("python.wasm", ".python.wasm.0123456789abcdef", ".python.wasm.fedcba9876543210"):
+        (folder / name).touch()
+    os.utime(folder / ".python.wasm.0123456789abcdef", (1, 1))
+    assert [check for check, _, _ in stopped.repair()] == ["file"]
+    assert {path.name for path in folder.iterdir()} == {"python.wasm", ".python.wasm.fedcba9876543210"}
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert "is not there" in Hzc({"HZC_HOME": str(tmp_path / "no")})("doctor", "--repair", code=2).stderr
     assert "no platform's database" in Hzc({"HZC_HOME": str(tmp_path)})("doctor", "--repair", code=2).stderr
