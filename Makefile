@@ -35,6 +35,11 @@ test: ## Run the tests (ARGS="-k lease -x" goes to pytest)
 	@scripts/bootstrap dev
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
+.PHONY: bench
+bench: ## Run the benchmarks (ARGS="--only post,get --rounds 5"); see docs/benchmarks.md
+	@scripts/bootstrap bench
+	$(PY) -m tests.bench $(ARGS)
+
 .PHONY: test-pythons
 test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)
@@ -69,7 +74,7 @@ LOCK := env -u PIP_FIND_LINKS -u UV_FIND_LINKS ../.venv/bin/uv pip compile --no-
 .PHONY: lock
 lock: ## Regenerate the locks from requirements/*.in (LOCK_ARGS=--upgrade for newest)
 	@scripts/bootstrap dev
-	cd requirements && for name in runtime dev sam; do $(LOCK) $$name.in -o $$name.lock || exit; done
+	cd requirements && for name in runtime dev bench sam; do $(LOCK) $$name.in -o $$name.lock || exit; done
 
 .PHONY: clean
 clean: ## Stop the platform; remove .hzc, the venvs, caches and build results

@@ -16,9 +16,9 @@ from pathlib import Path
 
 MAX_LINES = 600
 
-# The one place that may skip a test, once it exists: it skips where an engine is missing,
-# and fails instead when REQUIRE_ALL is set. Then: frozenset({"tests/support/engines.py"}).
-MAY_SKIP: frozenset[str] = frozenset()
+# The one place that may skip a test: it skips where an engine is missing, and fails instead
+# when REQUIRE_ALL is set.
+MAY_SKIP = frozenset({"tests/support/engines.py"})
 
 SKIPPING = {
     "skip",

@@ -6,6 +6,7 @@ from typing import Any
 
 from hanzo_compute.front.consumer import consume
 from hanzo_compute.front.telemetry import Metrics, configure
+from hanzo_compute.model.job import Job
 from hanzo_compute.services.complete import close
 from hanzo_compute.wiring import container
 
@@ -13,11 +14,10 @@ logger = configure("completion")
 metrics = Metrics("completion")
 
 
-def on_message(message: dict[str, Any]) -> None:
-    """Close the job that one message names, and count it once."""
-    found = close(container(), str(message["job"]))
+def on_closed(job_id: str, found: tuple[Job, bool] | None) -> None:
+    """Count a job that has been closed, once."""
     if found is None:
-        logger.warning("completion message for an unknown job", extra={"body": message})
+        logger.warning("completion message for an unknown job", extra={"job": job_id})
         return
     job, first = found
     if first:
@@ -27,4 +27,4 @@ def on_message(message: dict[str, Any]) -> None:
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle a batch of SQS records."""
-    return consume(event, context, on_message, metrics)
+    return consume(event, lambda jobs: close(container(), jobs), on_closed, metrics)

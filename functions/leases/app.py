@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
+from hanzo_compute.errors import Unavailable
 from hanzo_compute.front.api import Api, reply, waiting
 from hanzo_compute.front.telemetry import configure
 from hanzo_compute.front.uploads import upload_view
@@ -33,11 +34,16 @@ def _claim(job: str, attempt: int) -> Claim:
     return Claim(job, attempt, api.caller.tenant)
 
 
+def _acquire(want: requests.Want) -> list[dict[str, Any]]:
+    found = leasing.acquire(container(), want.pool, want.agent, api.caller.tenant, want.limit)
+    return [asdict(each) for each in found]
+
+
 @api.route("POST", "/v1/leases", action=Action.LEASE, summary="Lease attempts of placed jobs")
 def lease(request: Annotated[requests.LeaseRequest, Body()]) -> Response[str]:
     """Waits up to `wait_s` for the first."""
-    found = leasing.acquire(container(), request.pool, request.agent, api.caller.tenant, request.limit)
-    response = reply({"leases": [asdict(each) for each in found]})
+    found = _acquire(request)
+    response = reply({"leases": found})
     if found or not request.wait_s:
         return response
     return waiting(response, [keys.pool_partition(request.pool)], request.wait_s)
@@ -70,7 +76,10 @@ def create_blob(job: str, request: Annotated[requests.BlobRequest, Body()]) -> R
 
 @api.route("POST", "/v1/leases/{job}/complete", action=Action.LEASE, summary="Hand in an outcome")
 def complete(job: str, request: Annotated[requests.CompleteRequest, Body()]) -> Response[str]:
-    """Handing in the accepted outcome again is answered alike; 409 `stale_fence` for any other attempt."""
+    """Handing in the accepted outcome again is answered alike; 409 `stale_fence` for any other attempt.
+
+    With `want`, attempts are leased in the same call; it does not wait for them.
+    """
     tail = request.log
     ended = completing.complete(
         container(),
@@ -79,7 +88,13 @@ def complete(job: str, request: Annotated[requests.CompleteRequest, Body()]) -> 
         log_seq=tail.seq if tail else 0,
         entries=requests.entries(tail.entries) if tail else (),
     )
-    return reply({"state": ended.state.value})
+    answer: dict[str, Any] = {"state": ended.state.value}
+    if request.want is not None:
+        try:
+            answer["leases"] = _acquire(request.want)
+        except Unavailable as error:  # the outcome stands, and the agent asks again
+            logger.warning("nothing leased with an outcome: %s", error.message)
+    return reply(answer)
 
 
 @api.route("POST", "/v1/leases/{job}/release", action=Action.LEASE, summary="Give an attempt back")

@@ -21,12 +21,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LeaseRequest(_Body):
+class Want(_Body):
     """Work wanted: up to ``limit`` attempts from a pool."""
 
     pool: Name
     agent: Name
     limit: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class LeaseRequest(Want):
+    """Work wanted now, or as soon as there is some."""
+
     wait_s: Wait = 0
 
 
@@ -80,6 +85,7 @@ class CompleteRequest(_Body):
     attempt: Attempt
     outcome: Outcome
     log: LogTail | None = None
+    want: Want | None = Field(default=None, description="Lease this with the same call, if it is there.")
 
 
 class ReleaseRequest(_Body):

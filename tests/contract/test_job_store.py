@@ -176,6 +176,22 @@ def test_index_entries_follow_their_record(process: Process, pk: str) -> None:
     assert store.query_index("due", pk) == []
 
 
+def test_an_index_partition_is_counted_up_to_a_bound(process: Process, pk: str) -> None:
+    store = process.store
+    store.transact([Put(Key(pk, f"r{n}"), {}, index={"due": (pk, f"{n}"), "state": (pk, "same")}) for n in range(5)])
+    process.settle()
+    assert [store.count_index("due", pk, most) for most in (1, 4, 5, 9)] == [1, 4, 5, 5]
+    assert store.count_index("state", pk, 9) == 5
+    assert store.count_index("pool", pk, 9) == 0
+    store.transact([Delete(Key(pk, "r0")), Put(Key(pk, "r1"), {})])
+    process.settle()
+    assert store.count_index("due", pk, 9) == 3
+    with pytest.raises(ValueError, match="no index"):
+        store.count_index("colour", pk, 1)
+    with pytest.raises(ValueError, match="limit"):
+        store.count_index("due", pk, 0)
+
+
 def test_records_may_share_an_index_entry(process: Process, pk: str) -> None:
     process.store.transact([Put(Key(pk, name), {}, index={"due": (pk, "1")}) for name in "cab"])
     process.settle()

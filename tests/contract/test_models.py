@@ -89,6 +89,12 @@ class StoreComparison(RuleBasedStateMachine):
         assert self.real.store.query_index(index, self._in(pk), **options) == expected
         assert self.reader.store.query_index(index, self._in(pk), **options) == expected
 
+    @rule(index=st.sampled_from(["due", "state"]), pk=st.sampled_from("IJ"), most=st.integers(1, 5))
+    def count_index(self, index: str, pk: str, most: int) -> None:
+        self.real.settle()
+        expected = self.twin.store.count_index(index, self._in(pk), most)
+        assert self.real.store.count_index(index, self._in(pk), most) == expected
+
 
 class QueueComparison(RuleBasedStateMachine):
     def __init__(self, memory: MemoryBackend, sqlite: SqliteBackend, processes: list[Process]) -> None:
@@ -130,7 +136,12 @@ class QueueComparison(RuleBasedStateMachine):
         one, two = (queue.redrive(self.name, limit=limit) for queue in self.queues)
         assert one == two
 
-    @rule(ms=st.sampled_from([1, 999, 1000, 2000]))
+    @rule(by_s=st.integers(0, 2))
+    def hasten(self, by_s: int) -> None:
+        one, two = (queue.hasten(self.name, by_s=by_s) for queue in self.queues)
+        assert one == two
+
+    @rule(ms=st.sampled_from([1, 999, 1000, 2000, -1000, -1001]))
     def wait(self, ms: int) -> None:
         for clock in self.clocks:
             clock.advance(ms)

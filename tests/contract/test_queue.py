@@ -9,7 +9,8 @@ import pytest
 from hanzo_compute.adapters.checks import MESSAGE_MAX
 from hanzo_compute.adapters.memory import ManualClock
 from hanzo_compute.errors import Unavailable
-from hanzo_compute.ports import DEAD_LETTERS, Message, Queue, queue_wake
+from hanzo_compute.model.keys import Key
+from hanzo_compute.ports import ABSENT, DEAD_LETTERS, Message, Put, Queue, Send, WriteConflict, queue_wake
 from tests.support.backends import MAX_RECEIVES, Backend, Process
 from tests.support.faults import FaultyQueue, scripted
 
@@ -240,6 +241,37 @@ def test_arguments_out_of_bounds_are_refused(queue: Queue, name: str) -> None:
         queue.redrive(name, limit=0)
 
 
+def test_hidden_messages_can_be_brought_forward(queue: Queue, clock: ManualClock, name: str) -> None:
+    """As after a clock that was set back: what was visible, what was taken and what was delayed lie in the future."""
+    queue.send(name, {"n": 1})
+    (taken,) = queue.receive(name, visibility_s=30)
+    queue.send(name, {"n": 2}, delay_s=60)
+    queue.send(name, {"n": 3})
+    clock.advance(-3_600_000)
+    assert queue.receive(name) == []
+    assert queue.hasten(name + "x", by_s=3600) == 0
+    assert queue.hasten(name, by_s=3600) == 3
+    assert numbers(queue.receive(name, visibility_s=600)) == [3]
+    clock.advance(29_999)
+    assert queue.receive(name) == []
+    clock.advance(1)
+    (again,) = queue.receive(name, visibility_s=600)
+    assert (again.id, again.receive_count) == (taken.id, 2)
+    clock.advance(30_000)
+    assert numbers(queue.receive(name)) == [2]
+    with pytest.raises(ValueError, match="by_s"):
+        queue.hasten(name, by_s=-1)
+
+
+def test_messages_brought_forward_wake_their_queue(process: Process, backend: Backend, name: str) -> None:
+    process.queue.send(name, {"n": 1}, delay_s=60)
+    process.settle()
+    process.commits.news()
+    process.queue.hasten(name, by_s=60)
+    process.settle()
+    assert queue_wake(name) in process.commits.news().woken
+
+
 def consume(queue: Queue, clock: ManualClock, name: str, rounds: int) -> list[int]:
     """A consumer that survives anything: what it handled, with repetitions."""
     handled: list[int] = []
@@ -281,3 +313,36 @@ def test_a_send_whose_reply_is_lost_may_be_repeated(queue: Queue, name: str) -> 
         faulty.send(name, {"n": 1})
     faulty.send(name, {"n": 1})
     assert numbers(queue.receive(name)) == [1, 1]
+
+
+class TestSentWithATransaction:
+    """A store that holds the queues sends with its transactions: all of it happens, or nothing."""
+
+    def test_a_message_comes_with_the_records(self, process: Process, clock: ManualClock, name: str) -> None:
+        assert process.store.sends
+        sends = [Send(name, {"n": 1}), Send(name, {"n": 2}, delay_s=1)]
+        process.store.transact([Put(Key(name, "a"), {})], sends)
+        assert numbers(process.queue.receive(name)) == [1]
+        clock.advance(1000)
+        assert numbers(process.queue.receive(name)) == [2]
+
+    def test_nothing_is_sent_when_an_expectation_fails(self, process: Process, name: str) -> None:
+        process.store.transact([Put(Key(name, "a"), {})])
+        with pytest.raises(WriteConflict):
+            process.store.transact([Put(Key(name, "a"), {}, expect=ABSENT)], [Send(name, {"n": 1})])
+        assert process.queue.receive(name) == []
+
+    def test_a_message_that_cannot_be_sent_leaves_nothing_behind(self, process: Process, name: str) -> None:
+        for send in (Send("no such/name", {}), Send(name, {"n": 1}, delay_s=901), Send(name, {"n": {1}})):
+            with pytest.raises(ValueError, match=r"queue name|seconds|JSON"):
+                process.store.transact([Put(Key(name, "a"), {})], [send])
+        assert process.store.get(Key(name, "a"), fresh=True) is None
+
+    def test_who_waits_for_the_queue_is_woken(self, backend: Backend, process: Process, name: str) -> None:
+        sleeper = backend.process()
+        sleeper.commits.news()  # connects: what came before wakes nobody
+        process.store.transact([Put(Key(name, "a"), {})], [Send(name, {"n": 1})])
+        process.settle()
+        woken: list[str] = []
+        while queue_wake(name) not in woken:  # bounded by the test's timeout
+            woken += sleeper.commits.news().woken

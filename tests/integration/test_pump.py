@@ -33,7 +33,7 @@ class Bench:
         plain = manifest_of({"handler": handler, "tick": tick or (lambda event, context: None)})
         self.manifest: Manifest = replace(
             plain,
-            queues=(QueueSource(WORK, "handler", 10, 30, 3, WORK + DEAD_LETTERS),),
+            queues=(QueueSource(WORK, "handler", 10, 0, 30, 3, WORK + DEAD_LETTERS),),
             schedules=(Schedule("Tick", "Schedule", "tick", 5),) if tick else (),
         )
         self.pump = Pump(

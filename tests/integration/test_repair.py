@@ -61,7 +61,7 @@ class Stopped:
             )
             self.queued = submit(ctx, "acme", spec, idempotency_key="one").job.id
             self.placed = submit(ctx, "acme", spec, idempotency_key="two").job.id
-            place.place(ctx, self.placed)
+            place.place(ctx, [self.placed])
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         with closing(sqlite3.connect(schema.path_of(self.home))) as db, db:
@@ -187,7 +187,7 @@ def test_repaired_jobs_move_again(stopped: Stopped) -> None:
         time.sleep(0.01)
         assert reconcile.reconcile(ctx) == {"dispatch_resent": 2}
         for message in ctx.queue.receive("dispatch"):
-            place.place(ctx, message.body["job"])
+            place.place(ctx, [message.body["job"]])
         found = ctx.store.query_index(keys.BY_POOL, keys.pool_partition("local"))
     assert {record.body["id"] for _, record in found} == {stopped.queued, stopped.placed}
 
@@ -278,7 +278,7 @@ def test_a_disk_that_takes_no_more_is_said(stopped: Stopped) -> None:
     command = f"ulimit -f 1; exec {sys.executable} -m hanzo_compute_host.cli doctor --repair"
     env = {**os.environ, "HZC_HOME": str(stopped.home)}
     done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, "free" in done.stderr) == (6, True), done
+    assert (done.returncode, "disk" in done.stderr) == (6, True), done
     assert {check for check, _, _ in stopped.repair()} == {"index"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -187,6 +188,15 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
     assert platform.credentials()["key"] not in printed  # what is not a terminal is kept
     assert "stopped" in printed
     assert "killing" not in printed
+
+
+def test_its_processes_may_open_as_many_files_as_the_hard_limit_says(platform: Platform) -> None:
+    process = platform.start()
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 3_000))
+    platform.ready()
+    for pid in platform.pids().values():
+        assert pid is not None
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (3_000, 3_000)
 
 
 def test_the_owner_keeps_the_key_over_restarts(platform: Platform) -> None:

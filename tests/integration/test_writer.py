@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hanzo_compute.adapters.local import frames, schema
+from hanzo_compute.adapters.local import frames, integrity, schema
 from hanzo_compute.adapters.local.client import WriterClient
 from hanzo_compute.adapters.local.server import BATCH_MAX
 from hanzo_compute.adapters.local.store import SqliteStore
@@ -26,7 +26,7 @@ from hanzo_compute.adapters.local.writer import EXIT_DAMAGED, EXIT_LOCKED, EXIT_
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import ABSENT, WAKE_ALL, CommitNews, Delete, Put, WriteConflict
-from tests.support.writer import COMMAND, WriterProcess
+from tests.support.writer import COMMAND, Load, WriterProcess
 
 
 @pytest.fixture
@@ -77,34 +77,6 @@ def next_news(client: WriterClient, part: Callable[[CommitNews], Sequence[T]]) -
 
     eventually(look)
     return found
-
-
-class Load(threading.Thread):
-    """Writes pairs of records until told to stop; remembers which pairs were called durable."""
-
-    def __init__(self, home: Path, name: str) -> None:
-        super().__init__(name=name)
-        self.home = home
-        self.durable: list[int] = []
-        self.tried = 0
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        client = WriterClient(self.home)
-        store = SqliteStore(client)
-        while not self.ended.is_set():
-            self.tried += 1
-            operations = [Put(Key(f"{self.name}/{half}", f"{self.tried:06}"), {"n": self.tried}) for half in "ab"]
-            try:
-                store.transact(operations)
-                ticket = client.take()
-                if ticket is not None:
-                    client.wait(ticket)
-            except Unavailable:
-                continue
-            self.durable.append(self.tried)
-        store.close()
-        client.close()
 
 
 def wait_for_durable(loads: list[Load], more: int) -> None:
@@ -268,11 +240,11 @@ def test_a_damaged_database_is_refused_with_a_clear_message(writer: WriterProces
     assert writer.stop() == 0
     path = schema.path_of(writer.home)
     whole = path.read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[: 4096 * 10], b"not a database" * 1000):
+    for damaged in (b"", whole[:50], whole[: len(whole) // 2], whole[: 4096 * 10], b"not a database" * 1000):
         path.write_bytes(damaged)
         refused = run_refused(writer.home)
         assert refused.returncode == EXIT_DAMAGED
-        assert "is damaged" in refused.stderr
+        assert "hzc restore FILE" in refused.stderr
         assert "Traceback" not in refused.stderr
     path.write_bytes(whole)
     writer.start()
@@ -288,7 +260,8 @@ def test_sigterm_finishes_the_batch(writer: WriterProcess, connect: Connect) -> 
         client.wait(ticket)
     store.close()
     assert not socket_path(writer.home).exists()
-    assert list(schema.path_of(writer.home).parent.iterdir()) == [schema.path_of(writer.home)]
+    path = schema.path_of(writer.home)
+    assert sorted(path.parent.iterdir()) == [path, path.with_name(integrity.MADE)]
     writer.start()
     assert store.get(Key("p", "a")) is not None
 
@@ -320,7 +293,7 @@ def raw(writer: WriterProcess, *, wakes: bool = False) -> socket.socket:
 
 
 def put_frame(number: int, pk: str, body: str = "{}") -> bytes:
-    return frames.encode({"id": number, "op": "transact", "args": [[["put", pk, f"{number}", None, body, {}]]]})
+    return frames.encode({"id": number, "op": "transact", "args": [[["put", pk, f"{number}", None, body, {}]], []]})
 
 
 def test_a_client_that_does_not_read_is_disconnected_and_blocks_nobody(writer: WriterProcess, connect: Connect) -> None:
@@ -374,7 +347,7 @@ def test_garbage_ends_only_its_own_connection(writer: WriterProcess, connect: Co
         ["get", "p"],
         ["drop_table"],
         ["get", {"a": 1}, "b"],
-        ["transact", [["put", "p", "a", None, "{}", {}], ["put", "p", "b", None, None, {}]]],
+        ["transact", [["put", "p", "a", None, "{}", {}], ["put", "p", "b", None, None, {}]], []],
     ],
 )
 def test_a_wrong_request_is_refused_and_changes_nothing(writer: WriterProcess, args: list[Any]) -> None:

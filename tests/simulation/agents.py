@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.memory import MemoryBlobs
+from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.outcome import Outcome
-from hanzo_compute.ports import Beat, Lease, LogEntry
+from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Want
 from hanzo_compute.services import complete, lease
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
@@ -32,10 +34,10 @@ class SimLeaseApi:
         self._network = network
         self._blobs = blobs
 
-    def lease(self, pool: str, agent: str, limit: int, wait_s: float) -> list[Lease]:
+    def lease(self, want: Want, wait_s: float) -> list[Lease]:
         def work(ctx: Context) -> Answer[list[Lease]]:
-            found = lease.acquire(ctx, pool, agent, LESSEE, limit)
-            return found, () if found else (keys.pool_partition(pool),)
+            found = lease.acquire(ctx, want.pool, want.agent, LESSEE, want.limit)
+            return found, () if found else (keys.pool_partition(want.pool),)
 
         return self._network.call("lease", work, wait_s)
 
@@ -70,13 +72,24 @@ class SimLeaseApi:
         return data
 
     def complete(
-        self, job: str, attempt: int, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
-    ) -> str:
-        def work(ctx: Context) -> Answer[str]:
+        self,
+        job: str,
+        attempt: int,
+        outcome: Outcome,
+        *,
+        log_seq: int = 0,
+        entries: Sequence[LogEntry] = (),
+        want: Want | None = None,
+    ) -> Completed:
+        def work(ctx: Context) -> Answer[Completed]:
             ended = complete.complete(
                 ctx, Claim(job, attempt, LESSEE), outcome, log_seq=log_seq if entries else 0, entries=entries
             )
-            return ended.state.value, ()
+            leases: list[Lease] = []
+            if want is not None:
+                with suppress(Unavailable):
+                    leases = lease.acquire(ctx, want.pool, want.agent, LESSEE, want.limit)
+            return Completed(ended.state.value, leases), ()
 
         return self._network.call(f"complete {job} {outcome.category}", work)
 

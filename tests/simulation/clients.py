@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, TypeVar
 
 from hanzo_compute.adapters.memory import MemoryBlobs
-from hanzo_compute.errors import ComputeError, Conflict, InvalidSpec, NotFound, Unavailable
+from hanzo_compute.errors import (
+    ComputeError,
+    Conflict,
+    InvalidSpec,
+    NoCapacity,
+    NotFound,
+    RateLimited,
+    Unavailable,
+)
 from hanzo_compute.model import keys
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec, format_time
 from hanzo_compute.model.states import State
+from hanzo_compute.ports import JobStore, Operation
 from hanzo_compute.services import cancel, read, submit
 from hanzo_compute.services.context import Context
 from tests.simulation.host import Answer, Network
@@ -99,12 +109,16 @@ class Clients:
                 return self._network.call(name, work, wait_s)
             except Unavailable:
                 self._scheduler.pause(self._random.randrange(SECOND // 5, 2 * SECOND))
+            except (RateLimited, NoCapacity) as refusal:
+                self._watch.refused += 1
+                self._scheduler.pause(refusal.data["retry_after_s"] * SECOND)
 
     def _submit(self, tenant: str, request: str, spec: JobSpec) -> None:
         keyed = request.startswith("keyed")
 
         def work(ctx: Context) -> Answer[submit.Submitted]:
-            return submit.submit(ctx, tenant, spec, idempotency_key=request if keyed else None), ()
+            key = request if keyed else None
+            return _admission(ctx, lambda ctx: submit.submit(ctx, tenant, spec, idempotency_key=key)), ()
 
         try:
             done = self._call("submit", work)
@@ -129,7 +143,9 @@ class Clients:
 
     def _again(self, tenant: str, request: str, job_id: str, kind: str) -> None:
         def work(ctx: Context) -> Answer[submit.Submitted]:
-            return submit.resubmit(ctx, tenant, job_id, kind=kind, idempotency_key=f"{kind} {job_id}"), ()
+            key = f"{kind} {job_id}"
+            call = lambda ctx: submit.resubmit(ctx, tenant, job_id, kind=kind, idempotency_key=key)  # noqa: E731
+            return _admission(ctx, call), ()
 
         done = self._call(kind, work)
         require(done.job.origin == {"kind": kind, "job": job_id}, f"{done.job.id} has origin {done.job.origin}")
@@ -221,6 +237,31 @@ class Clients:
             require(False, f"{other} asked for {job_id} and got {error}")
         else:
             require(False, f"{other} can read {job_id} of {tenant}")
+
+
+class _Written:
+    """A store that notes whether anything was sent to be written."""
+
+    def __init__(self, inner: JobStore) -> None:
+        self._inner = inner
+        self.written = False
+
+    def transact(self, operations: Sequence[Operation]) -> None:
+        self.written = True
+        self._inner.transact(operations)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _admission(ctx: Context, call: Callable[[Context], submit.Submitted]) -> submit.Submitted:
+    """Submit; a refusal for want of room must have left nothing behind."""
+    store = _Written(ctx.store)
+    try:
+        return call(replace(ctx, store=store))
+    except (RateLimited, NoCapacity):
+        require(not store.written, "a job was refused for want of room after something was written")
+        raise
 
 
 def _plain(view: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Faults:
         self.visits: dict[Site, int] = {}
         self.crashed: set[Site] = set()
         self.left = profile.budget
+        self.embedded = random.random() < 0.5
+        """The store holds the queues and sends with its transactions, as on one machine; else there is an outbox."""
         self._kinds = list(profile.weights)
         self._weights = list(profile.weights.values())
 

@@ -66,6 +66,7 @@ def check(
         job = Job.from_record(records["META"])
         _history(job, records)
         _verdict(job, records, watch, profile.policy)
+        require(not profile.jumps or job.state is not State.DEAD, f"{job_id} is dead: {job.reason}")
         require(profile.budget or not job.lapses, f"{job_id} lost {job.lapses} attempts without a fault")
         logs = _logs(database, blobs, job_id)
         _outcomes(job, records, by_name, profile.policy, logs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Final, TypeVar
@@ -38,10 +38,10 @@ class Life:
         writer.settled.append(self._settle)
         self.process.at_crash.append(lambda: writer.settled.remove(self._settle))
         self.process.at_crash.append(self._commits.close)
-        store = SimStore(faults, writer, self._commits)
         receives = dict.fromkeys((outbox.DISPATCH, outbox.COMPLETION), faults.profile.receives)
-        kept = SimBlobs(faults, blobs)
         queue = MemoryQueue(PlainClock(self.scheduler), receives, self._commits)
+        store = SimStore(faults, writer, self._commits, queue if faults.embedded else None)
+        kept = SimBlobs(faults, blobs)
         self.ctx = Context(
             store=store,
             queue=SimQueue(faults, writer, self._commits, queue),
@@ -221,11 +221,8 @@ def consume(life: Life, queue: str, messages: Sequence[Message]) -> None:
     failed: list[Message] = []
 
     def handler(ctx: Context) -> None:
-        for message in messages:
-            try:
-                on_message(ctx, queue, str(message.body["job"]))
-            except ComputeError:
-                failed.append(message)
+        found = handle(ctx, queue, [str(message.body["job"]) for message in messages])
+        failed.extend(message for message in messages if isinstance(found[message.body["job"]], ComputeError))
 
     life.handle(handler)
     for message in failed:
@@ -233,12 +230,9 @@ def consume(life: Life, queue: str, messages: Sequence[Message]) -> None:
     life.alone(lambda ctx: ctx.queue.ack([message for message in messages if message not in failed]))
 
 
-def on_message(ctx: Context, queue: str, job: str) -> None:
-    """What the functions ``dispatch`` and ``completion`` do with one message."""
-    if queue == outbox.DISPATCH:
-        place.place(ctx, job)
-    else:
-        complete.close(ctx, job)
+def handle(ctx: Context, queue: str, jobs: Sequence[str]) -> Mapping[str, object]:
+    """What the functions ``dispatch`` and ``completion`` do with a batch."""
+    return place.place(ctx, jobs) if queue == outbox.DISPATCH else complete.close(ctx, jobs)
 
 
 def ticker(life: Life) -> None:

@@ -63,6 +63,8 @@ class Watch:
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
     batches_lost: int = 0
+    refused: int = 0
+    """Submissions that were refused because too many jobs waited."""
 
     def lost(self) -> None:
         """A batch was taken back."""
@@ -88,7 +90,7 @@ class Watch:
             elif kind == "JOB":
                 require(before[key] is None, f"{key} was written twice")
             elif kind == "LOG":
-                self._log(key, subject, _body(before[key]), put.body)
+                self._log(key, subject, put.body, before)
 
     def _moved(
         self,
@@ -155,9 +157,12 @@ class Watch:
         require(holds, f"an outcome of attempt {number} was accepted while {job_id} was {job['state']}")
         require(puts[meta].body["state"] != "running", f"{job_id} still runs after an outcome")
 
-    def _log(self, key: Key, job_id: str, old: Body | None, new: Body) -> None:
+    def _log(self, key: Key, job_id: str, new: Body, before: Mapping[Key, StoredRecord | None]) -> None:
+        old, meta = _body(before[key]), keys.job(job_id)
         require(old is None or old == new, f"{key} was written twice")
-        job, number = self.job(job_id), int(key.sk.partition("#")[0])
+        # The last chunk comes with the outcome.
+        job = _body(before[meta]) if meta in before else self.job(job_id)
+        number = int(key.sk.partition("#")[0])
         assert job is not None
         holds = job["state"] == "running" and job.get("attempt") == number
         state = f"it was {job['state']}, attempt {job.get('attempt')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,13 +12,13 @@ from hanzo_compute.adapters.memory import MemoryCommits
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import Delete, Handle, LogEntry, Operation, Put
-from hanzo_compute.services import complete, lease, outbox, reconcile, records
+from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
+from hanzo_compute.services import admission, complete, lease, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.agent import Agent
 from tests.simulation.host import Life
-from tests.simulation.ports import SimStore
+from tests.simulation.ports import SimQueue, SimStore
 from tests.simulation.runner import SimJournal, SimRunner
 
 Patch = pytest.MonkeyPatch
@@ -38,10 +38,10 @@ def _transact(patch: Patch, change: Callable[[SimStore, list[Operation]], list[O
     """Let every transaction pass through ``change`` first."""
     original = SimStore.transact
 
-    def transact(self: SimStore, operations: Sequence[Operation]) -> None:
+    def transact(self: SimStore, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         changed = change(self, list(operations))
         if changed:
-            original(self, changed)
+            original(self, changed, sends)
 
     patch.setattr(SimStore, "transact", transact)
 
@@ -161,13 +161,43 @@ def cancel_lost_at_heartbeat(patch: Patch) -> None:
 
 
 def closed_without_compare(patch: Patch) -> None:
-    def close(ctx: Context, job_id: str) -> None:
-        record = ctx.store.get(keys.job(job_id)) or ctx.store.get(keys.job(job_id), fresh=True)
-        assert record is not None
-        job = replace(Job.from_record(record.body), closed=True, due_ms=None)
-        ctx.store.transact([Put(keys.job(job_id), job.record(), index=records.index(job))])
+    def close(ctx: Context, job_ids: Iterable[str]) -> dict[str, None]:
+        for job_id in job_ids:
+            record = ctx.store.get(keys.job(job_id)) or ctx.store.get(keys.job(job_id), fresh=True)
+            assert record is not None
+            job = replace(Job.from_record(record.body), closed=True, due_ms=None)
+            ctx.store.transact([Put(keys.job(job_id), job.record(), index=records.index(job))])
+        return dict.fromkeys(job_ids)
 
     patch.setattr(complete, "close", close)
+
+
+class _Deaf:
+    """A store whose first conflict is not heard of."""
+
+    def __init__(self, inner: JobStore) -> None:
+        self._inner = inner
+        self._first = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        first, self._first = self._first, False
+        try:
+            self._inner.transact(operations, sends)
+        except WriteConflict:
+            if not first:
+                raise
+
+
+def batch_conflict_taken_for_success(patch: Patch) -> None:
+    original = records.change_all
+
+    def change_all(ctx: Context, changes: Any) -> Any:
+        return original(replace(ctx, store=_Deaf(ctx.store)), changes)
+
+    patch.setattr(records, "change_all", change_all)
 
 
 def goes_on_after_a_lost_batch(patch: Patch) -> None:
@@ -203,6 +233,30 @@ def tenants_mixed_up(patch: Patch) -> None:
     patch.setattr(records, "find", find)
 
 
+def set_back_not_noticed(patch: Patch) -> None:
+    patch.setattr(timekeeping, "_bring_forward", lambda ctx, by_ms, repaired: None)
+
+
+def messages_left_in_the_future(patch: Patch) -> None:
+    patch.setattr(SimQueue, "hasten", lambda self, queue, *, by_s: 0)
+
+
+def leases_left_in_the_future(patch: Patch) -> None:
+    original = timekeeping.recall
+
+    def recall(ctx: Context, job: Job, by_ms: int) -> Any:
+        return None if job.state is State.RUNNING else original(ctx, job, by_ms)
+
+    patch.setattr(timekeeping, "recall", recall)
+
+
+def admitted_after_the_write(patch: Patch) -> None:
+    """The bound is looked at when the job is stored already."""
+    admit = admission.admit
+    patch.setattr(admission, "admit", lambda ctx, tenant: None)
+    patch.setattr(admission, "accepted", admit)
+
+
 MUTANTS: Final = (
     Mutant("send before commit", send_before_commit, ("calm",), "names a job that does not exist|was sent for a job"),
     Mutant("ack before durable", ack_before_durable, ("writer",), "does not come to rest"),
@@ -218,9 +272,14 @@ MUTANTS: Final = (
     Mutant("puts without compare", puts_without_compare, ("calm", "crashy"), ""),
     Mutant("cancel lost at heartbeat", cancel_lost_at_heartbeat, ("cancel",), "request to stop was forgotten"),
     Mutant("closed without compare", closed_without_compare, ("stale",), ""),
+    Mutant("batch conflict taken for success", batch_conflict_taken_for_success, ("stale",), ""),
     Mutant("goes on after a lost batch", goes_on_after_a_lost_batch, ("writer",), ""),
     Mutant("journal forgets", journal_forgets, ("agents",), "log of attempt"),
     Mutant("only the first page of a log", tail_sent_in_one_page, ("calm",), "log of attempt"),
     Mutant("outcome dropped", outcome_dropped, ("calm",), "without a fault"),
+    Mutant("a clock set back is not noticed", set_back_not_noticed, ("clock",), "does not come to rest|still due"),
+    Mutant("messages left in the future", messages_left_in_the_future, ("clock",), "does not come to rest"),
+    Mutant("leases left in the future", leases_left_in_the_future, ("clock",), "does not come to rest"),
     Mutant("tenants mixed up", tenants_mixed_up, ("calm",), "can read"),
+    Mutant("admitted after the write", admitted_after_the_write, ("full",), "after something was written"),
 )

@@ -8,7 +8,7 @@ from hanzo_compute.adapters.checks import decode_body, page
 from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore
 from hanzo_compute.adapters.memory.database import StoredRecord
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import Body, Message, Operation, PresignedUrl, Record, WriteConflict
+from hanzo_compute.ports import Body, Message, Operation, PresignedUrl, Record, Send, WriteConflict
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import SECOND, Scheduler
 from tests.simulation.writer import View, Writer
@@ -53,12 +53,18 @@ class PlainClock:
 class SimStore:
     """Fresh reads and writes go to the writer; all other reads see what is durable, or was a moment ago."""
 
-    def __init__(self, faults: Faults, writer: Writer, commits: MemoryCommits) -> None:
+    def __init__(
+        self, faults: Faults, writer: Writer, commits: MemoryCommits, queue: MemoryQueue | None = None
+    ) -> None:
         self._faults = faults
         self._writer = writer
         self._commits = commits
-        self._inner = MemoryStore(commits)
+        self._inner = MemoryStore(commits, queue)
         self._horizon = 0
+
+    @property
+    def sends(self) -> bool:
+        return self._inner.sends
 
     def _view(self) -> View:
         views, profile = self._writer.views, self._faults.profile
@@ -113,19 +119,28 @@ class SimStore:
         self._faults.reply(lost, call)
         return [(entry, _record(key, stored)) for entry, key, stored in page(found, limit, reverse)]
 
-    def transact(self, operations: Sequence[Operation]) -> None:
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        call = f"store.count_index {pk}"
+        lost = self._faults.step(call, fallible=True)
+        found = min(len(self._view().entries(index, pk)), most)
+        self._faults.reply(lost, call)
+        return found
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         call = f"store.transact {' '.join(f'{o.key.pk}/{o.key.sk}' for o in operations)}"
         lost = self._faults.step(call, fallible=True)
         self._writer.check_up(self._commits)
         before = {operation.key: self._writer.database.record(operation.key) for operation in operations}
         try:
-            self._inner.transact(operations)
+            self._inner.transact(operations, sends)
         except WriteConflict:
             self._faults.note("conflict", call)
             raise
         finally:
             self._writer.touched()
         self._writer.watch.applied(operations, before)
+        for each in sends:
+            self._writer.watch.sent(each.queue, each.body)
         self._faults.reply(lost, call)
 
 
@@ -187,6 +202,14 @@ class SimQueue:
         call = f"queue.redrive {queue}"
         lost = self._step(call)
         moved = self._inner.redrive(queue, limit=limit)
+        self._writer.touched()
+        self._faults.reply(lost, call)
+        return moved
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        call = f"queue.hasten {queue} {by_s}"
+        lost = self._step(call)
+        moved = self._inner.hasten(queue, by_s=by_s)
         self._writer.touched()
         self._faults.reply(lost, call)
         return moved

@@ -11,6 +11,7 @@ POOLS: Final = (Pool("local", frozenset({"wasm"})), Pool("spare", frozenset({"wa
 QUICK: Final = Policy(lease_ms=15_000, resend_ms=8_000, outbox_ms=1_500, follow_ms=10_000)
 OUTBOX_ONLY: Final = replace(QUICK, resend_ms=4 * 3600 * 1000)
 """The reconciler resends so late that only the outbox can have saved a message."""
+FEW_WAIT: Final = replace(OUTBOX_ONLY, waiting_max=3, tenant_waiting_max=2)
 TWO_POOLS: Final = replace(OUTBOX_ONLY, pools=POOLS)
 
 
@@ -58,6 +59,8 @@ class Profile:
     stops: float = 0.0
     """An agent is told to stop while it runs."""
     jobs: tuple[int, int] = (1, 3)
+    jumps: int = 0
+    """The wall clock is set forward or back so often at most, by an hour or a day."""
 
 
 _FAULTS: Final = {"crash": 1.0, "before": 1.0, "lost": 1.0, "slow": 1.0}
@@ -120,6 +123,19 @@ _ALL: Final = (
         deadlines=0.9,
         commit_fail=0.01,
         policy=TWO_POOLS,
+    ),
+    # No more faults than a job survives: what is shown is that a clock alone never makes one dead.
+    Profile(name="clock", switch=0.3, fault=0.004, weights=_FAULTS, budget=1, jumps=3, jobs=(1, 4)),
+    Profile(
+        name="full",
+        fault=0.006,
+        weights=_FAULTS,
+        budget=4,
+        policy=FEW_WAIT,
+        jobs=(5, 8),
+        cancels=0.1,
+        follows=0.1,
+        stale=0.1,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,6 +88,10 @@ class SimJournal:
     def forget(self, handle: Handle) -> None:
         self._faults.step(f"journal.forget {handle.job}")
         self._disk.shipments.pop(handle, None)
+
+    def keep_only(self, handles: Collection[Handle]) -> None:
+        self._faults.step("journal.keep_only")
+        self._disk.shipments = {handle: sent for handle, sent in self._disk.shipments.items() if handle in handles}
 
 
 class SimRunner:

@@ -52,6 +52,8 @@ class Scheduler:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.now_us = 0
+        self.set_by_ms = 0
+        """By how much the wall clock was set forward (back: less than 0)."""
         self.current: Task | None = None
         self.failure: tuple[str, BaseException] | None = None
         self.over = False
@@ -65,7 +67,7 @@ class Scheduler:
     @property
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
-        return START_MS + self.now_us // 1000
+        return START_MS + self.set_by_ms + self.now_us // 1000
 
     # What happens later
 

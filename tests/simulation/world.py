@@ -10,9 +10,10 @@ from random import Random
 from typing import Final
 from unittest import mock
 
+from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.adapters.memory import MemoryBlobs
 from hanzo_compute.model import keys
-from hanzo_compute.services import outbox, reconcile
+from hanzo_compute.services import outbox, reconcile, timekeeping
 from tests.simulation import final
 from tests.simulation.agents import AgentHost
 from tests.simulation.clients import Clients
@@ -26,6 +27,8 @@ from tests.simulation.writer import Writer
 
 REST_S: Final = 400
 """Longest simulated time from the last fault to rest."""
+LATE_S: Final = 900
+"""… and as much longer if the clock is set: a message can be delayed for so long by who looked at two clocks."""
 
 
 @dataclass
@@ -55,6 +58,7 @@ class World:
     def __init__(self, seed: int, profile: str, target: Target | None = None) -> None:
         self.report = Report(seed, profile)
         self.profile = PROFILES[profile]
+        self._at_rest = False
         random = Random(f"{profile} {seed}")
         self.scheduler = Scheduler(random)
         self.faults = Faults(self.scheduler, random, self.profile, target)
@@ -72,10 +76,24 @@ class World:
             AgentHost(self.faults, network, self.blobs, f"agent-{number}", pools[number % len(pools)])
             for number in range(2)
         ]
+        for _ in range(random.randint(1, self.profile.jumps) if self.profile.jumps else 0):
+            amount = random.choice((-24, -1, 1, 24)) * 3_600_000
+            self.scheduler.after(random.randrange(25 * SECOND), lambda ms=amount: self._set_clock(ms))  # type: ignore[misc]
         self.clients = Clients(self.scheduler, random, network, self.watch, self.profile, self.blobs)
 
     def _host(self, name: str, work: Callable[[Life], None]) -> Host:
         return Host(self.faults, self.writer, self.blobs, name, work)
+
+    def _set_clock(self, by_ms: int) -> None:
+        """Once the reconciler has seen the last change: what is undone within a second it cannot know of."""
+        if self._at_rest:
+            return
+        seen = self.writer.database.record(keys.clock())
+        if seen is None or abs(decode_body(seen.body)["seen_ms"] - self.scheduler.now_ms) > 2 * timekeeping.NOTE_MS:
+            self.scheduler.after(SECOND, lambda: self._set_clock(by_ms))
+            return
+        self.faults.note(f"the clock is set by {by_ms / 3_600_000:+.0f} h")
+        self.scheduler.set_by_ms += by_ms
 
     def run(self) -> Report:
         """Run to rest and check everything; a violation is reported, not raised."""
@@ -106,26 +124,37 @@ class World:
             seen = views
             return final.settled(self.writer.database) is None
 
+        limit_s = self.profile.until_s + REST_S + (LATE_S if self.profile.jumps else 0)
         try:
-            self.scheduler.run(finished, (self.profile.until_s + REST_S) * SECOND)
+            self.scheduler.run(finished, limit_s * SECOND)
         except Stuck as error:
             left = final.settled(self.writer.database)
             raise Violation(f"it does not come to rest ({error}): {left}, {self.clients.busy} clients wait") from None
 
     def _forget(self) -> None:
-        """A day later the idempotency keys are gone, and nothing is due any more."""
-        self.scheduler.now_us += (self.profile.policy.idempotency_ms + 1000) * 1000
-        done: list[bool] = []
+        """Idempotency keys are gone some days later, and nothing is due any more.
 
-        def work(life: Life) -> None:
-            life.handle(reconcile.reconcile)
-            done.append(True)
-
+        Nobody can tell days without a pass from a clock that was set forward: keys survive the first of them, and the
+        second if they were written with the time of before.
+        """
         self.faults.left = 0
-        self._host("next day", work)
-        self.scheduler.run(lambda: bool(done), self.scheduler.now_us + 60 * SECOND)
+        self._at_rest = True
+        for day in ("first day", "second day", "third day"):
+            self.scheduler.now_us += (self.profile.policy.idempotency_ms + 1000) * 1000 + self._ahead_us()
+            done: list[bool] = []
+
+            def work(life: Life, done: list[bool] = done) -> None:
+                life.handle(reconcile.reconcile)
+                done.append(True)
+
+            self._host(day, work)
+            self.scheduler.run(lambda done=done: bool(done), self.scheduler.now_us + 60 * SECOND)  # type: ignore[misc]
         left = {pk: list(rows) for (index, pk), rows in self.writer.database.entries.items() if index == keys.BY_DUE}
         require(not any(left.values()), f"still due after a day: {left}")
+
+    def _ahead_us(self) -> int:
+        """A clock that was set back has to catch up first."""
+        return max(0, -self.scheduler.set_by_ms) * 1000
 
 
 def run(seed: int, profile: str, target: Target | None = None) -> Report:

@@ -87,7 +87,8 @@ class MemoryBackend(_Names):
     def process(self) -> Process:
         commits = MemoryCommits(self._database)
         self._closing.append(commits)
-        return Process(MemoryStore(commits), MemoryQueue(self.clock, MAX_RECEIVES, commits), commits)
+        queue = MemoryQueue(self.clock, MAX_RECEIVES, commits)
+        return Process(MemoryStore(commits, queue), queue, commits)
 
     def upload(self, url: str, data: bytes) -> None:
         self._blobs.upload(url, data)
@@ -112,10 +113,11 @@ class SqliteBackend(_Names):
 
     def process(self) -> Process:
         client = WriterClient(self._home, wakes=True)
-        store = SqliteStore(client)
-        self._closing += [store.close, client.close]
         ids = SeededIds(Random(self.unique("seed")))
-        return Process(store, SqliteQueue(client, self.clock, ids, MAX_RECEIVES), client)
+        queue = SqliteQueue(client, self.clock, ids, MAX_RECEIVES)
+        store = SqliteStore(client, queue)
+        self._closing += [store.close, client.close]
+        return Process(store, queue, client)
 
     def upload(self, url: str, data: bytes) -> None:
         tenant, blob, size = self._verify("PUT", url)

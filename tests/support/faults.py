@@ -23,6 +23,7 @@ from hanzo_compute.ports import (
     Put,
     Queue,
     Record,
+    Send,
 )
 
 
@@ -124,13 +125,23 @@ class FaultyStore(_Faulty):
         self._reply(fault, "query_index")
         return found
 
-    def transact(self, operations: Sequence[Operation]) -> None:
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        fault = self._strike("count_index")
+        found = self._inner.count_index(index, pk, most)
+        self._reply(fault, "count_index")
+        return found
+
+    @property
+    def sends(self) -> bool:
+        return self._inner.sends
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         known = [operation.key for operation in operations if operation.key in self._entries]
         fault = self._strike("transact", *((Fault.CONFLICT,) if known else ()))
         if fault is Fault.CONFLICT:
             self._rival_writes(known[0])
         earlier = {operation.key: self._inner.get(operation.key, fresh=True) for operation in operations}
-        self._inner.transact(operations)
+        self._inner.transact(operations, sends)
         self._earlier.update(earlier)
         for operation in operations:
             if isinstance(operation, Put):
@@ -182,4 +193,10 @@ class FaultyQueue(_Faulty):
         fault = self._strike("redrive")
         moved = self._inner.redrive(queue, limit=limit)
         self._reply(fault, "redrive")
+        return moved
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        fault = self._strike("hasten")
+        moved = self._inner.hasten(queue, by_s=by_s)
+        self._reply(fault, "hasten")
         return moved

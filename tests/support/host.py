@@ -23,6 +23,7 @@ from hanzo_compute.ports import CommitNews
 from hanzo_compute_host.front import configure
 from hanzo_compute_host.functions import Functions
 from hanzo_compute_host.http import App
+from hanzo_compute_host.limits import Limits
 from hanzo_compute_host.manifest import Manifest, from_json
 
 MODULE = "handlers_of_this_test"
@@ -177,6 +178,8 @@ async def serving(
     *,
     blobs: Any = None,
     commits: FakeCommits | None = None,
+    limits: Limits | None = None,
+    admit: Callable[[str | None], object] = lambda _: None,
 ) -> AsyncIterator[Host]:
     """The host, serving ``handlers``."""
     manifest = manifest_of(handlers, routes)
@@ -189,6 +192,8 @@ async def serving(
         blobs=blobs if blobs is not None else MemoryBlobs(SystemClock()),
         clock=SystemClock(),
         ids=SystemIds(),
+        admit=admit,
+        limits=limits,
     )
     server = uvicorn.Server(configure(app))
     listener = socket.socket()

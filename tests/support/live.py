@@ -84,9 +84,22 @@ class Platform:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        self.begin()
+        until(lambda: is_ready(self.url, 1.0), 60, f"the platform of {self.home} answers; see the log beside it")
+
+    def begin(self) -> None:
+        """Start it."""
         with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
             self._process = subprocess.Popen([*HZC, "up", *self._options], env=self.environment, stdout=log, stderr=log)
-        until(lambda: is_ready(self.url, 1.0), 60, f"the platform answers; see {log.name}")
+
+    def answers_or_ends(self) -> bool:
+        """Wait until it has started, with all that clients need, or its process has ended; whether it answers."""
+        process = self._process
+        assert process is not None
+        published = self.home / "run" / "platform.json"
+        until(lambda: process.poll() is not None or published.exists(), 60, f"{self.home} starts or ends")
+        until(lambda: process.poll() is not None or is_ready(self.url, 1.0), 60, f"{self.home} answers or ends")
+        return process.poll() is None
 
     def stop(self) -> int:
         """End it gracefully; returns the exit code."""
@@ -107,11 +120,6 @@ class Platform:
         except FileNotFoundError:
             return None
         return next((each["pid"] for each in found["processes"] if each["name"] == name), None)
-
-    def workers(self) -> list[int]:
-        """Process ids of the sandbox workers."""
-        agent = self.pid("agent-1")
-        return [] if agent is None else children(agent)
 
     def processes(self) -> list[int]:
         """Every process that has this platform's folder in its environment, whoever its parent is."""
@@ -156,7 +164,8 @@ class Platform:
 
     def __enter__(self) -> Platform:
         self.home.mkdir(mode=0o700, exist_ok=True)
-        self.start()
+        if self._process is None or self._process.poll() is not None:
+            self.start()
         return self
 
     def __exit__(

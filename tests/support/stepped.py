@@ -8,6 +8,7 @@ from typing import Any
 from hanzo_compute.adapters.logs import RecordLogs
 from hanzo_compute.adapters.memory import ManualClock, MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore, SeededIds
 from hanzo_compute.config import Policy
+from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category, Outcome
@@ -87,9 +88,23 @@ class Platform:
         """Handle the dispatch messages that are visible; returns how many."""
         found = self.queue.receive(outbox.DISPATCH)
         for message in found:
-            place.place(self.ctx, message.body["job"])
+            self.place(message.body["job"])
         self.queue.ack(found)
         return len(found)
+
+    def place(self, job_id: str) -> Job | None:
+        """Handle one dispatch message."""
+        found = place.place(self.ctx, [job_id])[job_id]
+        if isinstance(found, ComputeError):
+            raise found
+        return found
+
+    def close(self, job_id: str) -> tuple[Job, bool] | None:
+        """Handle one completion message."""
+        found = complete.close(self.ctx, [job_id])[job_id]
+        if isinstance(found, ComputeError):
+            raise found
+        return found
 
     def again(self, job_id: str) -> Claim:
         """Let the time to the next attempt pass, and lease it."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 
 from hanzo_compute.adapters.local.client import WriterClient
+from hanzo_compute.adapters.local.store import SqliteStore
+from hanzo_compute.errors import Unavailable
+from hanzo_compute.model.keys import Key
+from hanzo_compute.ports import Put
 
 COMMAND = (sys.executable, "-m", "hanzo_compute.adapters.local.writer", "--home")
 
@@ -35,6 +40,12 @@ class WriterProcess:
         finally:
             client.close()
 
+    @property
+    def ended(self) -> int | None:
+        """The exit code, once it has ended by itself."""
+        assert self._process is not None
+        return self._process.poll()
+
     def stop(self) -> int:
         """End it by SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
@@ -60,3 +71,31 @@ class WriterProcess:
     ) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+
+
+class Load(threading.Thread):
+    """Writes pairs of records until told to stop; remembers which pairs were called durable."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        super().__init__(name=name)
+        self.home = home
+        self.durable: list[int] = []
+        self.tried = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        client = WriterClient(self.home)
+        store = SqliteStore(client)
+        while not self.ended.is_set():
+            self.tried += 1
+            operations = [Put(Key(f"{self.name}/{half}", f"{self.tried:06}"), {"n": self.tried}) for half in "ab"]
+            try:
+                store.transact(operations)
+                ticket = client.take()
+                if ticket is not None:
+                    client.wait(ticket)
+            except Unavailable:
+                continue
+            self.durable.append(self.tried)
+        store.close()
+        client.close()

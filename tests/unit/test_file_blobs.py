@@ -65,6 +65,18 @@ def test_an_upload_is_invisible_until_commit_and_leaves_nothing(blobs: FileBlobs
     assert blobs.get("t", blob) == DATA
 
 
+def test_what_a_killed_process_left_is_removed_and_what_goes_on_stays(blobs: FileBlobs, tmp_path: Path) -> None:
+    blob = blobs.put("other", DATA)
+    upload = blobs.open_upload("t", blob, len(DATA))
+    upload.write(DATA)
+    (tmp_path / "blobs" / ".new" / "0123456789abcdef").write_bytes(b"da")  # nobody has it locked any more
+    FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
+    assert len(list((tmp_path / "blobs" / ".new").iterdir())) == 1
+    upload.commit()
+    assert blobs.get("t", blob) == DATA
+    assert list((tmp_path / "blobs" / ".new").iterdir()) == []
+
+
 def test_processes_agree_on_one_private_key(tmp_path: Path, blobs: FileBlobs) -> None:
     other = FileBlobs(tmp_path, ManualClock(), "http://127.0.0.1:1")
     blob = blobs.put("t", DATA)

@@ -45,6 +45,8 @@ class Client:
     ) -> SimpleNamespace:
         path, _, query = path.partition("?")
         route_key = _match(method, path)
+        names, values = route_key.partition(" ")[2].split("/"), path.split("/")
+        found = {name[1:-1]: value for name, value in zip(names, values, strict=False) if name.startswith("{")}
         sent = {"content-type": "application/json"} | {k.replace("_", "-").lower(): v for k, v in headers.items()}
         if key is not None:
             sent["authorization"] = f"Bearer {key or self.key}"
@@ -58,6 +60,8 @@ class Client:
             "body": raw if raw is not None else json.dumps(body) if body is not None else None,
             "isBase64Encoded": False,
         }
+        if found:
+            event["pathParameters"] = found
         if query:
             event["queryStringParameters"] = dict(part.split("=", 1) for part in query.split("&"))
         answer = ROUTES.get(route_key, job_intake.app.handler)(event, CONTEXT)
@@ -283,6 +287,20 @@ class TestLeases:
         thief = Client(container, "someone", Role.RUNNER)
         refused = thief("POST", f"/v1/leases/{job}/complete", {"attempt": 1, "outcome": {"category": "ok"}})
         assert (refused.status, refused.body["code"]) == (409, "stale_fence")
+
+    def test_the_next_attempt_comes_with_the_answer_to_an_outcome(
+        self, container: Container, call: Client, agent: Client
+    ) -> None:
+        jobs = {call("POST", "/v1/jobs", SPEC | {"args": [name]}).body["id"] for name in ("1", "2")}
+        place(container)
+        want = {"pool": "local", "agent": "a1"}
+        (first,) = agent("POST", "/v1/leases", want).body["leases"]
+        body = {"attempt": 1, "outcome": {"category": "ok", "exit_code": 0}, "want": want}
+        answer = agent("POST", f"/v1/leases/{first['job']}/complete", body).body
+        (second,) = answer["leases"]
+        assert (answer["state"], {first["job"], second["job"]}) == ("succeeded", jobs)
+        ended = agent("POST", f"/v1/leases/{second['job']}/complete", body).body
+        assert ended == {"state": "succeeded", "leases": []}
 
     def test_an_output_must_have_been_uploaded(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]

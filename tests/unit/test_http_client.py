@@ -13,7 +13,7 @@ from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi, JobsClient
 from hanzo_compute.adapters.http.client import RETRY_AFTER_MAX
 from hanzo_compute.adapters.http.problem import error_of
 from hanzo_compute.model.outcome import Category, Outcome, Usage
-from hanzo_compute.ports import Beat, Lease, LeaseApi, LogEntry
+from hanzo_compute.ports import Beat, Completed, Lease, LeaseApi, LogEntry, Want
 from tests.support.fake_api import KEY, FakeApi, Fault, Run
 
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
@@ -290,7 +290,7 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
         "j-1/complete": {"state": "succeeded"},
         "j-1/release": {},
     }
-    assert leases.lease("local", "a-1", 4, 0.5) == [
+    assert leases.lease(Want("local", "a-1", 4), 0.5) == [
         Lease("j-1", 2, "wasm", SPEC, 15000, 60000, False, None, api.url, False)
     ]
     assert leases.heartbeat("j-1", 2, seen=Beat(None, False), wait_s=0.1) == Beat("cancelled", True)
@@ -299,7 +299,8 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
     assert api.blobs[blob] == b"output"
     assert leases.download(f"{api.url}/_blobs/{blob}") == b"output"
     outcome = Outcome(category=Category.OK, exit_code=0, usage=Usage(wall_ms=1))
-    assert leases.complete("j-1", 2, outcome, log_seq=2, entries=[LogEntry(6, "stderr", "x")]) == "succeeded"
+    tail = [LogEntry(6, "stderr", "x")]
+    assert leases.complete("j-1", 2, outcome, log_seq=2, entries=tail) == Completed("succeeded")
     leases.release("j-1", 2, "drain")
     sent = {path: json.loads(body) for _, path, _, body in api.requests if path.startswith("/v1/leases")}
     assert sent["/v1/leases"] == {"pool": "local", "agent": "a-1", "limit": 4, "wait_s": 0.5}
@@ -316,5 +317,5 @@ def test_a_stale_fence_is_told_apart(api: FakeApi, client: ApiClient, slept: Sle
         HttpLeaseApi(client).release("j-1", 2, "drain")
     api.faults = [Fault(503)]
     with pytest.raises(errors.Unavailable):
-        HttpLeaseApi(client).lease("local", "a-1", 1, 0)
+        HttpLeaseApi(client).lease(Want("local", "a-1"), 0)
     assert slept == []

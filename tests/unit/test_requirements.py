@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = ["layers/core", "functions", "infra/agent", "infra/host"]
 
@@ -37,11 +39,12 @@ def test_runtime_lists_what_the_distributions_need() -> None:
 
 
 def test_every_listed_requirement_is_locked() -> None:
-    for name in ("runtime", "dev", "sam"):
+    for name in ("runtime", "dev", "bench", "sam"):
         names = {re.split(r"[\[=<>~!; ]", requirement)[0].lower() for requirement in listed(name)}
         assert names <= set(locked(name))
 
 
-def test_dev_has_the_versions_that_run() -> None:
-    dev = locked("dev")
-    assert {project: dev.get(project) for project in locked("runtime")} == locked("runtime")
+@pytest.mark.parametrize(("larger", "smaller"), [("dev", "runtime"), ("bench", "dev")])
+def test_a_larger_set_has_the_versions_of_the_smaller(larger: str, smaller: str) -> None:
+    found = locked(larger)
+    assert {project: found.get(project) for project in locked(smaller)} == locked(smaller)

@@ -158,12 +158,12 @@ def test_outputs_must_have_been_uploaded_for_this_tenant_in_this_size() -> None:
 def test_closing_happens_once_and_changes_nothing_that_a_tenant_sees() -> None:
     platform = Platform()
     claim = platform.running()
-    assert complete.close(platform.ctx, claim.job) == (platform.job(claim.job), False)
+    assert platform.close(claim.job) == (platform.job(claim.job), False)
     ended = platform.end(claim)
     platform.clock.advance(5000)
-    closed = complete.close(platform.ctx, claim.job)
+    closed = platform.close(claim.job)
     assert closed is not None
     assert (closed[0].closed, closed[0].due_ms, closed[1]) == (True, None, True)
     assert closed[0].view() == ended.view()
-    assert complete.close(platform.ctx, claim.job) == (closed[0], False)
-    assert complete.close(platform.ctx, "j-00000000000000000000000000") is None
+    assert platform.close(claim.job) == (closed[0], False)
+    assert platform.close("j-00000000000000000000000000") is None

@@ -12,7 +12,7 @@ from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import Beat, Operation
+from hanzo_compute.ports import Beat, Operation, Send
 from hanzo_compute.services import cancel, lease, read, reconcile
 from hanzo_compute.services.lease import Claim
 from tests.support.faults import FaultyStore, scripted
@@ -86,10 +86,10 @@ def test_what_is_taken_reaches_the_agent_although_the_store_fails_then() -> None
         platform.clock.advance(1)
 
     class Fails(FaultyStore):
-        def transact(self, operations: Sequence[Operation]) -> None:
+        def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
             if any(operation.key == keys.job(placed[1]) for operation in operations):
                 raise Unavailable("down")
-            super().transact(operations)
+            super().transact(operations, sends)
 
     ctx = replace(platform.ctx, store=Fails(platform.store, scripted()))
     assert [found.job for found in lease.acquire(ctx, "local", "a", LESSEE, 2)] == placed[:1]
@@ -193,11 +193,11 @@ def test_a_chunk_is_refused_when_its_attempt_is_lost_between_the_look_and_the_wr
     claim = platform.running()
 
     class Slow(FaultyStore):
-        def transact(self, operations: Sequence[Operation]) -> None:
+        def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
             if platform.job(claim.job).state is State.RUNNING:  # first the process stands still, and the lease lapses
                 platform.clock.advance(16_000)
                 reconcile.reconcile(platform.ctx)
-            super().transact(operations)
+            super().transact(operations, sends)
 
     slow = replace(platform.ctx, store=Slow(platform.store, scripted()), logs=platform.ctx.logs)
     slow = replace(slow, logs=type(platform.ctx.logs)(slow.store, platform.blobs))
@@ -215,11 +215,11 @@ def test_a_chunk_waits_for_a_heartbeat_that_comes_between() -> None:
     class Busy(FaultyStore):
         beaten = False
 
-        def transact(self, operations: Sequence[Operation]) -> None:
+        def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
             if not self.beaten:
                 self.beaten = True
                 lease.heartbeat(platform.ctx, claim)
-            super().transact(operations)
+            super().transact(operations, sends)
 
     store = Busy(platform.store, scripted())
     ctx = replace(platform.ctx, store=store, logs=type(platform.ctx.logs)(store, platform.blobs))

@@ -19,8 +19,8 @@ WASM = frozenset({"wasm"})
 def test_a_waiting_job_is_placed_once_however_often_its_message_comes() -> None:
     platform = Platform()
     job_id = platform.submitted()
-    first = place.place(platform.ctx, job_id)
-    again = place.place(platform.ctx, job_id)
+    first = platform.place(job_id)
+    again = platform.place(job_id)
     assert first == again
     assert first is not None
     assert (first.state, first.pool) == (State.PLACED, "local")
@@ -29,14 +29,14 @@ def test_a_waiting_job_is_placed_once_however_often_its_message_comes() -> None:
 
 
 def test_a_message_about_no_job_is_dropped() -> None:
-    assert place.place(Platform().ctx, "j-00000000000000000000000000") is None
+    assert Platform().place("j-00000000000000000000000000") is None
 
 
 def test_a_message_that_comes_after_the_end_changes_nothing() -> None:
     platform = Platform()
     job_id = platform.submitted()
     cancel.cancel(platform.ctx, "acme", job_id)
-    ended = place.place(platform.ctx, job_id)
+    ended = platform.place(job_id)
     assert ended is not None
     assert ended.state is State.CANCELLED
 
@@ -45,7 +45,7 @@ def test_past_its_deadline_a_job_expires_instead() -> None:
     platform = Platform()
     job_id = platform.submitted(deadline=format_time(platform.clock.now_ms() + 5000))
     platform.clock.advance(5000)
-    found = place.place(platform.ctx, job_id)
+    found = platform.place(job_id)
     assert found is not None
     assert (found.state, found.category) == (State.EXPIRED, "deadline")
 
@@ -56,11 +56,11 @@ def test_a_retry_is_not_placed_before_its_time_but_a_second_early_is_in_time() -
     waiting = platform.end(claim, Category.EXIT, exit_code=1)
     assert waiting.state is State.RETRYING
     platform.clock.advance(8_000)
-    early = place.place(platform.ctx, claim.job)
+    early = platform.place(claim.job)
     assert early is not None
     assert early.state is State.RETRYING
     platform.clock.advance(1_000)
-    placed = place.place(platform.ctx, claim.job)
+    placed = platform.place(claim.job)
     assert placed is not None
     assert (placed.state, placed.not_before_ms) == (State.PLACED, None)
 

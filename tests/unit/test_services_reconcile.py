@@ -8,7 +8,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
-from hanzo_compute.services import cancel, complete, lease, outbox, place, reconcile, submit
+from hanzo_compute.services import cancel, complete, lease, outbox, reconcile, submit
 from hanzo_compute.services.lease import Claim
 from tests.support.faults import FaultyQueue, scripted
 from tests.support.stepped import LESSEE, Platform, spec
@@ -65,7 +65,7 @@ def test_a_completion_that_vanished_is_sent_again_until_it_is_closed() -> None:
         platform.clock.advance(30_001)
         assert reconcile.reconcile(platform.ctx) == {"completion_resent": 1}
     assert platform.job(claim.job).view() == ended.view()
-    complete.close(platform.ctx, claim.job)
+    platform.close(claim.job)
     platform.clock.advance(60_000)
     assert reconcile.reconcile(platform.ctx) == {}
 
@@ -124,7 +124,7 @@ def test_a_job_whose_message_died_is_dead_and_completion_follows() -> None:
 def test_a_dead_letter_of_an_earlier_attempt_does_not_kill_the_next_one() -> None:
     platform = Platform()
     job_id = platform.submitted()
-    place.place(platform.ctx, job_id)  # it is placed, but its message cannot be acknowledged
+    platform.place(job_id)  # it is placed, but its message cannot be acknowledged
     platform.end(platform.claim(platform.lease()), Category.PLATFORM)
     assert platform.job(job_id).state is State.RETRYING
     (first,) = [message for message in platform.queue.receive(outbox.DISPATCH) if message.body["attempt"] == 0]
@@ -158,7 +158,7 @@ def test_idempotency_keys_are_forgotten_when_their_time_is_over() -> None:
     platform = Platform()
     first = submit.submit(platform.ctx, "acme", spec(), idempotency_key="k").job
     cancel.cancel(platform.ctx, "acme", first.id)
-    complete.close(platform.ctx, first.id)
+    platform.close(first.id)
     platform.clock.advance(24 * 3600 * 1000 + 1)
     assert reconcile.reconcile(platform.ctx) == {"idempotency_forgotten": 1}
     assert platform.store.get(keys.idempotency("acme", "k")) is None

@@ -77,6 +77,7 @@ def test_a_small_template() -> None:
             "name": "line",
             "function": "Worker",
             "batch_size": 10,
+            "window_s": 0,
             "visibility_s": 30,
             "max_receives": 3,
             "dlq": "letters",

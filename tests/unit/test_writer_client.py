@@ -120,6 +120,61 @@ def test_the_end_of_the_connection_loses_what_is_not_durable(writer: ScriptedWri
         client.wait(last)
 
 
+def test_what_a_writer_that_says_goodbye_did_not_look_at_goes_to_the_next(
+    writer: ScriptedWriter, client: WriterClient
+) -> None:
+    writer.script = lambda request: [{"id": request["id"], "ok": "first"}]
+    client.request("a")
+    ticket = client.take()
+    asked: list[Frame] = []
+
+    def leave(request: Frame) -> list[Frame] | None:
+        asked.append(request)
+        if len(asked) == 1:
+            writer.say({"durable": request["id"] - 1}, {"bye": request["id"] - 1})
+            return None
+        return [{"id": request["id"], "ok": "second"}, {"durable": request["id"]}]
+
+    writer.script = leave
+    assert client.request("b", 1)["ok"] == "second"
+    assert [(each["op"], each["args"]) for each in asked] == [("b", [1])] * 2
+    assert ticket is not None
+    client.wait(ticket)  # what the first one had applied is durable
+    later = client.take()
+    assert later is None or client.wait(later) is None
+
+
+def test_what_a_writer_had_applied_before_its_goodbye_is_not_asked_again(
+    writer: ScriptedWriter, client: WriterClient
+) -> None:
+    client.request("a")
+    asked: list[Frame] = []
+
+    def leave(request: Frame) -> list[Frame] | None:
+        asked.append(request)
+        number = request["id"]
+        writer.say({"id": number, "ok": "applied"}, {"durable": number}, {"bye": number})
+        return None
+
+    writer.script = leave
+    assert client.request("b")["ok"] == "applied"
+    assert len(asked) == 1
+
+
+def test_a_writer_that_ends_without_a_word_is_not_trusted(writer: ScriptedWriter, client: WriterClient) -> None:
+    client.request("a")
+    asked: list[Frame] = []
+
+    def vanish(request: Frame) -> list[Frame] | None:
+        asked.append(request)
+        return None
+
+    writer.script = vanish
+    with pytest.raises(Unavailable, match="did not answer"):
+        client.request("b")
+    assert len(asked) == 1
+
+
 def test_a_caller_that_was_told_does_not_lose_its_next_ticket(writer: ScriptedWriter, client: WriterClient) -> None:
     writer.script = lambda _request: None
     with pytest.raises(Unavailable):

@@ -24,20 +24,20 @@ class StoppingEngine(Engine):
 
 
 def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> None:
-    engine = StoppingEngine(schema.open_for_writing(tmp_path / "db"))
+    engine = StoppingEngine(schema.open_for_writing(tmp_path / "db"), tmp_path / "db")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         engine.server = Server(listener, engine)
         with frames.connect(tmp_path / "s", 10) as client:
             put: list[object] = ["put", "p", "s", None, "{}", {}]
-            client.sendall(frames.encode({"id": 7, "op": "transact", "args": [[put]]}))
+            client.sendall(frames.encode({"id": 7, "op": "transact", "args": [[put], []]}))
             engine.server.run()
             decoder = frames.Decoder()
             seen: list[frames.Frame] = []
             while data := client.recv(1000):
                 seen += decoder.feed(data)
-    assert seen == [{"id": 7, "ok": None}, {"durable": 7}]
+    assert seen == [{"id": 7, "ok": None}, {"durable": 7}, {"bye": 7}]
     engine.close()
     db = sqlite3.connect(tmp_path / "db")
     assert db.execute("SELECT count(*) FROM records").fetchone() == (1,)
@@ -46,8 +46,8 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("expect", [None, 3])
 def test_a_batch_without_changes_wakes_nobody(tmp_path: Path, expect: int | None) -> None:
-    engine = Engine(schema.open_for_writing(tmp_path / "db"))
+    engine = Engine(schema.open_for_writing(tmp_path / "db"), tmp_path / "db")
     operation = ["delete", "p", "s", expect] if expect else ["check", "p", "s", 0]
-    engine.apply({"op": "transact", "args": [[operation]]})
+    engine.apply({"op": "transact", "args": [[operation], []]})
     assert engine.commit() == []
     engine.close()

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hanzo_compute import config, wiring
+from hanzo_compute import config, ready, wiring
 from hanzo_compute_agent.agent import Agent, Settings
 from hanzo_compute_agent.journal import FileJournal
 
@@ -33,6 +33,19 @@ def spawn(task: Callable[[], None], name: str) -> None:
 def _key(environ: os._Environ[str]) -> str:
     path = environ.get("HZC_KEY_FILE")
     return Path(path).read_text().strip() if path else environ.get("HZC_KEY", "")
+
+
+def _patience(stopping: threading.Event) -> Callable[[], bool]:
+    """Wait a moment while the agent that this one follows still has the state folder; False: wait no more."""
+    said: list[bytes] = []
+
+    def wait() -> bool:
+        if not said:
+            ready.say(ready.STANDING_BY)
+            said.append(ready.STANDING_BY)
+        return not stopping.wait(0.05)
+
+    return wait
 
 
 def main() -> int:
@@ -57,10 +70,12 @@ def main() -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    container = wiring.agent(url, key, state, config.default_cache(environ), slots)
+    patience = _patience(stopping) if ready.takes_over() else None
+    container = wiring.agent(url, key, state, config.default_cache(environ), slots, patience)
     agent = Agent(container.api, container.runner, container.clock, FileJournal(state / "journal"), spawn, settings)
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
+    ready.say(ready.READY)
     stopping.wait()
     agent.stop()
     ended = threading.Event()

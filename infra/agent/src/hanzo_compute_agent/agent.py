@@ -5,20 +5,21 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from hanzo_compute.errors import ComputeError, Conflict, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
-from hanzo_compute.ports import Beat, Clock, Handle, Lease, LeaseApi, LogEntry, Runner, RunnerOutcome, Spawn
+from hanzo_compute.ports import Beat, Clock, Handle, Lease, LeaseApi, LogEntry, Runner, RunnerOutcome, Spawn, Want
 from hanzo_compute_agent.journal import Journal, Shipment
+from hanzo_compute_agent.modules import Modules
 
 log = logging.getLogger(__name__)
 
-POLL_S: Final = 20.0
-"""How long an idle slot waits for a lease in one call."""
+POLL_S: Final = 5.0
+"""How long an idle slot waits for a lease in one call; an agent that is to stop waits for its answer."""
 BEAT_S: Final = 5.0
 """How long a heartbeat waits for news, at most; the lease is renewed at least three times before it would lapse."""
 QUICK_S: Final = 1.0
@@ -62,6 +63,8 @@ class _Attempt:
     ending: bool = False
     """Its outcome is being handed in."""
     over: bool = False
+    following: list[Lease] = field(default_factory=list)
+    """What was leased when its outcome was handed in."""
 
 
 class Agent:
@@ -76,6 +79,7 @@ class Agent:
         self._journal = journal
         self._spawn = spawn
         self._settings = settings
+        self._modules = Modules(api.download)
         self._stop_at: float | None = None
         self._carrying: set[Handle] = set()
         self._leasing: set[int] = set()
@@ -83,7 +87,9 @@ class Agent:
 
     def start(self) -> None:
         """Hand in what an earlier process of this agent left, and start the slots."""
-        for handle in self._runner.adopt():
+        left = self._runner.adopt()
+        self._journal.keep_only(left)
+        for handle in left:
             self._carrying.add(handle)
             self._spawn(partial(self._adopted, handle), f"adopt {handle.job}")
         for slot in range(self._settings.slots):
@@ -115,40 +121,49 @@ class Agent:
                 self._clock.sleep(pause)
 
     def _turn(self, number: int) -> float:
-        """Lease and carry; returns the seconds to wait before the next turn."""
+        """Lease and carry as long as there is work; returns the seconds to wait before the next turn."""
         if not self._runner.ready():
             log.warning("the runner cannot take work now (is the disk full?)")
             return NOT_READY_S
         begun = self._clock.monotonic()
         self._leasing.add(number)
         try:
-            leases = self._api.lease(self._settings.pool, self._settings.name, 1, POLL_S)
-            self._carrying.update(Handle(lease.job, lease.attempt) for lease in leases)
+            leases = self._hold(self._api.lease(self._want, POLL_S))
         finally:
             self._leasing.discard(number)
-        for lease in leases:
-            self._carry(lease)
         # A platform that answers at once with nothing is about to stop.
-        return 0.0 if leases or self._clock.monotonic() - begun >= QUICK_S else RETRY_S
+        pause = 0.0 if leases or self._clock.monotonic() - begun >= QUICK_S else RETRY_S
+        while leases:
+            leases += self._carry(leases.pop(0))
+        return pause
 
-    def _carry(self, lease: Lease) -> None:
+    @property
+    def _want(self) -> Want:
+        return Want(self._settings.pool, self._settings.name)
+
+    def _hold(self, leases: list[Lease]) -> list[Lease]:
+        self._carrying.update(Handle(lease.job, lease.attempt) for lease in leases)
+        return leases
+
+    def _carry(self, lease: Lease) -> list[Lease]:
+        """Carry an attempt to its end; returns what was leased then."""
         handle = Handle(lease.job, lease.attempt)
         attempt = _Attempt(handle, min(BEAT_S, lease.lease_ms / 3000), follow=lease.follow)
         try:
             if self._stop_at is not None:  # it came while the agent was told to stop
                 self._give_back(attempt)
-                return
-            if self._started(attempt, lease) and self._ended(attempt):
+            elif self._started(attempt, lease) and self._ended(attempt):
                 self._hand_in(attempt, self._runner.collect(handle))
         except Exception as error:  # a defect here must cost neither the job nor the slot
             log.exception("job %s attempt %d", handle.job, handle.attempt)
             self._fail(attempt, f"the agent failed: {error!r}")
         finally:
             self._end(attempt)
+        return attempt.following
 
     def _started(self, attempt: _Attempt, lease: Lease) -> bool:
         try:
-            module = self._api.download(lease.module_url) if lease.module_url else None
+            module = self._modules.get(lease.spec["source"]["module"], lease.module_url) if lease.module_url else None
             stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
             self._runner.start(lease, module=module, stdin=stdin)
         except (ComputeError, OSError) as error:
@@ -186,7 +201,7 @@ class Agent:
                 if not self._retry(attempt, lambda: arrived.append(not self._send(attempt, last.seq, entries))):
                     return  # lost, or left to the next process: what comes after must not go without it
                 attempt.seq, attempt.cursor = last.seq, last.end if any(arrived) else end
-            self._hand_in(attempt, self._runner.collect(handle))
+            self._hand_in(attempt, self._runner.collect(handle), more=False)
         except Exception as error:
             log.exception("adopted job %s attempt %d", handle.job, handle.attempt)
             self._fail(attempt, f"the agent failed: {error!r}")
@@ -200,6 +215,8 @@ class Agent:
             if attempt.settled or attempt.lost or self._stop_at is None:
                 self._runner.reap(attempt.handle)
                 self._journal.forget(attempt.handle)
+        except Exception:  # what is left on the disk is adopted at the next start; the slot goes on
+            log.exception("job %s attempt %d is not cleaned up", attempt.handle.job, attempt.handle.attempt)
         finally:
             self._carrying.discard(attempt.handle)
 
@@ -268,7 +285,8 @@ class Agent:
         handle = attempt.handle
         attempt.settled = self._retry(attempt, lambda: self._api.complete(handle.job, handle.attempt, outcome))
 
-    def _hand_in(self, attempt: _Attempt, collected: RunnerOutcome) -> None:
+    def _hand_in(self, attempt: _Attempt, collected: RunnerOutcome, *, more: bool = True) -> None:
+        """Hand in an outcome, and with ``more`` lease the slot's next attempt in the same call."""
         attempt.ending = True
         handle = attempt.handle
 
@@ -283,12 +301,14 @@ class Agent:
                     raise Unavailable("the log could not be sent before the agent stops")
                 entries = []
             seq = attempt.seq + 1 if entries else 0
+            want = self._want if more and self._stop_at is None and self._runner.ready() else None
             try:
-                self._api.complete(handle.job, handle.attempt, outcome, log_seq=seq, entries=entries)
+                done = self._api.complete(handle.job, handle.attempt, outcome, log_seq=seq, entries=entries, want=want)
             except StaleFence:
                 raise
             except Conflict:  # the log's tail is there already
-                self._api.complete(handle.job, handle.attempt, outcome)
+                done = self._api.complete(handle.job, handle.attempt, outcome, want=want)
+            attempt.following = self._hold(done.leases)
 
         if self._retry(attempt, complete):
             attempt.settled = True

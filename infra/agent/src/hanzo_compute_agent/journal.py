@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,10 @@ class Journal(Protocol):
         """The attempt is over."""
         ...
 
+    def keep_only(self, handles: Collection[Handle]) -> None:
+        """These are all the attempts that there are: forget every other, whose end an earlier process did not see."""
+        ...
+
 
 class FileJournal:
     """One small file for each attempt that sent log chunks before its end."""
@@ -62,3 +67,10 @@ class FileJournal:
     def forget(self, handle: Handle) -> None:
         """The attempt is over."""
         self._path(handle).unlink(missing_ok=True)
+
+    def keep_only(self, handles: Collection[Handle]) -> None:
+        """These are all the attempts that there are: forget every other, whose end an earlier process did not see."""
+        kept = {self._path(handle) for handle in handles}
+        for path in self._folder.iterdir():
+            if path not in kept:
+                path.unlink(missing_ok=True)

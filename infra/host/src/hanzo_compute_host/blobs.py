@@ -15,7 +15,7 @@ from hanzo_compute_host.exchange import Exchange
 from hanzo_compute_host.problems import no_route
 
 PREFIX: Final = "/_blobs/"
-CHUNK: Final = 256 * 1024
+CHUNK: Final = 64 * 1024
 """Bytes that are read from a file at a time."""
 
 
@@ -77,8 +77,7 @@ class BlobGate:
             raise InvalidRequest(f"this URL takes exactly {size} bytes, the request announces {announced}")
         upload = self._blobs.open_upload(tenant, blob, size)
         try:
-            async for part in exchange.parts(size):
-                upload.write(part)
+            await exchange.read(size, upload.write)
             # It ends with an fsync, which must not hold up everybody else.
             await asyncio.to_thread(upload.commit)
         finally:
@@ -90,7 +89,7 @@ class BlobGate:
             file = self._blobs.path(tenant, blob).open("rb")
         except FileNotFoundError:
             raise NotFound(f"there is no blob {blob}") from None
-        with file:
+        with file, exchange.holding(CHUNK):
             size = file.seek(0, 2)
             file.seek(0)
             headers = [(b"content-type", b"application/octet-stream"), (b"etag", f'"{blob}"'.encode())]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from hanzo_compute.errors import PayloadTooLarge
+from hanzo_compute.model.bounds import KIB
+from hanzo_compute_host import problems
 from hanzo_compute_host.events import Answer
-from hanzo_compute_host.problems import HeadersTooLarge, RequestTimeout
+from hanzo_compute_host.limits import SMALL, Load
+from hanzo_compute_host.problems import HeadersTooLarge, RequestTimeout, UnsupportedMedia
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -19,55 +21,28 @@ Send = Callable[[Message], Awaitable[None]]
 
 HEADERS_MAX: Final = 10_240
 """Request line and headers together, bytes: API Gateway's bound."""
-HEAD_BUFFER_MAX: Final = 64 * 1024
-"""Bytes of an unfinished head after which the connection is closed without reading on."""
 BODY_TIMEOUT_S: Final = 30.0
 """A body must have arrived in this time."""
 DISCARD_TIMEOUT_S: Final = 5.0
 DISCARDED_MAX: Final = 8 * 1024 * 1024
 """What is left of the body of a refused request is read and dropped up to this many bytes."""
+PIECE: Final = 64 * KIB
+"""An answer is handed to the connection in pieces, each when the one before has gone out."""
 
 
 class Disconnected(Exception):
     """The client has gone: there is nobody to answer."""
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, with a bound on the head of a request: its parser collects headers without one."""
-
-    _unfinished = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser; it calls back for whatever is complete."""
-        self._unfinished += len(data)
-        super().data_received(data)
-        if self._unfinished > HEAD_BUFFER_MAX and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        """The head has arrived."""
-        self._unfinished = 0
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """A part of the body has arrived."""
-        self._unfinished = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """All of the request has arrived."""
-        self._unfinished = 0
-        super().on_message_complete()
-
-
 class Exchange:
     """A request that is read and answered step by step."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, load: Load) -> None:
         self.scope = scope
         self.request_id = request_id
         self.started = False
+        self._load = load
+        self._held = 0
         self._receive = receive
         self._send = send
         self._close = False
@@ -84,26 +59,71 @@ class Exchange:
         """The path as it was sent."""
         return bytes(self.scope["raw_path"]).decode("latin-1")
 
-    def check_headers(self) -> None:
-        """Raises HeadersTooLarge."""
+    def check_head(self) -> None:
+        """Refuse a head that is too large, or that another program could read otherwise than this one.
+
+        Raises:
+            HeadersTooLarge, NotHttp, UnsupportedMedia: see there.
+        """
         size = len(self.scope["raw_path"]) + len(self.scope["query_string"])
         size += sum(len(name) + len(value) for name, value in self.scope["headers"])
         if size > HEADERS_MAX:
             raise HeadersTooLarge(f"request line and headers may have {HEADERS_MAX} bytes, these have {size}")
+        version = self.scope["http_version"]
+        if version not in ("1.0", "1.1"):
+            raise problems.bad_http(f"HTTP/{version} is not spoken here", "(version)")
+        hosts = 0
+        for name, value in self.scope["headers"]:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and (value.strip().lower() != b"chunked" or version == "1.0"):
+                raise problems.bad_http("only chunked is known, and only to HTTP/1.1", "Transfer-Encoding")
+            elif name == b"content-encoding" and value.strip().lower() != b"identity":
+                raise UnsupportedMedia("a body must not be encoded", hint="send it without Content-Encoding")
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise problems.bad_http("must be there once", "Host")
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of this name (in lower case)."""
+        for each, value in self.scope["headers"]:
+            if each == name:
+                return bytes(value).decode("latin-1")
+        return None
 
     def content_length(self) -> int | None:
         """The announced size of the body, bytes."""
-        for name, value in self.scope["headers"]:
-            if name == b"content-length":
-                return int(value)
-        return None
+        announced = self.header(b"content-length")
+        return None if announced is None else int(announced)
 
-    async def body(self, limit: int) -> bytes:
-        """All of the body. Raises PayloadTooLarge, as early as that is known."""
-        return b"".join([part async for part in self.parts(limit)])
+    async def body(self, limit: int, admit: Callable[[], None]) -> bytes:
+        """All of the body. What is not small is read only of a caller whom ``admit`` lets in, by raising nothing.
 
-    async def parts(self, limit: int) -> AsyncIterator[bytes]:
-        """The body as it arrives, never more than ``limit`` bytes of it."""
+        Raises:
+            PayloadTooLarge: it has more than ``limit`` bytes; as early as that is known.
+            Unavailable: too many large bodies are held already.
+            RequestTimeout: it does not come in time.
+        """
+        parts: list[bytes] = []
+        announced = self.content_length() or 0
+        admitted = limit >= announced > SMALL
+        if admitted:
+            admit()
+
+        def take(part: bytes) -> None:
+            nonlocal admitted
+            if self._size > SMALL:
+                if not admitted:
+                    admit()
+                    admitted = True
+                self._load.bodies.take(self._size - self._held)
+                self._held = self._size
+            parts.append(part)
+
+        await self.read(limit, take)
+        return b"".join(parts)
+
+    async def read(self, limit: int, take: Callable[[bytes], None]) -> None:
+        """Hand the body to ``take`` as it arrives, never more than ``limit`` bytes of it."""
         announced = self.content_length()
         if announced is not None and announced > limit:
             raise self._too_large(limit)
@@ -113,9 +133,14 @@ class Exchange:
                     part = await self._part()
                     if self._size > limit:
                         raise self._too_large(limit)
-                    yield part
+                    take(part)
         except TimeoutError:
             raise RequestTimeout(f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+
+    def close(self) -> None:
+        """The request is over: its body is held no more."""
+        self._load.bodies.give(self._held)
+        self._held = 0
 
     async def _part(self) -> bytes:
         message = await self._receive()
@@ -147,8 +172,9 @@ class Exchange:
 
     async def respond(self, answer: Answer) -> None:
         """Send a whole response."""
-        await self.start(answer, length=len(answer.body))
-        await self.write(answer.body, more=False)
+        with self.holding(len(answer.body)):
+            await self.start(answer, length=len(answer.body))
+            await self.write(answer.body, more=False)
 
     async def start(self, answer: Answer, *, length: int | None = None) -> None:
         """Send the status and headers; ``length`` is the body's size if it is known."""
@@ -160,6 +186,13 @@ class Exchange:
         self.started = True
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
 
+    def holding(self, size: int) -> AbstractContextManager[None]:
+        """Count ``size`` bytes as waiting for this client to read them. Raises Unavailable when too many do."""
+        return self._load.answers.hold(size)
+
     async def write(self, body: bytes, *, more: bool = True) -> None:
         """Send a part of the body; waits while the client is slow to read."""
+        while len(body) > PIECE:
+            await self._send({"type": "http.response.body", "body": body[:PIECE], "more_body": True})
+            body = body[PIECE:]
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

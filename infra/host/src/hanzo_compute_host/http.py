@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,7 @@ from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
 from hanzo_compute_host.exchange import Disconnected, Exchange, Receive, Scope, Send
 from hanzo_compute_host.functions import Functions
+from hanzo_compute_host.limits import Limits, Load
 from hanzo_compute_host.manifest import Manifest
 from hanzo_compute_host.park import Journal, Park, Parking
 from hanzo_compute_host.routes import Routes
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 15.0
 """An event stream that says nothing for this long gets a comment, and its handler is asked again."""
+VITAL_SHARE: Final = 2
+"""What running work needs (agents' calls) is refused only when so many times as many requests wait."""
 DURABLE_S: Final = 30.0
 """An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
 
@@ -43,7 +46,10 @@ class _Turn:
 
 
 class App:
-    """The ASGI application."""
+    """The ASGI application.
+
+    ``admit`` raises for an ``Authorization`` header that is nobody's: it is asked before a large body is read.
+    """
 
     def __init__(
         self,
@@ -54,7 +60,10 @@ class App:
         blobs: BlobStore,
         clock: Clock,
         ids: Ids,
+        admit: Callable[[str | None], object],
+        limits: Limits | None = None,
     ) -> None:
+        self.load = Load(limits or Limits())
         self.parking = Parking()
         self._manifest = manifest
         self._routes = Routes(manifest.routes)
@@ -63,9 +72,16 @@ class App:
         self._blobs = BlobGate(blobs, clock) if isinstance(blobs, BlobFiles) else None
         self._clock = clock
         self._ids = ids
+        self._stopping = False
+        self._admit = admit
 
     def stop(self) -> None:
         """Answer whoever waits, and from now on only what running work needs (``while_stopping``)."""
+        self._stopping = True
+        self.parking.close()
+
+    def retire(self) -> None:
+        """Answer whoever waits: they come back, to another process. All else goes on as before."""
         self.parking.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +89,13 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
+            self.load.turns -= 1  # the protocol has counted it while it waited for its first step
             request_id = self._ids.new("r", self._clock.now_ms())
-            await self._serve(Exchange(scope, receive, send, request_id))
+            exchange = Exchange(scope, receive, send, request_id, self.load)
+            try:
+                await self._serve(exchange)
+            finally:
+                exchange.close()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -89,7 +110,7 @@ class App:
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
-            exchange.check_headers()
+            exchange.check_head()
             if self._blobs is not None and exchange.raw_path.startswith(PREFIX):
                 await self._blobs.serve(exchange)
             else:
@@ -116,15 +137,23 @@ class App:
             allowed = self._routes.methods(exchange.raw_path)
             raise problems.no_route(exchange.method, exchange.scope["path"], allowed)
         name = match.route.function
-        if self.parking.closed and not self._manifest.functions[name].while_stopping:
+        vital = self._manifest.functions[name].while_stopping
+        if self._stopping and not vital:
             raise Unavailable("the platform is stopping", hint="start it again with: hzc up")
-        body = await exchange.body(BODY_MAX)
+        self.load.check_turn(VITAL_SHARE if vital else 1)
+        body = await exchange.body(BODY_MAX, lambda: self._admitted(exchange))
         event = from_request(exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms())
         turn = self._turn(name, event, exchange)
         if "hzc-stream" in turn.answer.host:
             await self._stream(exchange, name, event, turn)
         else:
             await exchange.respond(await self._settled(exchange, name, event, turn))
+
+    def _admitted(self, exchange: Exchange) -> None:
+        try:
+            self._admit(exchange.header(b"authorization"))
+        finally:
+            self._journal.take()  # what the look-up read is no handler's
 
     def _turn(self, name: str, event: Mapping[str, Any], exchange: Exchange) -> _Turn:
         """Call the handler, park, take the ticket: in one step, so that no wake falls in between."""
@@ -146,6 +175,16 @@ class App:
             park.close()
             raise
 
+    async def _durable(self, future: asyncio.Future[None] | None) -> None:
+        if future is None:
+            return
+        try:
+            with self.load.waiting():
+                await asyncio.wait_for(future, DURABLE_S)
+        except TimeoutError:
+            hint = "ask for its state before you repeat it"
+            raise Unavailable("the write is not durable yet", hint=hint) from None
+
     async def _settled(self, exchange: Exchange, name: str, event: Mapping[str, Any], turn: _Turn) -> Answer:
         """The answer that goes out, after as many turns as it takes."""
         loop = asyncio.get_running_loop()
@@ -155,7 +194,7 @@ class App:
         try:
             while True:
                 with turn.park:
-                    await _durable(turn.durable)
+                    await self._durable(turn.durable)
                     wait_s = _seconds(turn.answer.host.get("hzc-wait"))
                     if last or not turn.waits or wait_s <= 0:
                         return turn.answer
@@ -179,14 +218,15 @@ class App:
         try:
             while True:
                 with turn.park:
-                    await _durable(turn.durable)
+                    await self._durable(turn.durable)
                     if not exchange.started:
                         await exchange.start(turn.answer)
                     body = turn.answer.body
                     if not body and loop.time() - written >= KEEP_ALIVE_S:
                         body = b": waiting\n\n"
                     if body:
-                        await exchange.write(body)
+                        with exchange.holding(len(body)):
+                            await exchange.write(body)
                         written = loop.time()
                     cursor = turn.answer.host.get("hzc-stream")
                     if cursor is None or self.parking.closed:
@@ -209,16 +249,6 @@ class App:
             if gone is not None:
                 await _end(gone)
         await exchange.write(b"", more=False)
-
-
-async def _durable(future: asyncio.Future[None] | None) -> None:
-    if future is None:
-        return
-    try:
-        await asyncio.wait_for(future, DURABLE_S)
-    except TimeoutError:
-        hint = "ask for its state before you repeat it"
-        raise Unavailable("the write is not durable yet", hint=hint) from None
 
 
 async def _end(task: asyncio.Task[None]) -> None:

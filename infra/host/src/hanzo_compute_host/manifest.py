@@ -38,6 +38,8 @@ class QueueSource:
     name: str
     function: str
     batch_size: int
+    window_s: int
+    """Messages are gathered for so long before they are handled; 0: handled at once."""
     visibility_s: int
     max_receives: int
     dlq: str

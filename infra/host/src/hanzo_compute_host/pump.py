@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
+from hanzo_compute import ready
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.ports import WAKE_ALL, Clock, Commits, Ids, Message, Queue, queue_wake
 from hanzo_compute_host import process
@@ -65,7 +66,7 @@ class Pump:
         """Work until told to stop."""
         while not self._stopping:
             try:
-                if not self.step():
+                if not self.step() and not self._stopping:
                     self._pause(self.idle_s())
             except Unavailable as error:
                 log.warning("the store cannot answer now, trying again: %s", error.message)
@@ -81,7 +82,8 @@ class Pump:
             if self._look_at[partition] <= self._clock.monotonic():
                 full = self._batch(source)
                 busy = busy or full
-                self._look_at[partition] = self._clock.monotonic() + (0 if full else POLL_S)
+                # What comes after a batch that was not full wakes the queue, or is gathered.
+                self._look_at[partition] = self._clock.monotonic() + (0 if full else source.window_s or POLL_S)
         for schedule, due in list(self._ticks.values()):
             if due <= self._clock.monotonic():
                 # What was missed stays missed: a late tick is followed by a whole period.
@@ -100,11 +102,12 @@ class Pump:
         if self._commits is None:
             return
         for woken in self._commits.news().woken:
-            for partition in self._look_at:
-                if woken in (partition, WAKE_ALL):
+            for partition, source in self._queues.items():
+                if woken in (partition, WAKE_ALL) and not source.window_s:
                     self._look_at[partition] = 0.0
 
     def _batch(self, source: QueueSource) -> bool:
+        """Handle a batch of a queue; whether it was full, so that there may be more."""
         messages = self._queue.receive(source.name, limit=source.batch_size, visibility_s=source.visibility_s)
         if not messages:
             return False
@@ -117,7 +120,7 @@ class Pump:
             log.warning("%d messages of %s are tried again: %s", len(messages), source.name, error.message)
             failed = {message.id for message in messages}
         self._finish(messages, failed)
-        return True
+        return len(messages) == source.batch_size
 
     def _finish(self, messages: Sequence[Message], failed: set[str]) -> None:
         # What cannot be said here is not lost: the messages come back when their visibility ends.
@@ -189,6 +192,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    ready.say(ready.READY)
     pump.run()
     return 0
 

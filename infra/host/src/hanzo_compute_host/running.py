@@ -10,12 +10,12 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from hanzo_compute.errors import Conflict, InvalidRequest, PermissionDenied, Unavailable
+from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unavailable
 
 POLL_S: Final = 0.05
 FORCE_S: Final = 5.0
@@ -32,8 +32,12 @@ def claim(home: Path) -> Iterator[None]:
     """
     with _locked(home, str(os.getpid())):
         published = home / "run" / "platform.json"
-        # One that was killed could not take back what it had said.
+        # One that was killed could not take back what it had said, nor what it was about to say.
         published.unlink(missing_ok=True)
+        for place in (home, home / "run", home / "keys"):
+            for path in place.glob(".*"):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -158,6 +162,51 @@ def is_ready(url: str, timeout: float) -> bool:
         return False
     finally:
         connection.close()
+
+
+def state(home: Path) -> dict[str, Any] | None:
+    """What ``run/platform.json`` says; None when no platform runs."""
+    try:
+        found: dict[str, Any] = json.loads((home / "run" / "platform.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def roll(home: Path, patience: float, progress: Callable[[str], None]) -> int:
+    """Have the platform of ``home`` replace its processes, and wait for that; returns how many were replaced.
+
+    Raises:
+        NotFound: none runs there.
+        Conflict: it cannot, or does so already.
+        Unavailable: not all could be replaced, or it made no step within ``patience`` seconds.
+    """
+    pid, now = owner(home), state(home)
+    if pid is None or now is None:
+        raise NotFound(f"no platform runs in {home}", hint="start it with: hzc up")
+    if "restart" not in now:  # its signal would end an older one
+        raise Conflict("this platform is of a release without rolling restarts", hint="hzc down, then hzc up")
+    if now["restart"]["state"] == "running":
+        raise Conflict("a rolling restart is under way", hint="wait until it is over")
+    number = now["restart"]["number"]
+    os.kill(pid, signal.SIGUSR2)
+    seen, deadline = now["restart"], time.monotonic() + patience
+    while time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        now = state(home)
+        if owner(home) != pid or now is None:
+            raise Unavailable("the platform has stopped", hint="start it with: hzc up")
+        if now["restart"] != seen:
+            seen, deadline = now["restart"], time.monotonic() + patience
+            progress(f"{seen['done']} of {seen['total']} processes replaced; now: {seen['step']}")
+        if seen["number"] > number and seen["state"] == "done":
+            return int(seen["done"])
+        if seen["number"] > number and seen["state"] == "failed":
+            raise Unavailable(
+                f"{seen['done']} of {seen['total']} processes were replaced, then: {seen['error']}",
+                hint="those that were not replaced go on; read the log that is named, then: hzc restart",
+            )
+    raise Unavailable(f"the rolling restart is stuck at {seen['step'] or 'its start'}", hint=f"read {home / 'log'}")
 
 
 def stop(home: Path, timeout: float) -> bool:

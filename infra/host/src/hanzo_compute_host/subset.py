@@ -32,7 +32,7 @@ AWS_ONLY: Final = {
 METADATA: Final = {FUNCTION: {"every_s", "while_stopping"}, API: set(), QUEUE: {"name", "visibility_s"}}
 EVENTS: Final = {
     "HttpApi": {"ApiId", "Method", "Path"},
-    "SQS": {"Queue", "BatchSize", "FunctionResponseTypes", "ScalingConfig"},
+    "SQS": {"Queue", "BatchSize", "MaximumBatchingWindowInSeconds", "FunctionResponseTypes", "ScalingConfig"},
     "Schedule": {"Schedule", "Description"},
     "ScheduleV2": {"ScheduleExpression", "Description"},
 }

@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from hanzo_compute.errors import Conflict, Unavailable
 from hanzo_compute_host import running
-from hanzo_compute_host.children import Child, Spec, dies_with_parent
+from hanzo_compute_host.children import Child, Spec, dies_with_parent, raise_descriptor_limit
 from hanzo_compute_host.process import OFF_AWS
+from hanzo_compute_host.rolling import Interrupted, Rolling
 
 HOST: Final = "127.0.0.1"
 START_S: Final = 30.0
@@ -60,17 +61,24 @@ class Supervisor:
         self._slots = slots
         self._say = say or _print
         self._children: list[Child] = []
+        self._beside: list[Child] = []
+        """Processes that come or go in a rolling restart."""
+        self._rolling = Rolling(self._children, self._beside, self._roll_on, self._publish_if_possible, self._say)
         self._stop_signals = 0
+        self._roll_signals = 0
         self._started_at = ""
 
     def run(self) -> None:
         """Run until SIGTERM, SIGINT or SIGHUP; a second one ends everything at once. Main thread only.
+
+        SIGUSR2 replaces all processes but this one: see :mod:`hanzo_compute_host.rolling`.
 
         Raises:
             Conflict: a platform runs there already, or the port is taken.
             Unavailable: it could not be started.
         """
         with running.claim(self.home), self._bind() as listener, self._signals(), contextlib.suppress(_StoppedEarly):
+            raise_descriptor_limit()
             os.umask(0o077)  # whatever is made in the state folder, by us or our children, is ours alone
             self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self.url = f"http://{HOST}:{listener.getsockname()[1]}"
@@ -211,8 +219,18 @@ class Supervisor:
         ]
         running.publish(
             self.home,
-            {"pid": os.getpid(), "url": self.url, "started_at": self._started_at, "processes": processes},
+            {
+                "pid": os.getpid(),
+                "url": self.url,
+                "started_at": self._started_at,
+                "processes": processes,
+                "restart": self._rolling.progress.as_json(),
+            },
         )
+
+    def _publish_if_possible(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end what runs
+            self._publish()
 
     # Life
 
@@ -220,6 +238,9 @@ class Supervisor:
     def _signals(self) -> Iterator[None]:
         def asked(number: int, frame: FrameType | None) -> None:
             self._stop_signals += 1
+
+        def roll(number: int, frame: FrameType | None) -> None:
+            self._roll_signals += 1
 
         def nothing(number: int, frame: FrameType | None) -> None:
             """A child has ended: the byte on the wakeup descriptor is what counts."""
@@ -229,6 +250,7 @@ class Supervisor:
         end.setblocking(False)
         before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, nothing)
+        before[signal.SIGUSR2] = signal.signal(signal.SIGUSR2, roll)
         fd_before = signal.set_wakeup_fd(end.fileno(), warn_on_full_buffer=False)
         try:
             yield
@@ -252,6 +274,10 @@ class Supervisor:
                 ready = True
                 self._say(f"the platform is ready at {self.url}")
             self._restart()
+            if self._roll_signals:
+                self._roll_signals = 0
+                with contextlib.suppress(Interrupted):
+                    self._rolling.run()
             if time.monotonic() >= logs_due:
                 logs_due = time.monotonic() + LOG_CHECK_S
                 for child in self._children:
@@ -270,8 +296,7 @@ class Supervisor:
             elif child.due is not None and child.due <= time.monotonic():
                 changed = self._revived(child)
         if changed:
-            with contextlib.suppress(OSError):  # a full disk must not end what runs
-                self._publish()
+            self._publish_if_possible()
 
     def _revived(self, child: Child) -> bool:
         try:
@@ -281,6 +306,22 @@ class Supervisor:
             self._say(f"{child.spec.name} cannot start ({error.strerror}), again in {wait:.0f} s")
             return False
         return True
+
+    def _roll_on(self) -> None:
+        """A moment of a rolling restart. Raises Interrupted."""
+        self._pause(0.05)
+        if self._stop_signals:
+            raise Interrupted
+        self._restart()
+        for child in list(self._beside):
+            child.ended()
+            if child.leave_by is None:
+                continue
+            if child.pid is None:
+                self._beside.remove(child)
+            elif time.monotonic() >= child.leave_by:
+                self._say(f"the old {child.spec.name} does not end, killing it")
+                child.signal(signal.SIGKILL)
 
     # Stop
 
@@ -301,7 +342,7 @@ class Supervisor:
         self._say("stopped")
 
     def _named(self, prefix: str) -> list[Child]:
-        return [child for child in self._children if child.spec.name.startswith(prefix)]
+        return [child for child in (*self._children, *self._beside) if child.spec.name.startswith(prefix)]
 
     def _end(self, children: Iterable[Child], seconds: float) -> None:
         """Wait for processes that were asked to end; whatever is left after ``seconds`` is killed."""

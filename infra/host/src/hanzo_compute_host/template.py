@@ -92,7 +92,9 @@ class _Compiler:
         return self.scope.value(node)
 
     def _number(self, node: Node | None, what: str, *, default: int | None = None) -> int:
-        value = default if node is None else self.scope.value(node)
+        if node is None and default is not None:
+            return default
+        value = None if node is None else self.scope.value(node)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise TemplateError(node.line if node else 1, f"{what} must be a whole number from 1")
         return value
@@ -180,12 +182,19 @@ class _Compiler:
         letters = self.queues.get(self._need(queue.line, redrive, "deadLetterTargetArn"))
         if letters is None:
             raise TemplateError(queue.line, f"{queue.name}: deadLetterTargetArn is no queue of this template")
+        batch_size = self._number(properties.get("BatchSize"), "BatchSize", default=10)
+        window_s = self._number(
+            properties.get("MaximumBatchingWindowInSeconds"), "MaximumBatchingWindowInSeconds", default=0
+        )
+        if batch_size > 10 and not window_s:
+            raise TemplateError(line, "a BatchSize over 10 needs MaximumBatchingWindowInSeconds")
         local_visibility = queue.hzc.get("visibility_s")
         self.host["queues"].append(
             {
                 "name": queue.attributes()[""],
                 "function": resource.name,
-                "batch_size": self._number(properties.get("BatchSize"), "BatchSize", default=10),
+                "batch_size": batch_size,
+                "window_s": window_s,
                 "visibility_s": self._number(local_visibility, "visibility_s", default=visibility),
                 "max_receives": self._number(redrive.get("maxReceiveCount"), "maxReceiveCount"),
                 "dlq": letters.attributes()[""],

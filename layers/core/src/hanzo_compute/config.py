@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,10 @@ class Policy:
     """Wait before the attempt after a lapse; doubles with each further one."""
     idempotency_ms: int = 24 * 3600 * 1000
     """How long an idempotency key is remembered."""
+    waiting_max: int = 50_000
+    """Jobs of all tenants that may wait to run (queued, placed, retrying); beyond it nothing is accepted."""
+    tenant_waiting_max: int = 10_000
+    """Jobs of one tenant that may wait to run."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,21 @@ def default_cache(environ: Mapping[str, str]) -> Path:
     return Path(base) / "hanzo-compute"
 
 
+def _policy(environ: Mapping[str, str]) -> Policy:
+    default = Policy()
+    return Policy(
+        waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
+        tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
+    )
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise InvalidRequest(f"{name} is {text[:40]!r}", hint="give a whole number from 1 to 999999999")
+    return int(text)
+
+
 def load(environ: Mapping[str, str] = os.environ) -> Config:
     """Read and check the settings.
 
@@ -85,4 +105,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         home=Path(home).absolute(),
         base_url=environ.get("HZC_BASE_URL", "http://127.0.0.1:8787").rstrip("/"),
         cache=default_cache(environ).absolute(),
+        policy=_policy(environ),
     )

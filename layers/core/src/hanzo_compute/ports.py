@@ -68,6 +68,15 @@ class Check:
 Operation = Put | Delete | Check
 
 
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a queue with a transaction, visible after ``delay_s`` (at most 900) seconds."""
+
+    queue: str
+    body: Body
+    delay_s: int = 0
+
+
 class WriteConflict(Exception):
     """An expectation did not hold, so nothing of the transaction was applied.
 
@@ -88,6 +97,11 @@ class JobStore(Protocol):
     may be a moment old, and index reads always may. A caller acts on a stale read safely because of ``expect``.
     """
 
+    @property
+    def sends(self) -> bool:
+        """Whether the queues are in the same database, so that :meth:`transact` can send messages, too."""
+        ...
+
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
         ...
@@ -107,8 +121,12 @@ class JobStore(Protocol):
         """Sort keys and records of an index partition strictly between ``after`` and ``before`` (empty: open)."""
         ...
 
-    def transact(self, operations: Sequence[Operation]) -> None:
-        """Apply all operations or none.
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``; may be a moment old."""
+        ...
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        """Apply all operations or none, and send the messages if they are applied (only where ``sends``).
 
         Raises:
             WriteConflict: an expectation did not hold.
@@ -160,6 +178,13 @@ class Queue(Protocol):
 
     def redrive(self, queue: str, *, limit: int = 10) -> int:
         """Move up to ``limit`` of the queue's dead letters back to it, counts reset; returns how many."""
+        ...
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many.
+
+        For when the clock was set back. A queue that keeps its own time has nothing to do.
+        """
         ...
 
 
@@ -237,6 +262,10 @@ class LogStore(Protocol):
         """
         ...
 
+    def chunk(self, tenant: str, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> Put:
+        """The write that stores a new chunk, for a transaction of the caller's."""
+        ...
+
     def read(self, tenant: str, job: str, cursor: str = "", *, limit: int = 16) -> LogPage:
         """Up to ``limit`` chunks after ``cursor``, all attempts in order. Raises InvalidRequest on a bad cursor."""
         ...
@@ -295,6 +324,23 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """The work that an agent wants: up to ``limit`` attempts of a pool."""
+
+    pool: str
+    agent: str
+    limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Answer to an outcome: the job's state, and the attempts that were leased with the same call."""
+
+    state: str
+    leases: list[Lease] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """Answer to a heartbeat: the reason to stop, or None, and whether somebody follows the log."""
 
@@ -306,8 +352,8 @@ class Beat:
 class LeaseApi(Protocol):
     """The agent's view of the platform (``/v1/leases…``)."""
 
-    def lease(self, pool: str, agent: str, limit: int, wait_s: float) -> list[Lease]:
-        """Up to ``limit`` attempts; waits up to ``wait_s`` for the first."""
+    def lease(self, want: Want, wait_s: float) -> list[Lease]:
+        """What is wanted; waits up to ``wait_s`` for the first."""
         ...
 
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
@@ -327,9 +373,16 @@ class LeaseApi(Protocol):
         ...
 
     def complete(
-        self, job: str, attempt: int, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
-    ) -> str:
-        """Hand in the outcome, with the last log chunk; returns the job's state. Raises StaleFence."""
+        self,
+        job: str,
+        attempt: int,
+        outcome: Outcome,
+        *,
+        log_seq: int = 0,
+        entries: Sequence[LogEntry] = (),
+        want: Want | None = None,
+    ) -> Completed:
+        """Hand in the outcome, with the last log chunk, and lease what is there of ``want``. Raises StaleFence."""
         ...
 
     def release(self, job: str, attempt: int, reason: str) -> None:

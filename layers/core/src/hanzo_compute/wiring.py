@@ -61,12 +61,13 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
 
     clock, ids = SystemClock(), SystemIds()
     client = WriterClient(config.home, wakes=wakes)
-    store = SqliteStore(client)
+    queue = SqliteQueue(client, clock, ids, max_receives)
+    store = SqliteStore(client, queue)
     blobs = FileBlobs(config.home, clock, config.base_url)
     return Container(
         config=config,
         store=store,
-        queue=SqliteQueue(client, clock, ids, max_receives),
+        queue=queue,
         blobs=blobs,
         logs=RecordLogs(store, blobs),
         clock=clock,
@@ -92,14 +93,19 @@ class AgentParts:
     clock: Clock
 
 
-def agent(url: str, key: str, state: Path, cache: Path, slots: int) -> AgentParts:
-    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``."""
+def agent(
+    url: str, key: str, state: Path, cache: Path, slots: int, patience: Callable[[], bool] | None = None
+) -> AgentParts:
+    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``.
+
+    While another agent has ``state``, ``patience`` is called again and again until it returns False.
+    """
     from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
     from hanzo_compute.adapters.local.system import SystemClock
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
     clock = SystemClock()
-    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock), clock)
+    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock, patience), clock)
 
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
@@ -141,13 +147,14 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     clock, ids = SystemClock(), SystemIds()
     state = OfflineState(config.home, config.cache)
     client = OfflineClient(config.home, state.db)
-    store = SqliteStore(client)
+    queue = SqliteQueue(client, clock, ids)
+    store = SqliteStore(client, queue)
     try:
         blobs = FileBlobs(config.home, clock, config.base_url)
         made = Container(
             config=config,
             store=store,
-            queue=SqliteQueue(client, clock, ids),
+            queue=queue,
             blobs=blobs,
             logs=RecordLogs(store, blobs),
             clock=clock,

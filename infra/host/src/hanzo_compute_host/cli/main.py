@@ -21,6 +21,7 @@ BROKEN_PIPE: Final = 141
 COMMANDS: Final = {
     "up": "platform:up",
     "down": "platform:down",
+    "restart": "platform:restart",
     "demo": "demo:demo",
     "run": "run:run",
     "submit": "run:submit",

@@ -19,6 +19,7 @@ MESSAGE_MAX: Final = 262_144
 """Bytes of a message's body as JSON: SQS's bound before 2025, and still that of many consumers."""
 DELAY_S_MAX: Final = 900
 VISIBILITY_S_MAX: Final = 43_200
+HASTEN_S_MAX: Final = 10**11
 MAX_RECEIVES: Final = 5
 """Receives of a message before it is a dead letter, unless the queue's configuration says otherwise."""
 

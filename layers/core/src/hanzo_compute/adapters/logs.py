@@ -52,21 +52,29 @@ class RecordLogs:
             PayloadTooLarge: more than 256 KiB of text, or too many chunks.
             Conflict: another chunk has this number.
         """
+        put = self.chunk(tenant, job, attempt, seq, entries)
+        try:
+            self._store.transact([put, *guard])
+        except WriteConflict as conflict:
+            if put.key not in conflict.current:
+                raise
+            found = conflict.current[put.key]
+            if found is None or found.body != put.body:
+                raise Conflict(
+                    f"log chunk {seq} of attempt {attempt} is there with other text", hint="count on from it"
+                ) from None
+
+    def chunk(self, tenant: str, job: str, attempt: int, seq: int, entries: Sequence[LogEntry]) -> Put:
+        """The write that stores a new chunk, for a transaction of the caller's.
+
+        Raises:
+            PayloadTooLarge: more than 256 KiB of text, or too many chunks.
+        """
         if not (1 <= attempt <= _ATTEMPT_MAX and seq >= 1):
             raise InvalidRequest(f"attempt and seq count from 1, not {attempt} and {seq}")
         if seq > LOG_CHUNKS_MAX:
             raise PayloadTooLarge(f"an attempt has at most {LOG_CHUNKS_MAX} log chunks", hint="send larger ones")
-        key, body = keys.log(job, attempt, seq), self._body(tenant, entries)
-        try:
-            self._store.transact([Put(key, body, expect=ABSENT), *guard])
-        except WriteConflict as conflict:
-            if key not in conflict.current:
-                raise
-            found = conflict.current[key]
-            if found is None or found.body != body:
-                raise Conflict(
-                    f"log chunk {seq} of attempt {attempt} is there with other text", hint="count on from it"
-                ) from None
+        return Put(keys.log(job, attempt, seq), self._body(tenant, entries), expect=ABSENT)
 
     def read(self, tenant: str, job: str, cursor: str = "", *, limit: int = 16) -> LogPage:
         """Up to ``limit`` chunks after ``cursor``, attempts in order. Raises InvalidRequest: bad cursor."""

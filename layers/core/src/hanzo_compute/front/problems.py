@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, InvalidSpec, NotSupported
@@ -48,33 +50,32 @@ def response(error: ComputeError, request_id: str) -> Response[str]:
     return Response(status_code=error.status, content_type=MEDIA_TYPE, body=body, headers=headers)
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> InvalidRequest:
-    """The error for what the resolver's validation found; ``model`` is the body's."""
-    body = [error for error in errors if error["loc"][:1] == ("body",)]
-    rest = [error for error in errors if error["loc"][:1] != ("body",)]
-    for error in body:
-        if error["type"] == "json_invalid":
-            why = (error.get("ctx") or {}).get("error", "")
-            problem = FieldProblem("(body)", f"is not valid JSON: {why}", "json_invalid")
-            return InvalidRequest(f"the body {problem.message}", fields=[problem])
-    inner = [{**error, "loc": tuple(error["loc"][1:])} for error in body]
-    problems = field_problems(inner, model or BaseModel)
-    problems += [
-        FieldProblem(str(error["loc"][-1]), str(error["msg"]), str(error["type"]))
-        for error in rest[: bounds.PROBLEMS_MAX]
-        if error["loc"]
-    ]
-    refused = [problem for problem in problems if problem.code == "not_supported"]
-    kind = NotSupported if refused else InvalidSpec if model is JobSpec and body else InvalidRequest
-    shown = refused or problems or [FieldProblem("(body)", "is not valid")]
-    first = shown[0]
-    return kind(f"{first.field}: {first.message}", fields=shown, hint=first.hint)
+def from_validation(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
+    """The error for what validation found in a body of ``model``."""
+    found = field_problems(error.errors(include_url=False, include_input=False), model)
+    refused = [problem for problem in found if problem.code == "not_supported"]
+    kind = NotSupported if refused else InvalidSpec if model is JobSpec else InvalidRequest
+    shown = refused or found
+    return kind(f"{shown[0].field}: {shown[0].message}", fields=shown, hint=shown[0].hint)
+
+
+def check_media(given: str) -> None:
+    """Refuse a ``Content-Type`` other than JSON in UTF-8, which is the only encoding that JSON has in HTTP."""
+    media, _, parameters = given.partition(";")
+    why = hint = None
+    if media.strip().lower() != "application/json":
+        why, hint = f"is {media.strip()[:80] or 'empty'}", "send application/json"
+    elif not re.fullmatch(r'\s*(charset\s*=\s*"?utf-?8"?)?\s*;?\s*', parameters, re.IGNORECASE):
+        why, hint = f"has{parameters[:80]}", "JSON is UTF-8: leave the charset out"
+    if why is not None:
+        problem = FieldProblem("Content-Type", why, "media_type", hint)
+        raise InvalidRequest(f"the body must be JSON: Content-Type {why}", fields=[problem], hint=hint)
 
 
 def unknown_parameters(names: Iterable[str], known: Sequence[str]) -> InvalidRequest:
     """The error for query parameters that a route does not have."""
     problems = []
-    for name in names:
+    for name in itertools.islice(names, bounds.PROBLEMS_MAX):
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known parameters: {', '.join(known) or 'none'}"
         problems.append(FieldProblem(name or "(empty name)", "unknown query parameter", "unknown", hint))
@@ -111,5 +112,7 @@ def loads(text: str) -> Any:
         raise json.JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as error:
         reason = "it has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
+        if "integer string conversion" in reason:
+            reason = "a number has too many digits"
         raise json.JSONDecodeError(reason, "", 0) from None
     return value

@@ -69,6 +69,11 @@ def outbox(shard: int, row: str) -> Key:
     return Key(f"OUTBOX#{shard}", row)
 
 
+def clock() -> Key:
+    """The last time that the reconciler saw."""
+    return Key("CLOCK", "-")
+
+
 def credential(key_id: str) -> Key:
     """An API key: hash, tenant, role."""
     return Key(f"CREDENTIAL#{key_id}", "-")
@@ -116,6 +121,15 @@ def due_before(ms: int) -> str:
 def pool_partition(pool: str) -> str:
     """Jobs placed in a pool and not yet leased; also its wake key."""
     return f"POOL#{pool}"
+
+
+UNPLACED: Final = "UNPLACED"
+"""Partition of the pool index with the jobs that wait and are in no pool yet."""
+
+
+def unplaced_entry(job_id: str) -> tuple[str, str]:
+    """A job that waits to be placed."""
+    return UNPLACED, job_id
 
 
 def pool_entry(pool: str, placed_ms: int, job_id: str) -> tuple[str, str]:

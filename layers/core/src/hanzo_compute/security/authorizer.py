@@ -42,6 +42,16 @@ class Principal:
     role: Role
 
 
+def known(principal: Principal | None) -> Principal:
+    """The principal, if there is one. Raises Unauthenticated."""
+    if principal is None:
+        raise Unauthenticated(
+            "this call needs a credential",
+            hint="send 'Authorization: Bearer hzk_…'; `hzc up` shows the owner's key when it creates it",
+        )
+    return principal
+
+
 def authorize(principal: Principal | None, action: Action) -> Principal:
     """The principal, if it may do ``action``; whose records it may do it to is its ``tenant`` alone.
 
@@ -49,11 +59,7 @@ def authorize(principal: Principal | None, action: Action) -> Principal:
         Unauthenticated: nobody is known to be calling.
         PermissionDenied: the credential's role does not grant the action.
     """
-    if principal is None:
-        raise Unauthenticated(
-            "this call needs a credential",
-            hint="send 'Authorization: Bearer hzk_…'; `hzc up` shows the owner's key when it creates it",
-        )
+    principal = known(principal)
     if action not in GRANTS.get(principal.role, frozenset()):
         raise PermissionDenied(
             f"a {principal.role} credential may not do {action}",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound
+from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
 from hanzo_compute.model.spec import Retry
-from hanzo_compute.ports import LogEntry, Put
+from hanzo_compute.ports import LogEntry, Put, WriteConflict
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
-from hanzo_compute.services.lease import Claim, append_logs, lapsed
+from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
 from hanzo_compute.services.submit import stored_spec
 
 
@@ -26,23 +26,19 @@ def complete(
         StaleFence: the attempt does not hold the job; nothing of what it sent is kept.
         InvalidRequest: an output refers to a blob that was not uploaded.
     """
-    job = records.find(ctx, claim.job)
-    if not claim.holds(job):
-        job = records.find(ctx, claim.job, fresh=True)
-        if _accepted(ctx, claim):
-            return job
-        if not claim.holds(job):
-            raise claim.stale(job)
-    _check_outputs(ctx, job, outcome)
     if entries:
-        append_logs(ctx, claim, log_seq, entries)
+        check_chunk(log_seq, entries)
+    tail = list(entries)
 
     def decide(job: Job) -> records.Change | None:
         if not claim.holds(job):
             if _accepted(ctx, claim):
                 return None
             raise claim.stale(job)
+        _check_outputs(ctx, job, outcome)
         step = _judge(ctx, job, outcome)
+        # With the outcome, or not at all: who follows the log finds it complete when the job has ended.
+        chunk = [ctx.logs.chunk(job.tenant, job.id, job.attempt, log_seq, tail)] if tail else []
         record = {
             "attempt": job.attempt,
             "agent": job.agent,
@@ -52,9 +48,16 @@ def complete(
             "finished_ms": ctx.clock.now_ms(),
             "outcome": outcome.as_json(),
         }
-        return replace(step, operations=[*step.operations, Put(keys.attempt(job.id, job.attempt), record)])
+        attempt = Put(keys.attempt(job.id, job.attempt), record)
+        return replace(step, operations=[*step.operations, attempt, *chunk])
 
-    return records.change(ctx, claim.job, decide)
+    try:
+        return records.change(ctx, claim.job, decide)
+    except WriteConflict:
+        # The agent had sent this chunk before, and did not hear that it arrived. Refused if it is another one.
+        append_logs(ctx, claim, log_seq, tail)
+        tail.clear()
+        return records.change(ctx, claim.job, decide)
 
 
 def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
@@ -93,19 +96,20 @@ def _check_outputs(ctx: Context, job: Job, outcome: Outcome) -> None:
             raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
 
 
-def close(ctx: Context, job_id: str) -> tuple[Job, bool] | None:
-    """Handle one completion message: mark what follows the outcome as done.
+def close(ctx: Context, job_ids: Iterable[str]) -> dict[str, tuple[Job, bool] | ComputeError | None]:
+    """Handle a batch of completion messages: mark what follows the outcome as done.
 
-    Returns the job and whether this call was the one that closed it; None when there is no such job.
+    Returns by id the job and whether this call was the one that closed it, None when there is no such job, or the
+    error of this one alone.
     """
-    closed = False
+    closing: dict[str, bool] = {}
 
     def decide(job: Job) -> records.Change | None:
-        nonlocal closed
-        closed = job.state.terminal and not job.closed
-        return records.Change(replace(job, closed=True, due_ms=None)) if closed else None
+        closing[job.id] = job.state.terminal and not job.closed
+        return records.Change(replace(job, closed=True, due_ms=None)) if closing[job.id] else None
 
-    try:
-        return records.change(ctx, job_id, decide), closed
-    except NotFound:
-        return None
+    done = records.change_all(ctx, dict.fromkeys(job_ids, decide))
+    return {
+        job_id: None if isinstance(job, NotFound) else job if isinstance(job, ComputeError) else (job, closing[job_id])
+        for job_id, job in done.items()
+    }

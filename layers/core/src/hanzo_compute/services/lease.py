@@ -10,7 +10,7 @@ from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import ABSENT, Beat, Check, Lease, LogEntry, PresignedUrl, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, Record, WriteConflict
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.submit import stored_spec
@@ -46,9 +46,10 @@ def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> lis
     # A few more than asked for: other agents look at the same head of the line.
     for _, record in ctx.store.query_index(keys.BY_POOL, partition, limit=limit + 8):
         try:
-            job = _take(ctx, record.body["id"], pool, agent, lessee)
+            spec = stored_spec(ctx, record.body["id"])
+            job = _take(ctx, record, pool, agent, lessee)
             if job is not None:
-                leases.append(_lease(ctx, job))
+                leases.append(_lease(ctx, job, spec))
         except Unavailable:
             if not leases:
                 raise
@@ -58,7 +59,7 @@ def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> lis
     return leases
 
 
-def _take(ctx: Context, job_id: str, pool: str, agent: str, lessee: str) -> Job | None:
+def _take(ctx: Context, read: Record, pool: str, agent: str, lessee: str) -> Job | None:
     """Move one placed job to this agent; None when it was no longer there to be taken."""
     taken = False
 
@@ -92,14 +93,13 @@ def _take(ctx: Context, job_id: str, pool: str, agent: str, lessee: str) -> Job 
         )
 
     try:
-        job = records.change(ctx, job_id, decide)
+        job = records.change(ctx, read.body["id"], decide, read=read)
     except NotFound:
         return None
     return job if taken else None
 
 
-def _lease(ctx: Context, job: Job) -> Lease:
-    spec = stored_spec(ctx, job.id)
+def _lease(ctx: Context, job: Job, spec: Body) -> Lease:
     timeout_ms, by_deadline = job.timeout_s * 1000, False
     if job.deadline_ms is not None and job.deadline_ms - ctx.clock.now_ms() < timeout_ms:
         timeout_ms, by_deadline = max(1, job.deadline_ms - ctx.clock.now_ms()), True

@@ -1,4 +1,8 @@
-"""Messages that a transaction wants sent: written with it, sent after it, sent again if that was lost."""
+"""Messages that a transaction wants sent.
+
+Where the store holds the queues, they are sent by the transaction itself. Elsewhere they are written with it, sent
+after it, and sent again if that was lost.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,14 @@ from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, Delete, Put
+from hanzo_compute.ports import ABSENT, Delete, Operation, Put, Send
 from hanzo_compute.services.context import Context
 
 DISPATCH = "dispatch"
 COMPLETION = "completion"
+
+AHEAD_MS = 5_000
+"""Clocks of two machines may differ by this much. What is further ahead is of a clock that has been set back."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +49,19 @@ def row(ctx: Context, queue: str, job: Job, *, delay_ms: int = 0) -> Row:
     return Row(key, queue, {"job": job.id, "attempt": job.attempt}, now + delay_ms)
 
 
+def transact(ctx: Context, operations: Sequence[Operation], rows: Sequence[Row]) -> None:
+    """Apply the operations, all or none, and see to it that the messages are sent if they are applied.
+
+    Raises:
+        WriteConflict, Unavailable: see :meth:`~hanzo_compute.ports.JobStore.transact`.
+    """
+    if ctx.store.sends:
+        ctx.store.transact(operations, [Send(row.queue, row.message, _delay_s(ctx, row)) for row in rows])
+        return
+    ctx.store.transact([*operations, *(row.put() for row in rows)])
+    flush(ctx, rows)
+
+
 def flush(ctx: Context, rows: Sequence[Row]) -> None:
     """Send rows whose transaction has been applied. What fails is left to :func:`sweep`."""
     if not rows:
@@ -55,20 +75,29 @@ def flush(ctx: Context, rows: Sequence[Row]) -> None:
 
 
 def sweep(ctx: Context, *, limit: int = 100) -> int:
-    """Send rows that have waited too long, oldest first; returns how many."""
-    old = ctx.clock.now_ms() - ctx.policy.outbox_ms
+    """Send rows that have waited too long, oldest first; returns how many.
+
+    So have those of a time that has not come yet: how long is not known, and a message too many does no harm.
+    """
+    now = ctx.clock.now_ms()
     sent = 0
     for shard in range(keys.SHARDS):
         for record in ctx.store.query(keys.outbox(shard, "").pk, limit=limit):
-            if int(record.key.sk.split("#", 1)[0]) > old:
-                break
+            age_ms = now - int(record.key.sk.split("#", 1)[0])
+            if -AHEAD_MS <= age_ms < ctx.policy.outbox_ms:
+                continue
             body = record.body
-            _send(ctx, Row(record.key, body["queue"], body["message"], body["not_before_ms"]))
+            not_before = body["not_before_ms"] + min(0, age_ms)
+            _send(ctx, Row(record.key, body["queue"], body["message"], not_before))
             ctx.store.transact([Delete(record.key)])
             sent += 1
     return sent
 
 
 def _send(ctx: Context, each: Row) -> None:
+    ctx.queue.send(each.queue, each.message, delay_s=_delay_s(ctx, each))
+
+
+def _delay_s(ctx: Context, each: Row) -> int:
     delay_ms = max(0, each.not_before_ms - ctx.clock.now_ms())
-    ctx.queue.send(each.queue, each.message, delay_s=min(-(-delay_ms // 1000), 900))
+    return min(-(-delay_ms // 1000), 900)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from hanzo_compute.config import Pool
-from hanzo_compute.errors import NoCapacity, NotFound
+from hanzo_compute.errors import ComputeError, NoCapacity, NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
@@ -22,11 +23,11 @@ EARLY_MS = 1_000
 """A retry whose message comes this much early (clocks differ) is placed all the same."""
 
 
-def place(ctx: Context, job_id: str) -> Job | None:
-    """Handle one dispatch message: repeated, late and early ones change nothing. None: there is no such job.
+def place(ctx: Context, job_ids: Iterable[str]) -> dict[str, Job | ComputeError | None]:
+    """Handle a batch of dispatch messages: repeated, late and early ones change nothing.
 
-    Raises:
-        NoCapacity: no pool runs such jobs (any more): the message is tried again, then the job is dead.
+    Returns by id the job, None when there is no such job, or the error of this one alone: NoCapacity when no pool
+    runs such jobs (any more): the message is tried again, then the job is dead.
     """
 
     def decide(job: Job) -> records.Change | None:
@@ -49,11 +50,11 @@ def place(ctx: Context, job_id: str) -> Job | None:
         )
         return records.Change(placed, "placed", {"pool": pool.name})
 
-    try:
-        return records.change(ctx, job_id, decide)
-    except NotFound:
+    done = records.change_all(ctx, dict.fromkeys(job_ids, decide))
+    unknown = [job_id for job_id, found in done.items() if isinstance(found, NotFound)]
+    for job_id in unknown:
         log.warning("dispatch message for unknown job %s", job_id)
-        return None
+    return {**done, **dict.fromkeys(unknown)}
 
 
 def choose(ctx: Context, runtime: str) -> Pool:

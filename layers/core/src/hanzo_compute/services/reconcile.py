@@ -12,7 +12,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import DEAD_LETTERS, Delete, Record, WriteConflict
-from hanzo_compute.services import lease, outbox, records
+from hanzo_compute.services import lease, outbox, records, timekeeping
 from hanzo_compute.services.context import Context
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,10 @@ BATCH = 100
 def reconcile(ctx: Context) -> dict[str, int]:
     """One pass over all that is due; returns how many of each repair. Passes may overlap and may be cut short."""
     repaired: Counter[str] = Counter()
+    gap = timekeeping.watch(ctx, repaired)
     repaired["outbox_sent"] = outbox.sweep(ctx)
     for shard in range(keys.SHARDS):
-        _due(ctx, shard, repaired)
+        _due(ctx, shard, gap, repaired)
     _dead_letters(ctx, repaired)
     found = {name: count for name, count in repaired.items() if count}
     if found:
@@ -33,13 +34,13 @@ def reconcile(ctx: Context) -> dict[str, int]:
     return found
 
 
-def _due(ctx: Context, shard: int, repaired: Counter[str]) -> None:
+def _due(ctx: Context, shard: int, gap: timekeeping.Gap | None, repaired: Counter[str]) -> None:
     before = keys.due_before(ctx.clock.now_ms())
     for _, record in ctx.store.query_index(keys.BY_DUE, keys.due_partition(shard), before=before, limit=BATCH):
         if "state" in record.body:
             _repair(ctx, record.body["id"], repaired)
         else:
-            _forget(ctx, record, repaired)
+            _forget(ctx, record, gap, repaired)
 
 
 def _repair(ctx: Context, job_id: str, repaired: Counter[str]) -> None:
@@ -94,12 +95,13 @@ def _resend(ctx: Context, job: Job, queue: str) -> records.Change:
     return records.Change(later, send=[outbox.row(ctx, queue, job)])
 
 
-def _forget(ctx: Context, record: Record, repaired: Counter[str]) -> None:
+def _forget(ctx: Context, record: Record, gap: timekeeping.Gap | None, repaired: Counter[str]) -> None:
+    kept = timekeeping.keep_once_more(ctx, record, gap)
     try:
-        ctx.store.transact([Delete(record.key, expect=record.rev)])
+        ctx.store.transact([kept or Delete(record.key, expect=record.rev)])
     except WriteConflict:
         return
-    repaired["idempotency_forgotten"] += 1
+    repaired["idempotency_kept" if kept else "idempotency_forgotten"] += 1
 
 
 def _dead_letters(ctx: Context, repaired: Counter[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import MOVES, State
-from hanzo_compute.ports import ABSENT, Entries, Operation, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, TRANSACTION_MAX, Entries, Operation, Put, Record, WriteConflict
 from hanzo_compute.services import outbox
 from hanzo_compute.services.context import Context
 
@@ -58,6 +59,8 @@ def index(job: Job) -> Entries:
         entries[keys.BY_DUE] = keys.due_entry(job.due_ms, job.id)
     if job.state is State.PLACED and job.pool is not None and job.placed_ms is not None:
         entries[keys.BY_POOL] = keys.pool_entry(job.pool, job.placed_ms, job.id)
+    elif job.state in (State.QUEUED, State.RETRYING):
+        entries[keys.BY_POOL] = keys.unplaced_entry(job.id)
     return entries
 
 
@@ -71,19 +74,26 @@ def event_put(job: Job, kind: str, at_ms: int, data: dict[str, Any]) -> Put:
     return Put(keys.event(job.id, job.events), body, expect=ABSENT)
 
 
-def change(ctx: Context, job_id: str, decide: Callable[[Job], Change | None]) -> Job:
+Decide = Callable[[Job], Change | None]
+"""Says what becomes of a job: None leaves it as it is, an error refuses.
+
+It may be called several times, always with a newer job, and must not act on anything itself.
+"""
+
+
+def change(ctx: Context, job_id: str, decide: Decide, *, read: Record | None = None) -> Job:
     """Read a job, let ``decide`` say what becomes of it, and write that if nothing came in between; else again.
 
-    ``decide`` returns None to leave the job as it is, or raises to refuse. It may be called several times, always
-    with a newer job, and must not act on anything itself.
+    ``read`` is the job's record if the caller has just read it.
 
     Raises:
         NotFound: no such job.
+        WriteConflict: what else the change writes is not as it expects, and the job is.
         Unavailable: it kept changing, or the store did not answer; what was decided may have been applied.
     """
     for attempt in range(TRIES):
         fresh = attempt > 0
-        record = ctx.store.get(keys.job(job_id), fresh=fresh)
+        record = read if read is not None and not fresh else ctx.store.get(keys.job(job_id), fresh=fresh)
         if record is None:
             if fresh:
                 raise not_found(job_id)
@@ -99,24 +109,67 @@ def change(ctx: Context, job_id: str, decide: Callable[[Job], Change | None]) ->
             if fresh:
                 return before
             continue
-        after = step.job
-        if after.state is not before.state and after.state not in MOVES[before.state]:
-            raise AssertionError(f"job {job_id} cannot move from {before.state} to {after.state}")
-        operations: list[Operation] = []
-        if step.event is not None:  # what is no event changes nothing that a tenant sees
-            now = ctx.clock.now_ms()
-            after = replace(after, updated_ms=max(now, before.updated_ms), events=before.events + 1)
-            operations.append(event_put(after, step.event, after.updated_ms, step.data))
-        operations.append(Put(keys.job(job_id), after.record(), expect=record.rev, index=index(after)))
-        operations.extend(step.operations)
-        operations.extend(row.put() for row in step.send)
+        after, operations = _write(ctx, record, before, step)
         try:
-            ctx.store.transact(operations)
-        except WriteConflict:
+            outbox.transact(ctx, operations, step.send)
+        except WriteConflict as conflict:
+            if record.key not in conflict.current:
+                raise
             continue
-        outbox.flush(ctx, step.send)
         return after
     raise Unavailable(f"job {job_id} is changing too fast", hint="try again", retry_after_s=1)
+
+
+def _write(ctx: Context, record: Record, before: Job, step: Change) -> tuple[Job, list[Operation]]:
+    """The job after a step, and what the step writes."""
+    after = step.job
+    if after.state is not before.state and after.state not in MOVES[before.state]:
+        raise AssertionError(f"job {after.id} cannot move from {before.state} to {after.state}")
+    operations: list[Operation] = []
+    if step.event is not None:  # what is no event changes nothing that a tenant sees
+        now = ctx.clock.now_ms()
+        after = replace(after, updated_ms=max(now, before.updated_ms), events=before.events + 1)
+        operations.append(event_put(after, step.event, after.updated_ms, step.data))
+    operations.append(Put(record.key, after.record(), expect=record.rev, index=index(after)))
+    operations.extend(step.operations)
+    return after, operations
+
+
+def change_all(ctx: Context, changes: Mapping[str, Decide]) -> dict[str, Job | ComputeError]:
+    """:func:`change` for several jobs, in one transaction if nothing came in between: the job or its error, by id.
+
+    A message batch costs one transaction instead of one for each message.
+    """
+    done: dict[str, Job | ComputeError] = {}
+    operations: list[Operation] = []
+    rows: list[outbox.Row] = []
+    for job_id, decide in changes.items():
+        record = ctx.store.get(keys.job(job_id))
+        if record is None:
+            continue
+        before = Job.from_record(record.body)
+        step: Change | None = None
+        with suppress(ComputeError):  # a refusal is repeated below, if the newest record deserves it, too
+            step = decide(before)
+        if step is None:
+            continue
+        after, wanted = _write(ctx, record, before, step)
+        if len(operations) + len(wanted) + len(rows) + len(step.send) <= TRANSACTION_MAX:
+            done[job_id] = after
+            operations += wanted
+            rows += step.send
+    if done:
+        try:
+            outbox.transact(ctx, operations, rows)
+        except (WriteConflict, Unavailable):
+            done.clear()
+    for job_id, decide in changes.items():
+        if job_id not in done:
+            try:
+                done[job_id] = change(ctx, job_id, decide)
+            except ComputeError as error:
+                done[job_id] = error
+    return done
 
 
 def finish(

@@ -22,7 +22,7 @@ from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, RECORD_MAX, Operation, Put, WriteConflict
-from hanzo_compute.services import outbox, records
+from hanzo_compute.services import admission, outbox, records
 from hanzo_compute.services.context import Context
 
 SPEC_MAX: Final = RECORD_MAX - 1000
@@ -79,6 +79,7 @@ def submit(
 
     Raises:
         InvalidSpec, NoCapacity: see :func:`check`.
+        RateLimited, NoCapacity: too many jobs wait already.
         IdempotencyMismatch: the key was used with another body.
     """
     stored = spec.as_json()
@@ -89,6 +90,7 @@ def submit(
         if earlier is not None:
             return earlier
     runtime = check(ctx, tenant, spec)
+    admission.admit(ctx, tenant)
     now = ctx.clock.now_ms()
     job = Job(
         id=ctx.ids.new("j", now),
@@ -111,12 +113,11 @@ def submit(
         Put(keys.spec(job.id), stored, expect=ABSENT),
         records.event_put(job, "submitted", now, {"origin": origin} if origin else {}),
         *(Put(keys.label(tenant, n, v, job.id), {}, expect=ABSENT) for n, v in spec.labels.items()),
-        row.put(),
     ]
     if idempotency_key is not None:
         operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
     try:
-        ctx.store.transact(operations)
+        outbox.transact(ctx, operations, [row])
     except WriteConflict as conflict:
         if idempotency_key is not None:
             earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
@@ -124,7 +125,7 @@ def submit(
                 return earlier
         # Only its idempotency key can be there already, and that has just been forgotten.
         raise Unavailable("the job could not be stored", hint="repeat the request") from conflict
-    outbox.flush(ctx, [row])
+    admission.accepted(ctx, tenant)
     return Submitted(job)
 
 

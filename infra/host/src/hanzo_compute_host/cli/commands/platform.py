@@ -1,4 +1,4 @@
-"""`hzc up` and `hzc down`: the platform itself, on this machine."""
+"""`hzc up`, `hzc down` and `hzc restart`: the platform itself, on this machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from hanzo_compute_host.cli.session import Session, output_option, pass_session
 
 STOP_S = 30.0
 """Running jobs are given this long to be handed back."""
+RESTART_S = 120.0
+"""A rolling restart that makes no step in this time is reported as stuck."""
 
 
 @click.command()
@@ -47,3 +49,22 @@ def down(session: Session) -> None:
         session.print_json({"home": str(session.home), "stopped": stopped})
     else:
         session.say(f"the platform of {session.home} " + ("has stopped" if stopped else "was not running"))
+
+
+@click.command()
+@output_option
+@pass_session
+def restart(session: Session) -> None:
+    """Replace the processes of the platform of HZC_HOME one by one, while it serves.
+
+    They load the code that is installed now; no request fails, and running jobs go on or are run again at no cost.
+    The process of `hzc up` itself stays: a release that changes it, or the database's schema, needs down and up.
+    """
+    from hanzo_compute_host.running import roll
+
+    with Progress() as progress:
+        replaced = roll(session.home, RESTART_S, progress)
+    if session.json:
+        session.print_json({"home": str(session.home), "replaced": replaced})
+    else:
+        session.say(f"{replaced} processes of {session.home} were replaced")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
 from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.model.bounds import BLOB_MAX
 from hanzo_compute.model.outcome import Outcome
-from hanzo_compute.ports import Beat, Lease, LogEntry
+from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Want
 
 
 class HttpLeaseApi:
@@ -23,10 +24,9 @@ class HttpLeaseApi:
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
-    def lease(self, pool: str, agent: str, limit: int, wait_s: float) -> list[Lease]:
-        """Up to ``limit`` attempts; waits up to ``wait_s`` for the first."""
-        body = {"pool": pool, "agent": agent, "limit": limit, "wait_s": wait_s}
-        reply = self._client.call("POST", "/v1/leases", body=body, wait_s=wait_s)
+    def lease(self, want: Want, wait_s: float) -> list[Lease]:
+        """What is wanted; waits up to ``wait_s`` for the first."""
+        reply = self._client.call("POST", "/v1/leases", body=asdict(want) | {"wait_s": wait_s}, wait_s=wait_s)
         return [_lease(item) for item in reply.body["leases"]]
 
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
@@ -52,12 +52,26 @@ class HttpLeaseApi:
         return self._client.fetch(url, limit=BLOB_MAX)
 
     def complete(
-        self, job: str, attempt: int, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
-    ) -> str:
-        """Hand in the outcome, with the last log chunk; returns the job's state. Raises StaleFence."""
-        log = {"seq": log_seq, "entries": [_entry(entry) for entry in entries]} if entries else None
-        answer = self._post(job, "complete", attempt, {"outcome": outcome.as_json(), "log": log})
-        return str(answer["state"])
+        self,
+        job: str,
+        attempt: int,
+        outcome: Outcome,
+        *,
+        log_seq: int = 0,
+        entries: Sequence[LogEntry] = (),
+        want: Want | None = None,
+    ) -> Completed:
+        """Hand in the outcome, with the last log chunk, and lease what is there of ``want``. Raises StaleFence.
+
+        A lost answer loses what was leased with it: that lapses, as after :meth:`lease`.
+        """
+        body: dict[str, Any] = {"outcome": outcome.as_json()}
+        if entries:
+            body["log"] = {"seq": log_seq, "entries": [_entry(entry) for entry in entries]}
+        if want is not None:
+            body["want"] = asdict(want)
+        answer = self._post(job, "complete", attempt, body)
+        return Completed(str(answer["state"]), [_lease(item) for item in answer.get("leases", ())])
 
     def release(self, job: str, attempt: int, reason: str) -> None:
         """Give the attempt back unfinished: it costs the tenant no retry. Raises StaleFence."""

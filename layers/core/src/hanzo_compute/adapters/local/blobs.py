@@ -1,14 +1,19 @@
-"""BlobStore as files: ``home/blobs/<tenant>/<first two digits>/<id>``, on disk when ``put`` returns."""
+"""BlobStore as files: ``home/blobs/<tenant>/<first two digits>/<id>``, on disk when ``put`` returns.
+
+What is still being written lies in ``home/blobs/.new``, locked by its writer: so whoever opens the store can tell what
+a process that was killed has left behind, and removes it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.presign import Signer
@@ -23,8 +28,10 @@ class FileBlobs:
 
     def __init__(self, home: Path, clock: Clock, base_url: str) -> None:
         self._folder = home / "blobs"
+        self._new = self._folder / ".new"
         self._clock = clock
         self._signer = Signer(_load_key(home / "keys" / "presign.key"), base_url)
+        _sweep(self._new)
 
     def put(self, tenant: str, data: bytes) -> str:
         """Store bytes, durably, and return their id; storing them again is the same."""
@@ -77,7 +84,8 @@ class FileBlobs:
         path = self.path(tenant, blob)
         with _on_disk():
             _make_folders(path.parent)
-            return Upload(path, size)
+            _make_folders(self._new)
+            return Upload(path, size, self._new)
 
     def _intact(self, tenant: str, blob: str) -> bool:
         try:
@@ -92,13 +100,12 @@ class FileBlobs:
 class Upload:
     """A blob on its way: invisible until :meth:`commit`, gone after :meth:`abort`."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, folder: Path) -> None:
         self._path = path
         self._size = size
         self._digest = hashlib.sha256()
         self._written = 0
-        self._temporary = path.with_name(f".{secrets.token_hex(8)}")
-        self._file = self._temporary.open("xb")
+        self._temporary, self._file = _locked_file(folder)
 
     def write(self, data: bytes) -> None:
         """Append bytes. Raises InvalidRequest beyond the size, after removing what there was."""
@@ -122,8 +129,8 @@ class Upload:
         with _on_disk():
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._file.close()
             self._temporary.rename(self._path)
+            self._file.close()
             _sync(self._path.parent)
 
     def abort(self) -> None:
@@ -142,6 +149,28 @@ def _on_disk() -> Iterator[None]:
         raise Unavailable(
             f"the blob could not be stored: {error.strerror}", hint="repeat the request; if it stays so, free some disk"
         ) from error
+
+
+def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file that stays locked until it is closed, or its process has ended."""
+    while True:
+        path = folder / secrets.token_hex(8)
+        file = path.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Somebody who swept came between the two steps if it has no name any more.
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what nobody writes any more."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def _make_folders(folder: Path) -> None:

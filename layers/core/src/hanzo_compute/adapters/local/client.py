@@ -25,10 +25,8 @@ class Requests(Protocol):
 
     home: Path
 
-    @property
-    def settled(self) -> bool:
-        """Whether everything that was applied is there for other connections to read."""
-        ...
+    written: set[str]
+    """Partitions written since the last ticket was taken: others may not see that yet."""
 
     def connect(self) -> None:
         """Make sure that the database is there."""
@@ -43,7 +41,8 @@ class WriterClient:
     """One Unix socket to the writer; implements :class:`~hanzo_compute.ports.Commits`.
 
     Connects at the first request and again after the writer was restarted. What was applied and not yet
-    durable when the connection ended counts as lost. Calls from several threads wait for each other.
+    durable when the connection ended counts as lost. A writer that ends in good order leaves nothing open and
+    says what it did not come to: that goes to the next one. Calls from several threads wait for each other.
     """
 
     def __init__(
@@ -59,7 +58,11 @@ class WriterClient:
         self._replies: dict[int, Frame] = {}
         self._sock: socket.socket | None = None
         self._decoder = Decoder()
+        self._bye: int | None = None
+        """The last request that a writer which ends has answered."""
         self._was_connected = False
+        self.written: set[str] = set()
+        """Partitions written since the last ticket was taken, kept here for who writes them."""
         self._retry_at = 0.0
         self._failures = 0
         # News waits in this object as well as in the socket, and the socket changes: one descriptor for all.
@@ -94,14 +97,6 @@ class WriterClient:
         with self._lock:
             self._connected()
 
-    @property
-    def settled(self) -> bool:
-        """True when everything this process has applied is durable: then other connections see it, too."""
-        with self._lock:
-            if not self._tickets.settled:
-                self._read_waiting()
-            return self._tickets.settled
-
     def stats(self) -> dict[str, int]:
         """The writer's counters: commits, requests, largest_batch, clients."""
         with self._lock:
@@ -110,8 +105,12 @@ class WriterClient:
             return found
 
     def _ask(self, operation: str, args: tuple[Any, ...]) -> tuple[Frame, int]:
-        sock = self._connected()
-        return self._exchange(sock, operation, args)
+        while True:
+            sock = self._connected()
+            try:
+                return self._exchange(sock, operation, args)
+            except _NotLookedAt:
+                continue
 
     def _exchange(self, sock: socket.socket, operation: str, args: tuple[Any, ...]) -> tuple[Frame, int]:
         self._number += 1
@@ -125,11 +124,14 @@ class WriterClient:
                     raise TimeoutError("timed out")
                 self._read(sock)
         except OSError as error:
-            reply = self._replies.get(number)
+            self._read_rest(sock)
+            reply, bye = self._replies.get(number), self._bye
             self._disconnect()
-            if reply is None:
-                raise Unavailable(f"the store's writer did not answer: {error}", hint=_HINT) from error
-            return reply, number
+            if reply is not None:
+                return reply, number
+            if bye is not None and bye < number:
+                raise _NotLookedAt from error
+            raise Unavailable(f"the store's writer did not answer: {error}", hint=_HINT) from error
         return self._replies.pop(number), number
 
     # Commits
@@ -137,6 +139,7 @@ class WriterClient:
     def take(self) -> int | None:
         """A ticket for all writes and fresh reads since the last call; None when nothing is to be awaited."""
         with self._lock:
+            self.written.clear()
             ticket = self._tickets.take()
             self._ring()
             return ticket
@@ -197,7 +200,7 @@ class WriterClient:
             self._sock = connect(self.home / "run" / "writer.sock", self._reply_wait_s)
             self._epoll.register(self._sock, select.EPOLLIN)
             version = self._exchange(self._sock, "hello", (self._wakes,))[0].get("ok")
-        except (OSError, Unavailable) as error:
+        except (OSError, Unavailable, _NotLookedAt) as error:
             self._failures += 1
             self._retry_at = time.monotonic() + _backoff(self._failures)
             return error
@@ -221,6 +224,7 @@ class WriterClient:
         self._sock.close()
         self._sock = None
         self._decoder = Decoder()
+        self._bye = None
         self._replies.clear()
         self._tickets.lose(self._tickets.applied)
         self._ring()
@@ -254,10 +258,22 @@ class WriterClient:
             if "failed" in frame:
                 raise ConnectionResetError("the writer ends the connection of writes that were lost")
 
+    def _read_rest(self, sock: socket.socket) -> None:
+        """Take in the last words of a writer that has closed the connection; sending fails before they are read."""
+        try:
+            sock.settimeout(0)
+            while data := sock.recv(_READ):
+                for frame in self._decoder.feed(data):
+                    self._note(frame)
+        except (OSError, ValueError):
+            return
+
     def _note(self, frame: Frame) -> None:
         if "id" in frame:
             self._replies[frame["id"]] = frame
             return
+        if "bye" in frame:
+            self._bye = frame["bye"]
         if "durable" in frame:
             self._tickets.durable(frame["durable"])
         if "failed" in frame:
@@ -275,6 +291,10 @@ class WriterClient:
             os.eventfd_read(self._bell)
         except BlockingIOError:
             return
+
+
+class _NotLookedAt(Exception):
+    """The writer ended before it came to a request: nothing of it was applied."""
 
 
 def _backoff(failures: int) -> float:

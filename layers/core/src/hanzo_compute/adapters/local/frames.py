@@ -7,6 +7,8 @@ A client sends ``{"id", "op", "args"}`` with growing ids and gets, in this order
     {"id", "error", "invalid"} not applied: why, and whether the request itself is at fault
     {"durable": id, "woken"}   everything up to this id is on disk; partitions that changed, if asked for
     {"failed": id}             everything up to this id that is not durable yet was lost
+    {"bye": id}                the last word of a writer that was asked to end: everything up to this id is answered
+                               and durable, nothing behind it was looked at, so the next writer can be asked
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pydantic_core import from_json, to_json
 
 Frame = dict[str, Any]
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Sent in ``hello``: a client and a writer of different installations say so instead of guessing."""
 REQUEST_MAX: Final = 16 * 2**20
 """Bytes of a request: the 4 MB of a transaction's bodies, escaped."""
@@ -75,6 +77,18 @@ def address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def spoken_at(path: Path, timeout_s: float = 10.0) -> int | None:
+    """The protocol of the writer that listens at ``path``; None when it is not understood. Raises OSError."""
+    with connect(path, timeout_s) as sock:
+        sock.sendall(encode({"id": 1, "op": "hello", "args": [False]}))
+        decoder = Decoder(REQUEST_MAX)
+        while data := sock.recv(4096):
+            for frame in decoder.feed(data):
+                found = frame.get("ok")
+                return found if isinstance(found, int) else None
+    raise ConnectionResetError("the writer has ended")
 
 
 def connect(path: Path, timeout_s: float) -> socket.socket:

@@ -11,6 +11,12 @@ Row = tuple[Any, ...]
 Receipt = tuple[int, str, int]
 """``seq``, id and number of the delivery: a later delivery, or another message at ``seq``, does not match."""
 
+_VISIBLE = (
+    "SELECT seq, id, body, sent_ms, receives + 1, deliveries + 1 FROM messages"
+    " WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?"
+)
+_HIDE = "UPDATE messages SET visible_ms = ?, receives = receives + 1, deliveries = deliveries + 1 WHERE seq = ?"
+_BURY = "UPDATE messages SET queue = ?, receives = 0, visible_ms = ? WHERE seq = ?"
 _ACK = "DELETE FROM messages WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
 _NACK = (
     "UPDATE messages SET visible_ms = ? WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
@@ -25,27 +31,23 @@ def send(db: sqlite3.Connection, queue: str, message: str, body: str, now_ms: in
     )
 
 
-def bury(db: sqlite3.Connection, queue: str, now_ms: int, max_receives: int) -> int:
-    """Move what was received too often to the dead letters; returns how many."""
-    return db.execute(
-        "UPDATE messages SET queue = ?, receives = 0, visible_ms = ?"
-        " WHERE queue = ? AND visible_ms <= ? AND receives >= ?",
-        (queue + DEAD_LETTERS, now_ms, queue, now_ms, max_receives),
-    ).rowcount
-
-
-def receive(db: sqlite3.Connection, queue: str, now_ms: int, visible_ms: int, limit: int) -> list[Row]:
-    """Hide up to ``limit`` visible messages; rows of seq, id, body, sent_ms, receives, deliveries."""
-    rows = db.execute(
-        "SELECT seq, id, body, sent_ms, receives + 1, deliveries + 1 FROM messages"
-        " WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?",
-        (queue, now_ms, limit),
-    ).fetchall()
-    db.executemany(
-        "UPDATE messages SET visible_ms = ?, receives = receives + 1, deliveries = deliveries + 1 WHERE seq = ?",
-        [(visible_ms, row[0]) for row in rows],
-    )
-    return rows
+def receive(
+    db: sqlite3.Connection, queue: str, now_ms: int, visible_ms: int, limit: int, most: int | None
+) -> tuple[list[Row], int]:
+    """Hide up to ``limit`` visible messages, and move those in front of them that were received ``most`` times to
+    the dead letters; rows of seq, id, body, sent_ms, receives, deliveries, and how many were moved."""
+    found: list[Row] = []
+    moved = 0
+    while True:
+        rows = db.execute(_VISIBLE, (queue, now_ms, limit - len(found))).fetchall()
+        dead = [row for row in rows if most is not None and row[4] > most]
+        good = [row for row in rows if most is None or row[4] <= most]
+        db.executemany(_BURY, [(queue + DEAD_LETTERS, now_ms, row[0]) for row in dead])
+        db.executemany(_HIDE, [(visible_ms, row[0]) for row in good])
+        found += good
+        moved += len(dead)
+        if not dead:
+            return found, moved
 
 
 def ack(db: sqlite3.Connection, held: list[tuple[str, Receipt]], now_ms: int) -> None:
@@ -64,4 +66,12 @@ def redrive(db: sqlite3.Connection, queue: str, now_ms: int, limit: int) -> int:
         "UPDATE messages SET queue = ?, receives = 0, visible_ms = ? WHERE seq IN (SELECT seq FROM messages"
         " WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?)",
         (queue, now_ms, queue + DEAD_LETTERS, now_ms, limit),
+    ).rowcount
+
+
+def hasten(db: sqlite3.Connection, queue: str, now_ms: int, by_ms: int) -> int:
+    """Let hidden messages become visible earlier; returns how many."""
+    return db.execute(
+        "UPDATE messages SET visible_ms = max(?, visible_ms - ?) WHERE queue = ? AND visible_ms > ?",
+        (now_ms, by_ms, queue, now_ms),
     ).rowcount

@@ -16,8 +16,9 @@ from pydantic_core import from_json, to_json
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.local import leftovers, rows, schema
-from hanzo_compute.adapters.local.engine import BatchLost, Engine
+from hanzo_compute.adapters.local.engine import BatchLost, Engine, StoreUnusable
 from hanzo_compute.adapters.local.frames import Frame
+from hanzo_compute.adapters.local.integrity import DamagedDatabase, DatabaseRefused
 from hanzo_compute.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model.bounds import BLOB_MAX
 from hanzo_compute.model.keys import Key
@@ -39,11 +40,10 @@ _REMOVE: Final = "DELETE FROM entries WHERE name = ? AND ipk = ? AND isk = ? AND
 class OfflineClient:
     """The writer's requests, each in a commit of its own: stands in for a :class:`WriterClient`."""
 
-    settled = True
-
     def __init__(self, home: Path, db: sqlite3.Connection) -> None:
         self.home = home
-        self._engine = Engine(db)
+        self.written: set[str] = set()
+        self._engine = Engine(db, schema.path_of(home))
 
     def connect(self) -> None:
         """There is nobody to connect to."""
@@ -55,8 +55,9 @@ class OfflineClient:
         try:
             answer = self._engine.apply(frame)
             self._engine.commit()
-        except BatchLost as error:
-            raise Unavailable(f"the store could not write: {error}", hint="free some disk space") from error
+        except (BatchLost, StoreUnusable) as error:
+            raise Unavailable(f"the store could not write: {error}", hint="look at the disk: is it full?") from error
+        self.written.clear()  # all that is written can be read at once
         if "error" not in answer:
             return answer
         if answer["invalid"]:
@@ -212,9 +213,9 @@ def _open(path: Path) -> sqlite3.Connection:
         return schema.open_for_writing(path)
     except schema.NewerSchema as error:
         raise Conflict(str(error), hint="use the release that wrote it") from error
-    except schema.DamagedDatabase as error:
+    except DamagedDatabase as error:
         raise InvalidRequest(str(error), hint="restore a backup: hzc restore FILE --force") from error
-    except schema.DatabaseRefused as error:
+    except DatabaseRefused as error:
         raise Unavailable(str(error), hint="see to that, then try again") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hanzo_compute.adapters import checks
 from hanzo_compute.adapters.local.client import Requests
@@ -20,11 +21,15 @@ class SqliteQueue:
 
     def send(self, queue: str, body: Body, *, delay_s: int = 0) -> None:
         """Send a message that becomes visible after ``delay_s`` (at most 900) seconds."""
+        self._client.request("send", *self.row(queue, body, delay_s))
+
+    def row(self, queue: str, body: Body, delay_s: int) -> tuple[Any, ...]:
+        """What the writer inserts for a message."""
         checks.check_queue(queue)
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
         text = checks.encode_body(body, checks.MESSAGE_MAX).decode()
         now = self._clock.now_ms()
-        self._client.request("send", queue, self._ids.new("msg", now), text, now, now + delay_s * 1000)
+        return queue, self._ids.new("msg", now), text, now, now + delay_s * 1000
 
     def receive(self, queue: str, *, limit: int = 10, visibility_s: int = 30) -> list[Message]:
         """Take and hide up to ``limit`` visible messages; those received too often go to the dead letters."""
@@ -57,6 +62,13 @@ class SqliteQueue:
         checks.check_queue(queue)
         checks.check_limit(limit)
         moved: int = self._client.request("redrive", queue, self._clock.now_ms(), limit)["ok"]
+        return moved
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many."""
+        checks.check_queue(queue)
+        checks.check_seconds("by_s", by_s, checks.HASTEN_S_MAX)
+        moved: int = self._client.request("hasten", queue, self._clock.now_ms(), by_s * 1000)["ok"]
         return moved
 
 

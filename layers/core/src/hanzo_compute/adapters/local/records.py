@@ -22,6 +22,7 @@ _QUERY: Final = {
     False: "SELECT sk, rev, body FROM records WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk LIMIT ?",
     True: "SELECT sk, rev, body FROM records WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk DESC LIMIT ?",
 }
+_COUNT_INDEX: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE name = ? AND ipk = ? LIMIT ?)"
 _QUERY_INDEX: Final = {
     False: "SELECT isk, pk, sk, rev, body FROM entries JOIN records USING (pk, sk) WHERE name = ? AND ipk = ?"
     " AND isk > ? AND isk < ? ORDER BY isk, entries.pk, entries.sk LIMIT ?",
@@ -60,6 +61,12 @@ def query_index(
 ) -> list[Row]:
     """Index sort key, key, revision and body of the records of an index partition."""
     return db.execute(_QUERY_INDEX[reverse], (name, ipk, after, before or _END, limit)).fetchall()
+
+
+def count_index(db: sqlite3.Connection, name: str, ipk: str, most: int) -> int:
+    """Entries of an index partition, counted up to ``most``."""
+    found: int = db.execute(_COUNT_INDEX, (name, ipk, most)).fetchone()[0]
+    return found
 
 
 def transact(db: sqlite3.Connection, operations: list[Row]) -> list[Row]:

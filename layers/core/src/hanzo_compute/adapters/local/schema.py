@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+from hanzo_compute.adapters.local import integrity
+from hanzo_compute.adapters.local.integrity import RESTORE, DamagedDatabase, DatabaseRefused
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -24,19 +28,15 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 
 CHECKPOINT_PAGES: Final = 1000
 WAL_BYTES_MAX: Final = 64 * 2**20
+"""A log over this size is emptied even if readers must be waited for, and never kept larger."""
 BUSY_MS: Final = 5000
-
-
-class DatabaseRefused(Exception):
-    """The file cannot be used as it is; the message says why and what to do."""
+SETTLE_BUSY_MS: Final = 100
+"""How long readers are waited for at most when the log is to be emptied: nobody is served meanwhile."""
+TABLES: Final = frozenset({"records", "entries", "messages"})
 
 
 class NewerSchema(DatabaseRefused):
     """A newer release has written this database."""
-
-
-class DamagedDatabase(DatabaseRefused):
-    """The file is not a database of ours, or is damaged."""
 
 
 def path_of(home: Path) -> Path:
@@ -45,19 +45,28 @@ def path_of(home: Path) -> Path:
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """The one connection that writes: WAL, synchronous, migrated. Raises DatabaseRefused."""
+    """The one connection that writes: WAL, synchronous, migrated, its log emptied.
+
+    Raises:
+        DatabaseRefused: the files are not what they should be; they are left as they are.
+    """
+    integrity.check_files(path)
     try:
+        _inspect(path)
         db = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
             _prepare(db, path)
         except BaseException:
             db.close()
             raise
-        return db
     except sqlite3.OperationalError as error:
-        raise DatabaseRefused(f"cannot open {path}: {error}; check its owner and free disk space") from error
+        raise DatabaseRefused(
+            f"cannot open {path}: {error}; see whether the disk is full, read-only or failing"
+        ) from error
     except sqlite3.DatabaseError as error:
-        raise DamagedDatabase(f"{path} is damaged: {error}; restore it and its -wal from a backup") from error
+        raise DamagedDatabase(f"{path} is damaged: {error}; {RESTORE}") from error
+    integrity.mark(path, integrity.MADE, "")
+    return db
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -66,23 +75,103 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
 
+def _inspect(path: Path) -> None:
+    """Raise DatabaseRefused unless it is a whole database of ours, or none yet.
+
+    By a connection that cannot write: closing one that can would move the log into a file that is damaged.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    db = open_for_reading(path)
+    try:
+        db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if (version and not tables >= TABLES and version <= len(MIGRATIONS)) or (not version and tables):
+            raise DamagedDatabase(f"{path} is a database of another program; move it away")
+        if version > len(MIGRATIONS):
+            raise NewerSchema(
+                f"{path} has schema version {version}, this release knows {len(MIGRATIONS)}: "
+                "install a newer one, or start with another HZC_HOME"
+            )
+        integrity.check_length(db, path)
+        integrity.check_all(db, path)
+    finally:
+        db.close()
+
+
+def version(path: Path) -> int:
+    """The schema version of a database that is there. Raises sqlite3.Error."""
+    db = open_for_reading(path)
+    try:
+        found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        db.close()
+    return found
+
+
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if version == 0 and tables:
-        raise DamagedDatabase(f"{path} is a database of another program; move it away")
-    if version > len(MIGRATIONS):
-        raise NewerSchema(
-            f"{path} has schema version {version}, this release knows {len(MIGRATIONS)}: install a newer one"
-        )
     mode: str = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise DatabaseRefused(f"{path} is on a file system without shared memory (mode {mode}); use a local disk")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < len(MIGRATIONS):
+        _keep_copy(db, path, version)
     _migrate(db, version)
+    try:
+        settle(db)
+    except sqlite3.OperationalError as error:
+        # With a full disk nothing is in doubt, and what is there can be read.
+        if not integrity.is_full(error):
+            raise
+
+
+def settle(db: sqlite3.Connection) -> bool:
+    """Move the whole log into the database, synced, and empty it; False when readers were in the way.
+
+    After a sync that failed, the kernel may hold pages for written that are not: reading them back proves nothing.
+    So nothing is trusted that a log said before: all of it is written once more, to another file, and that is synced.
+    """
+    db.execute(f"PRAGMA busy_timeout = {SETTLE_BUSY_MS}")
+    try:
+        busy: int = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return not busy
+
+
+def copy_of(path: Path, version: int) -> Path:
+    """Where the database is kept as it was before it was migrated from ``version``."""
+    return path.with_name(f"{path.name}.v{version}.bak")
+
+
+def _keep_copy(db: sqlite3.Connection, path: Path, version: int) -> None:
+    """Copy the database, for the release that wrote it: a migration is not undone. Raises DatabaseRefused."""
+    fresh = path.with_name(f"{path.name}.copy.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(fresh),))
+        _sync(fresh)
+        fresh.replace(copy_of(path, version))
+        _sync(path.parent)
+    except (OSError, sqlite3.Error) as error:
+        fresh.unlink(missing_ok=True)
+        raise DatabaseRefused(
+            f"{path} cannot be copied before it is migrated from schema version {version}: {error}; "
+            "nothing was changed: free as much disk as it has, then start again"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

@@ -18,12 +18,14 @@ BACKLOG_MAX: Final = 8 * 2**20
 """Bytes that a client may leave unread before it is disconnected."""
 _READ: Final = 256 * 1024
 _DRAIN_S: Final = 2.0
+_FULL_S: Final = 1.0
+"""How long nobody is let in after the process ran out of descriptors."""
 
 _log = logging.getLogger("hanzo_compute.writer")
 
 
 class _Client:
-    """One connection; ``last`` is its last request in the open batch."""
+    """One connection; ``last`` is its last request in the open batch, ``answered`` its last request at all."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -31,6 +33,7 @@ class _Client:
         self.out = bytearray()
         self.wakes = False
         self.last: int | None = None
+        self.answered = 0
         self.open = True
 
 
@@ -44,6 +47,8 @@ class Server:
         self._clients: set[_Client] = set()
         self._waiting: deque[tuple[_Client, Frame]] = deque()
         self._stopping = False
+        self._closed_until: float | None = None
+        """On the monotonic clock; None while clients are let in."""
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
 
@@ -56,14 +61,20 @@ class Server:
         self._stopping = True
 
     def run(self) -> None:
-        """Serve: read what waits, apply it, and commit once nothing more waits or the batch is full."""
+        """Serve: read what waits, apply it, and commit once nothing more waits or the batch is full.
+
+        Raises:
+            StoreUnusable: the open batch is lost; end, and with that all connections.
+        """
         while not self._stopping:
-            self._poll(0 if self._engine.size or self._waiting else None)
+            self._poll(0 if self._engine.size or self._waiting else self._reopen())
             applied = self._apply_waiting()
             if self._engine.size >= BATCH_MAX or (self._engine.size and not applied):
                 self._commit()
         if self._engine.size:
             self._commit()
+        for client in list(self._clients):
+            self._send(client, {"bye": client.answered})
         self._drain()
 
     def _poll(self, timeout: float | None) -> None:
@@ -81,12 +92,26 @@ class Server:
         try:
             sock, _ = self._listener.accept()
         except OSError as error:
-            _log.warning("cannot accept a client: %s", error)
+            # The client stays in line; asked at once, the kernel would only say the same again, and again.
+            _log.warning("cannot accept a client, looking again in %.0f s: %s", _FULL_S, error.strerror)
+            self._selector.unregister(self._listener)
+            self._closed_until = time.monotonic() + _FULL_S
             return
         sock.setblocking(False)
         client = _Client(sock)
         self._clients.add(client)
         self._selector.register(sock, selectors.EVENT_READ, client)
+
+    def _reopen(self) -> float | None:
+        """Let clients in again when it is time; returns the seconds until then."""
+        if self._closed_until is None:
+            return None
+        left = self._closed_until - time.monotonic()
+        if left > 0:
+            return left
+        self._closed_until = None
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        return None
 
     def _read(self, client: _Client) -> None:
         try:
@@ -123,8 +148,10 @@ class Server:
         match request:
             case {"id": int(number), "op": "hello", "args": [bool(wakes)]}:
                 client.wakes = wakes
+                client.answered = number
                 self._send(client, {"id": number, "ok": PROTOCOL})
             case {"id": int(number), "op": "stats", "args": []}:
+                client.answered = number
                 self._send(client, {"id": number, "ok": self._stats()})
             case {"id": int(number), "op": str(), "args": list()}:
                 self._apply(client, number, request)
@@ -141,6 +168,7 @@ class Server:
         }
 
     def _apply(self, client: _Client, number: int, request: Frame) -> None:
+        client.answered = number
         try:
             answer = self._engine.apply(request)
         except BatchLost as error:
@@ -165,6 +193,7 @@ class Server:
             client.last = None
             if frame:
                 self._send(client, frame)
+        self._engine.tend()
 
     def _lose(self, error: BatchLost) -> None:
         _log.error("commit failed, its requests are lost: %s", error)

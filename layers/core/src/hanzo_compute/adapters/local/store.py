@@ -8,26 +8,36 @@ from threading import RLock
 from typing import Any, TypeVar
 
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body
-from hanzo_compute.adapters.local import records, schema
+from hanzo_compute.adapters.local import integrity, records, schema
 from hanzo_compute.adapters.local.client import Requests
+from hanzo_compute.adapters.local.queue import SqliteQueue
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, WriteConflict
+from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, Send, WriteConflict
 
 T = TypeVar("T")
 
 
 class SqliteStore:
-    """Reads of records see what this process has applied, those of indexes what is committed."""
+    """Reads see what is committed; those of records also what this caller has written since its last ticket.
 
-    def __init__(self, client: Requests) -> None:
+    With the ``queue`` of the same writer, transactions can send messages.
+    """
+
+    def __init__(self, client: Requests, queue: SqliteQueue | None = None) -> None:
         self._client = client
+        self._queue = queue
         self._db: sqlite3.Connection | None = None
         self._lock = RLock()
 
+    @property
+    def sends(self) -> bool:
+        """Whether transactions can send messages."""
+        return self._queue is not None
+
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
-        if fresh or not self._client.settled:
+        if fresh or key.pk in self._client.written:
             row = self._client.request("get", *key)["ok"]
         else:
             row = self._read(lambda db: records.get(db, *key))
@@ -48,7 +58,7 @@ class SqliteStore:
         return found
 
     def _query(self, args: tuple[str, str, str, int, bool]) -> tuple[list[records.Row], bool]:
-        if self._client.settled:
+        if args[0] not in self._client.written:
             return self._read(lambda db: records.query(db, *args))
         rows, more = self._client.request("query", *args)["ok"]
         return rows, more
@@ -69,8 +79,14 @@ class SqliteStore:
         rows = self._read(lambda db: records.query_index(db, index, pk, after, before, limit, reverse))
         return [(isk, _record(Key(rpk, rsk), rev, body)) for isk, rpk, rsk, rev, body in rows]
 
-    def transact(self, operations: Sequence[Operation]) -> None:
-        """Apply all operations or none; durable when the client's next ticket is.
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``."""
+        check_index(index)
+        check_limit(most)
+        return self._read(lambda db: records.count_index(db, index, pk, most))
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        """Apply all operations or none, with the messages; durable when the client's next ticket is.
 
         Raises:
             WriteConflict: an expectation did not hold.
@@ -78,7 +94,12 @@ class SqliteStore:
         """
         bodies = check_operations(operations)
         rows = [_row(operation, body) for operation, body in zip(operations, bodies, strict=True)]
-        conflicts = self._client.request("transact", rows).get("conflict")
+        if sends and self._queue is None:
+            raise ValueError("this store was made without a queue: it sends no messages")
+        queue = self._queue
+        messages = [queue.row(each.queue, each.body, each.delay_s) for each in sends] if queue else []
+        self._client.written.update(operation.key.pk for operation in operations)
+        conflicts = self._client.request("transact", rows, messages).get("conflict")
         if conflicts:
             raise WriteConflict(
                 {
@@ -97,7 +118,7 @@ class SqliteStore:
                 return query(self._db)
             except sqlite3.Error as error:
                 self.close()
-                raise Unavailable(f"the store cannot be read: {error}", hint="repeat the request") from error
+                raise Unavailable(f"the store cannot be read: {error}", hint=_hint(error)) from error
 
     def close(self) -> None:
         """Close the reading connection; the next read opens one."""
@@ -105,6 +126,12 @@ class SqliteStore:
             if self._db is not None:
                 self._db.close()
                 self._db = None
+
+
+def _hint(error: sqlite3.Error) -> str:
+    if integrity.is_damage(error):
+        return "the database is damaged: tell the operator, who finds what to do with hzc doctor"
+    return "repeat the request; if it stays so: hzc doctor"
 
 
 def _record(key: Key, rev: int, body: str) -> Record:

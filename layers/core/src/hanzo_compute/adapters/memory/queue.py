@@ -27,13 +27,22 @@ class MemoryQueue:
 
     def send(self, queue: str, body: Body, *, delay_s: int = 0) -> None:
         """Send a message that becomes visible after ``delay_s`` (at most 900) seconds."""
+        message = self.message(queue, body, delay_s)
+        self._commits.check()
+        self.insert(message)
+        self._commits.touch()
+
+    def message(self, queue: str, body: Body, delay_s: int) -> StoredMessage:
+        """A message that can be sent. Raises ValueError."""
         checks.check_queue(queue)
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
         text = checks.encode_body(body, checks.MESSAGE_MAX)
-        self._commits.check()
         now, seq = self._clock.now_ms(), next(self._database.seqs)
-        self._set(StoredMessage(seq, f"msg-{seq}", queue, text, now, now + delay_s * 1000), wake=delay_s == 0)
-        self._commits.touch()
+        return StoredMessage(seq, f"msg-{seq}", queue, text, now, now + delay_s * 1000)
+
+    def insert(self, message: StoredMessage) -> None:
+        """Add a message to the open batch, as a part of what is written there."""
+        self._set(message, wake=message.visible_ms <= message.sent_ms)
 
     def receive(self, queue: str, *, limit: int = 10, visibility_s: int = 30) -> list[Message]:
         """Take and hide up to ``limit`` visible messages; those received too often go to the dead letters."""
@@ -78,6 +87,19 @@ class MemoryQueue:
             self._move(message, queue, now)
         self._commits.touch()
         return len(moved)
+
+    def hasten(self, queue: str, *, by_s: int) -> int:
+        """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many."""
+        checks.check_queue(queue)
+        checks.check_seconds("by_s", by_s, checks.HASTEN_S_MAX)
+        self._commits.check()
+        now = self._clock.now_ms()
+        messages = list(self._database.messages.values())
+        hidden = [message for message in messages if message.queue == queue and message.visible_ms > now]
+        for message in hidden:
+            self._set(replace(message, visible_ms=max(now, message.visible_ms - by_s * 1000)), wake=True)
+        self._commits.touch()
+        return len(hidden)
 
     def _visible(self, queue: str, now: int) -> list[StoredMessage]:
         messages = self._database.messages.values()

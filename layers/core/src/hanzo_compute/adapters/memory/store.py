@@ -7,16 +7,26 @@ from collections.abc import Sequence
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body, page
 from hanzo_compute.adapters.memory.commits import MemoryCommits
 from hanzo_compute.adapters.memory.database import StoredRecord
+from hanzo_compute.adapters.memory.queue import MemoryQueue
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, WriteConflict
+from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, Send, WriteConflict
 
 
 class MemoryStore:
-    """The strict twin of the other stores; its reads are never stale. Bodies are copied in and out."""
+    """The strict twin of the other stores; its reads are never stale. Bodies are copied in and out.
 
-    def __init__(self, commits: MemoryCommits | None = None) -> None:
+    With the ``queue`` of the same database, transactions can send messages.
+    """
+
+    def __init__(self, commits: MemoryCommits | None = None, queue: MemoryQueue | None = None) -> None:
         self._commits = commits or MemoryCommits()
+        self._queue = queue
         self._database = self._commits.database
+
+    @property
+    def sends(self) -> bool:
+        """Whether transactions can send messages."""
+        return self._queue is not None
 
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
@@ -51,9 +61,19 @@ class MemoryStore:
         found = sorted((sk, key) for key, sk in entries.items() if sk > after and (not before or sk < before))
         return [(sk, _present(key, self._database.record(key))) for sk, key in page(found, limit, reverse)]
 
-    def transact(self, operations: Sequence[Operation]) -> None:
-        """Apply all operations or none. Raises WriteConflict when an expectation did not hold."""
+    def count_index(self, index: str, pk: str, most: int) -> int:
+        """How many entries an index partition has, counted up to ``most``."""
+        check_index(index)
+        check_limit(most)
+        return min(len(self._database.entries.get((index, pk), {})), most)
+
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
+        """Apply all operations or none, with the messages. Raises WriteConflict: an expectation did not hold."""
         bodies = check_operations(operations)
+        queue = self._queue
+        if sends and queue is None:
+            raise ValueError("this store was made without a queue: it sends no messages")
+        messages = [queue.message(each.queue, each.body, each.delay_s) for each in sends] if queue else []
         found = {operation.key: self._database.record(operation.key) for operation in operations}
         self._commits.check()
         conflicts = {
@@ -70,6 +90,9 @@ class MemoryStore:
                 self._database.set_record(operation.key, StoredRecord(rev, body, dict(operation.index)))
             elif not isinstance(operation, Check) and found[operation.key]:
                 self._database.set_record(operation.key, None)
+        for message in messages:
+            assert queue is not None
+            queue.insert(message)
         self._commits.touch()
 
 

@@ -59,12 +59,20 @@ class WasmRunner:
     """Runs WASI commands and Python source in up to ``slots`` worker processes at once; others wait in line.
 
     ``state_dir`` holds the attempts and belongs to one runner at a time; ``cache_dir`` holds interpreters and
-    compiled modules and may be shared. Raises Unavailable when another runner holds ``state_dir``.
+    compiled modules and may be shared. Raises Unavailable when another runner holds ``state_dir``; before that
+    ``patience`` is called and the folder is tried again, until that returns False.
     """
 
     runtimes = frozenset({"wasm"})
 
-    def __init__(self, state_dir: Path, cache_dir: Path, slots: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        cache_dir: Path,
+        slots: int,
+        clock: Clock,
+        patience: Callable[[], bool] | None = None,
+    ) -> None:
         try:
             self._version = version()
         except ImportError:
@@ -75,7 +83,7 @@ class WasmRunner:
         self._root = private_dir(private_dir(state_dir.resolve()) / "attempts")
         self._slots = slots
         self._clock = clock
-        self._lock_fd = _own(state_dir / "runner.lock")
+        self._lock_fd = _own(state_dir / "runner.lock", patience)
         self._lock = threading.Lock()
         self._attempts: dict[Handle, _Attempt] = {}
         self._waiting: queue.SimpleQueue[_Attempt | None] = queue.SimpleQueue()
@@ -344,13 +352,16 @@ def _unless(stop: Stop) -> Callable[[str], None]:
     return progress
 
 
-def _own(path: Path) -> int:
+def _own(path: Path, patience: Callable[[], bool] | None) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise Unavailable(
-            f"{path.parent} is in use by another runner", hint="give each agent a state folder of its own"
-        ) from None
-    return fd
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if patience is not None and patience():
+                continue
+            os.close(fd)
+            raise Unavailable(
+                f"{path.parent} is in use by another runner", hint="give each agent a state folder of its own"
+            ) from None
+        return fd

@@ -1,0 +1,75 @@
+"""``python -m tests.bench``: the benchmarks, as a table and as ``bench.json``. See docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.bench import machine
+from tests.bench.options import Options
+from tests.bench.report import Report, number
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store")
+"""Modules of this package, in the order in which they run."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", help=f"some of {','.join(BENCHMARKS)}", default=",".join(BENCHMARKS))
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each comparison")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: whether it runs, not how fast")
+    parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="where the figures go")
+    options = parser.parse_args(argv)
+    options.names = options.only.split(",")
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown or options.rounds < 1:
+        parser.error(f"no benchmark of this name: {unknown}" if unknown else "--rounds must be 1 or more")
+    return options
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error: the table alone is on standard output."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One benchmark in a folder of its own; prints its table, returns it for the file."""
+    with tempfile.TemporaryDirectory(prefix=f"hzc-bench-{name}-", dir=ROOT / ".cache") as folder:
+        work = Path(folder)
+        syncs, before, begun = machine.syncs_per_second(work), machine.load_average(), time.monotonic()
+        module = importlib.import_module(f"tests.bench.{name}")
+        report: Report = module.run(Options(work, options.rounds, options.smoke, say))
+        seconds, after = time.monotonic() - begun, machine.load_average()
+        rates = [syncs, machine.syncs_per_second(work)]
+    disk = " and ".join(number(each) for each in rates)
+    report.notes.append(f"{seconds:.0f} s; before and after: {disk} fdatasync/s, load average {before} and {after}")
+    print(f"\n{report.markdown()}", flush=True)
+    around = {"fdatasync_per_s": rates, "load_average": [before, after], "seconds": round(seconds, 1)}
+    return report.as_json() | {"around": around}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for."""
+    options = parse(argv)
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    about = machine.description()
+    print("\n".join(f"- {name}: {value}" for name, value in about.items()), flush=True)
+    found = {"machine": about, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "rounds": options.rounds}
+    found["benchmarks"] = results = {}
+    for name in options.names:
+        say(f"{name} begins")
+        results[name] = run(name, options)
+        options.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What must hold of a platform after whatever was done to it, once it has come to rest.
+
+Each function returns what is wrong, in words, and an empty list when nothing is: so they can be waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hanzo_compute.adapters.http import JobsClient
+from tests.support.live import pages
+
+TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired", "dead"})
+
+Rows = list[tuple[str, str, dict[str, Any], dict[str, list[str]]]]
+
+
+def unfinished(client: JobsClient) -> list[str]:
+    """Jobs that have not ended."""
+    return [f"{job['id']} is {job['state']}" for job in pages(client) if job["state"] not in TERMINAL]
+
+
+def wrong_jobs(home: Path, accepted: Iterable[str]) -> list[str]:
+    """The accepted jobs and no others are there; each has one end, which is its state, and events without gaps."""
+    with _open(home) as db:
+        rows = _rows(db)
+    db.close()
+    states = {pk.removeprefix("JOB#"): str(body["state"]) for pk, sk, body, _ in rows if _is_job(pk, sk)}
+    events: dict[str, list[dict[str, Any]]] = {job: [] for job in states}
+    for pk, sk, body, _ in rows:
+        if pk.startswith("JOB#") and sk.startswith("EVENT#"):
+            events[pk.removeprefix("JOB#")].append(body)
+    wanted = set(accepted)
+    wrong = [f"accepted and not there: {job}" for job in sorted(wanted - set(states))]
+    wrong += [f"there and never accepted: {job}" for job in sorted(set(states) - wanted)]
+    for job in wanted & set(states):
+        ends = [event["type"] for event in events[job] if event["type"] in TERMINAL]
+        if ends != [states[job]]:
+            wrong.append(f"{job} is {states[job]} and has the ends {ends}")
+        if [event["seq"] for event in events[job]] != list(range(1, len(events[job]) + 1)):
+            wrong.append(f"{job} has the events {[event['seq'] for event in events[job]]}")
+    return wrong
+
+
+def unsettled(home: Path) -> list[str]:
+    """Messages, outbox rows, and jobs that something still has to look at: none may be left."""
+    with _open(home) as db:
+        found = [f"message in {queue}: {body}" for queue, body in db.execute("SELECT queue, body FROM messages")]
+        rows = _rows(db)
+    db.close()
+    found += [f"outbox row {pk} {sk}" for pk, sk, _, _ in rows if pk.startswith("OUTBOX#")]
+    found += [f"job {pk} is not closed" for pk, sk, body, _ in rows if _is_job(pk, sk) and not body.get("closed")]
+    found += [f"{pk} {sk} is due" for pk, sk, _, entries in rows if _is_job(pk, sk) and "due" in entries]
+    return found
+
+
+def stray_rows(home: Path) -> list[str]:
+    """Rows that no job, key or credential accounts for: a table that grows by more than its jobs."""
+    with _open(home) as db:
+        rows = _rows(db)
+        entries = Counter(db.execute("SELECT name, ipk, isk, pk, sk FROM entries"))
+    db.close()
+    jobs = {pk.removeprefix("JOB#"): body for pk, sk, body, _ in rows if _is_job(pk, sk)}
+    expected = Counter((name, *entry, pk, sk) for pk, sk, _, found in rows for name, entry in found.items())
+    wrong = [f"index entry {entry}" for entry in (entries - expected) + (expected - entries)]
+    wrong += [f"{pk} {sk} belongs to nothing" for pk, sk, _, _ in rows if not _accounted(pk, sk, jobs)]
+    have = Counter((pk, sk.partition("#")[0]) for pk, sk, _, _ in rows)
+    for job, body in jobs.items():
+        want = {"META": 1, "SPEC": 1, "EVENT": body["events"], "ATTEMPT": body.get("attempt", 0)}
+        wrong += [
+            f"job {job} has {have[f'JOB#{job}', part]} rows {part}, not {count}"
+            for part, count in want.items()
+            if have[f"JOB#{job}", part] != count
+        ]
+    runners = sum(pk.startswith("CREDENTIAL#") and body["role"] == "runner" for pk, _, body, _ in rows)
+    wrong += [f"{runners} credentials of agents"] if runners != 1 else []
+    return wrong + _gaps_in_logs(rows)
+
+
+def stray_files(home: Path) -> list[str]:
+    """Files that were on their way somewhere, and attempts that no agent runs any more."""
+    found = []
+    # Unlike rglob, walk bears that folders go away.
+    for folder, folders, files in os.walk(home):
+        place = Path(folder).relative_to(home)
+        if place.parts[:1] == ("agents",) and len(place.parts) == 3:
+            found += [f"attempt or journal {place / name}" for name in (*folders, *files)]
+            continue
+        for name in files:
+            if place.parts[:2] == ("blobs", ".new") or name.startswith(".") or name.endswith((".new", ".tmp")):
+                found.append(f"temporary file {place / name}")
+            elif place.parts[:1] == ("blobs",) and not (len(place.parts) == 3 and name.startswith("b1-")):
+                found.append(f"{place / name} is no blob")
+    return found
+
+
+def orphans() -> list[str]:
+    """Sandbox workers whose agent is gone."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if b"hanzo_compute.adapters.runner.wasm.worker" in words:
+            agent = words[words.index(b"hanzo_compute.adapters.runner.wasm.worker") + 1].decode()
+            if not Path(f"/proc/{agent}").exists():
+                found.append(f"worker {entry.name} of agent {agent}")
+    return found
+
+
+def wrong_at_rest(home: Path) -> list[str]:
+    """All that files and tables can show."""
+    return unsettled(home) + stray_rows(home) + stray_files(home) + orphans()
+
+
+def _open(home: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{home}/db/hanzo.sqlite3?mode=ro", uri=True)
+
+
+def _rows(db: sqlite3.Connection) -> Rows:
+    found = db.execute("SELECT pk, sk, body, entries FROM records").fetchall()
+    return [(pk, sk, json.loads(body), json.loads(entries or "{}")) for pk, sk, body, entries in found]
+
+
+def _is_job(pk: str, sk: str) -> bool:
+    return pk.startswith("JOB#") and sk == "META"
+
+
+def _accounted(pk: str, sk: str, jobs: dict[str, dict[str, Any]]) -> bool:
+    kind, _, rest = pk.partition("#")
+    if kind in ("JOB", "LOG"):
+        return rest in jobs
+    if kind == "LABEL":
+        name, _, value = rest.partition("#")[2].partition("=")
+        return sk in jobs and jobs[sk]["labels"].get(name) == value
+    return kind in ("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX")
+
+
+def _gaps_in_logs(rows: Rows) -> list[str]:
+    chunks: dict[tuple[str, str], list[int]] = {}
+    for pk, sk, _, _ in rows:
+        if pk.startswith("LOG#"):
+            attempt, _, seq = sk.partition("#")
+            chunks.setdefault((pk, attempt), []).append(int(seq))
+    found = {place: sorted(seqs) for place, seqs in chunks.items()}
+    return [f"log {place} has chunks {seqs}" for place, seqs in found.items() if seqs != [*range(1, len(seqs) + 1)]]
