@@ -11,6 +11,7 @@ import pytest
 from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
 from hanzo_compute.errors import Unauthenticated
 from hanzo_compute.model.outcome import Category, Outcome
+from hanzo_compute.ports import Want
 from tests.support.live import ECHO, Platform, compiled, pages, until
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
@@ -81,7 +82,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
             with pytest.raises(Unauthenticated):
                 stale.complete(long, attempt, Outcome(category=Category.OK))
         with pytest.raises(Unauthenticated):
-            stale.lease("local", "local-1", 1, 0.0)
+            stale.lease(Want("local", "local-1"), 0.0)
         for key, job in before.items():
             assert client.submit(spec(module, key), idempotency_key=key).job["id"] == job
 
