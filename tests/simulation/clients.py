@@ -22,7 +22,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec, format_time
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import JobStore, Operation
+from hanzo_compute.ports import JobStore, Operation, Send
 from hanzo_compute.services import cancel, read, submit
 from hanzo_compute.services.context import Context
 from tests.simulation.host import Answer, Network
@@ -246,9 +246,9 @@ class _Written:
         self._inner = inner
         self.written = False
 
-    def transact(self, operations: Sequence[Operation]) -> None:
+    def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         self.written = True
-        self._inner.transact(operations)
+        self._inner.transact(operations, sends)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

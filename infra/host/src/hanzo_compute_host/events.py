@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -36,7 +37,6 @@ def from_request(
     query = scope["query_string"].decode("latin-1")
     route_key = f"{match.route.method} {match.route.path}"
     client = scope.get("client") or ("", 0)
-    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": route_key,
@@ -58,7 +58,7 @@ def from_request(
             "requestId": request_id,
             "routeKey": route_key,
             "stage": "$default",
-            "time": moment.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "time": _log_time(now_ms // 1000),
             "timeEpoch": now_ms,
         },
         "isBase64Encoded": False,
@@ -72,6 +72,11 @@ def from_request(
     if body:
         event["body"], event["isBase64Encoded"] = _text(body)
     return event
+
+
+@lru_cache(16)
+def _log_time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
 def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, str], list[str]]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -189,8 +190,13 @@ def parse_time(value: str) -> int:
 def format_time(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
     ms = min(max(ms, 0), TIME_MS_MAX)
-    moment = datetime.fromtimestamp(ms // 1000, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(1024)
+def _second(seconds: int) -> str:
+    # Most times that are shown are of the last few seconds.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class JobSpec(_Strict):
