@@ -61,7 +61,7 @@ class Stopped:
             )
             self.queued = submit(ctx, "acme", spec, idempotency_key="one").job.id
             self.placed = submit(ctx, "acme", spec, idempotency_key="two").job.id
-            place.place(ctx, self.placed)
+            place.place(ctx, [self.placed])
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         with closing(sqlite3.connect(schema.path_of(self.home))) as db, db:
@@ -187,7 +187,7 @@ def test_repaired_jobs_move_again(stopped: Stopped) -> None:
         time.sleep(0.01)
         assert reconcile.reconcile(ctx) == {"dispatch_resent": 2}
         for message in ctx.queue.receive("dispatch"):
-            place.place(ctx, message.body["job"])
+            place.place(ctx, [message.body["job"]])
         found = ctx.store.query_index(keys.BY_POOL, keys.pool_partition("local"))
     assert {record.body["id"] for _, record in found} == {stopped.queued, stopped.placed}
 
@@ -271,6 +271,26 @@ def test_a_damaged_index_of_the_file_is_rebuilt(stopped: Stopped) -> None:
     ((check, says, repaired),) = found
     assert (check, "messages_visible" in says, repaired) == ("database", True, True)
     assert stopped.repair() == NOTHING
+
+
+def test_a_disk_that_takes_no_more_is_said(stopped: Stopped) -> None:
+    stopped.sql("DELETE FROM entries")
+    command = f"ulimit -f 1; exec {sys.executable} -m hanzo_compute_host.cli doctor --repair"
+    env = {**os.environ, "HZC_HOME": str(stopped.home)}
+    done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "disk" in done.stderr) == (6, True), done
+    assert {check for check, _, _ in stopped.repair()} == {"index"}
+
+
+def test_old_downloads_in_the_cache_go(stopped: Stopped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HZC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "interpreters"
+    folder.mkdir(parents=True)
+    for name in ("python.wasm", ".python.wasm.0123456789abcdef", ".python.wasm.fedcba9876543210"):
+        (folder / name).touch()
+    os.utime(folder / ".python.wasm.0123456789abcdef", (1, 1))
+    assert [check for check, _, _ in stopped.repair()] == ["file"]
+    assert {path.name for path in folder.iterdir()} == {"python.wasm", ".python.wasm.fedcba9876543210"}
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -154,8 +154,12 @@ def test_index_entries_are_those_of_the_content() -> None:
         "due": keys.due_entry(NOW + 1, "IDEMPOTENCY#acme#k")
     }
     assert audit.expected_entries(Row(keys.spec(ID), 1, "{}")) == {}
-    for unknown in (Row(keys.job(ID), 1, "?"), Row(Key("LATER#kind", "-"), 1, "{}")):
-        assert audit.expected_entries(unknown) is None
+    stated = '{"due": ["DUE#1", "5#x"]}'
+    for key, body in ((keys.job(ID), "?"), (Key("LATER#kind", "-"), "{}")):
+        assert audit.expected_entries(Row(key, 1, body, stated)) == {"due": ("DUE#1", "5#x")}
+        assert audit.expected_entries(Row(key, 1, body)) == {}
+        for odd in ("?", '{"due": 3}', '{"due": ["x"]}', '{"due": [1, 2]}'):
+            assert audit.expected_entries(Row(key, 1, body, odd)) is None
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def test_restored_is_what_was_backed_up(home: Path, tmp_path: Path) -> None:
     assert backups.restore(there, tmp_path / "b.tar", force=False, say=str).set_aside is None
     before, after = tree(home), tree(there)
     database = "db/hanzo.sqlite3"
-    for suffix in ("-shm", "-wal"):  # what a reader makes
-        before.pop(database + suffix, None)
+    for name in (f"{database}-shm", f"{database}-wal", "db/made", "blobs/.new"):  # made anew at each start
+        before.pop(name, None)
     assert before.pop(database)[0] == after.pop(database)[0] == oct(0o100600)
     assert after == before
     assert records_of(home) == records_of(there) != []
@@ -205,6 +205,12 @@ def test_a_disk_that_takes_no_more_leaves_nothing(blocks: int, home: Path, tmp_p
     done = subprocess.run(["bash", "-c", command], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, "cannot hold it" in done.stderr) == (6, True), done.stderr
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_database_over_8_gib_has_a_place() -> None:
+    large = archive.Member(archive.DATABASE, 9 << 30)
+    info = tarfile.TarInfo.frombuf(archive._header(large, 1), "utf-8", "strict")
+    assert (info.name, info.size, info.type) == (large.name, large.size, tarfile.REGTYPE)
 
 
 def refused(home: Path, data: bytes, tmp_path: Path) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -119,7 +120,7 @@ def _holds_something(home: Path) -> bool:
 
 def _put_in_place(home: Path, new: Path) -> Path | None:
     """Exchange the two folders; returns the name of the earlier one, unless there was nothing in it."""
-    aside = home.with_name(f"{home.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    aside = _unused(home.with_name(f"{home.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
     worth = _holds_something(home)
     with running.hold(new, "hzc restore"):
         # From here on this name tells the truth, however this ends: marked it is rubbish, without the mark it is
@@ -139,6 +140,16 @@ def _put_in_place(home: Path, new: Path) -> Path | None:
             shutil.rmtree(aside)
             return None
     return aside
+
+
+def _unused(path: Path) -> Path:
+    """This path, or the first one with a number behind it that nothing has."""
+    found = path
+    for number in count(2):
+        if not found.exists():
+            break
+        found = path.with_name(f"{path.name}-{number}")
+    return found
 
 
 def _exchange(one: Path, other: Path) -> None:

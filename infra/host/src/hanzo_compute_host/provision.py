@@ -8,6 +8,7 @@ the first one is known to be lost: whoever holds the state folder owns the platf
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     if options.started:
         # What was being written before that belongs to nobody: the platform has the state folder for itself.
-        wiring.sweep(Path(os.environ["HZC_HOME"]), options.started, within_s=SWEEP_S)
+        with contextlib.suppress(OSError):  # what cannot be read or removed now is the repair's affair
+            wiring.sweep(Path(os.environ["HZC_HOME"]), options.started, within_s=SWEEP_S)
     sys.stdout.write(json.dumps({"owner": owner, "runner": runner}))
     return 0
 

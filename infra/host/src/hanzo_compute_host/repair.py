@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hanzo_compute import wiring
-from hanzo_compute.config import Config
+from hanzo_compute.config import Config, default_cache
 from hanzo_compute.errors import InvalidRequest, NotFound
 from hanzo_compute.services import repair as services
 from hanzo_compute.services.audit import Finding
@@ -33,7 +34,7 @@ def repair(home: Path, say: Say, *, digests: bool) -> Iterator[Finding]:
                 "process", str(orphan.pid), found, "ended" if ended else f"kill -9 {orphan.pid}", repaired=ended
             )
         try:
-            with wiring.offline(Config("local", home, "", home)) as (ctx, state):
+            with wiring.offline(Config("local", home, "", default_cache(os.environ))) as (ctx, state):
                 yield from services.repair(ctx, state, say, digests=digests)
         except InvalidRequest as error:
             yield Finding("database", "db", error.message, services.RESTORE)

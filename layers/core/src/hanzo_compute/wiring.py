@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hanzo_compute import config as settings
 from hanzo_compute.config import Config
+from hanzo_compute.errors import Unavailable
 from hanzo_compute.ports import Clock, Commits, LeaseApi, Runner
 from hanzo_compute.services.context import Context
 
@@ -133,6 +135,7 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
 
     Raises:
         NotFound, Conflict, InvalidRequest: see :class:`hanzo_compute.adapters.local.offline.OfflineState`.
+        Unavailable: the disk does not do what is asked of it.
     """
     from hanzo_compute.adapters.local.blobs import FileBlobs
     from hanzo_compute.adapters.local.offline import OfflineClient, OfflineState
@@ -142,7 +145,7 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     from hanzo_compute.adapters.logs import RecordLogs
 
     clock, ids = SystemClock(), SystemIds()
-    state = OfflineState(config.home)
+    state = OfflineState(config.home, config.cache)
     client = OfflineClient(config.home, state.db)
     queue = SqliteQueue(client, clock, ids)
     store = SqliteStore(client, queue)
@@ -159,6 +162,11 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
             policy=config.policy,
         )
         yield made, state
+    except sqlite3.Error as error:
+        raise Unavailable(
+            f"the database cannot be read or written: {error}",
+            hint="free some disk space; if there is enough: hzc doctor --repair, hzc restore",
+        ) from error
     finally:
         store.close()
         state.close()

@@ -67,15 +67,27 @@ def job_of_body(body: dict[str, Any]) -> Job | None:
 
 
 def expected_entries(row: Row) -> Entries | None:
-    """The index entries that a row of this content has; None when that is not known."""
+    """The index entries that a row of this content has, or says that it has; None when that cannot be known."""
     kind = row.key.pk.partition("#")[0]
     if kind == "JOB" and row.key.sk == "META":
         job = job_of(row.body)
-        return None if job is None else records.index(job)
+        return _stated_entries(row) if job is None else records.index(job)
     if kind == "IDEMPOTENCY":
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
-    return {} if kind in ("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK") else None
+    if kind in ("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK"):
+        return {}
+    return _stated_entries(row)
+
+
+def _stated_entries(row: Row) -> Entries | None:
+    found = {} if row.entries is None else body_of(row.entries)
+    texts = (str, str)
+    if found is None or any(
+        not isinstance(entry, list) or tuple(map(type, entry)) != texts for entry in found.values()
+    ):
+        return None
+    return {name: (entry[0], entry[1]) for name, entry in found.items()}
 
 
 def corrected(job: Job, now: int, policy: Policy, *, events: int = 0, attempts: int = 0) -> tuple[list[str], Job]:

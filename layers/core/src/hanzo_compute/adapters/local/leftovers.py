@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from hanzo_compute.model.stored import LeftAttempt
@@ -16,13 +16,23 @@ UPLOAD: Final = re.compile(r"\.[0-9a-f]{16}")
 """A blob, or a key, before it has its name."""
 PRIVATE: Final = re.compile(r"\.(credentials\.json|platform\.json|runner\.key)\.[a-z0-9_]{8}|\.hzc-unfinished")
 """A small file that was to replace another one; the mark of a restore."""
+DOWNLOAD: Final = re.compile(r"\..+\.[0-9a-f]{16}")
+"""An interpreter before it has its name."""
+ABANDONED_S: Final = 3600
+"""No download takes this many seconds."""
 
 _ATTEMPT: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
 _NEW_ATTEMPT: Final = ".new-"
 
 
-def temporary(home: Path) -> Iterator[Path]:
-    """Every temporary file or folder. Nobody may be working in ``home``, agents that have their lock excepted."""
+def temporary(home: Path, cache: Path) -> Iterator[Path]:
+    """Every temporary file or folder. Nobody may be working in ``home``, agents that have their lock excepted.
+
+    Others may be working in ``cache``: there only what is old counts.
+    """
+    for path in _children(cache / "interpreters"):
+        if DOWNLOAD.fullmatch(path.name) and time() - path.stat().st_mtime > ABANDONED_S:
+            yield path
     yield from _plain(home)
     yield from _uploads(home)
     for agent in _idle_agents(home):

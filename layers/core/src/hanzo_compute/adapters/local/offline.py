@@ -16,9 +16,9 @@ from pydantic_core import from_json, to_json
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.local import leftovers, rows, schema
-from hanzo_compute.adapters.local.engine import Engine
+from hanzo_compute.adapters.local.engine import BatchLost, Engine, StoreUnusable
 from hanzo_compute.adapters.local.frames import Frame
-from hanzo_compute.adapters.local.integrity import DatabaseRefused
+from hanzo_compute.adapters.local.integrity import DamagedDatabase, DatabaseRefused
 from hanzo_compute.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model.bounds import BLOB_MAX
 from hanzo_compute.model.keys import Key
@@ -52,8 +52,11 @@ class OfflineClient:
         """Apply a request durably. Raises Unavailable when the disk does not take it."""
         # As it would come from a socket: lists, no tuples.
         frame = from_json(to_json({"op": operation, "args": args}))
-        answer = self._engine.apply(frame)
-        self._engine.commit()
+        try:
+            answer = self._engine.apply(frame)
+            self._engine.commit()
+        except (BatchLost, StoreUnusable) as error:
+            raise Unavailable(f"the store could not write: {error}", hint="look at the disk: is it full?") from error
         self.written.clear()  # all that is written can be read at once
         if "error" not in answer:
             return answer
@@ -69,10 +72,12 @@ class OfflineState:
         NotFound: there is no database.
         Conflict: a writer still runs there, or the database is of a newer release.
         InvalidRequest: the database is damaged.
+        Unavailable: it cannot be opened for another reason.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, cache: Path) -> None:
         self.home = home
+        self._cache = cache
         path = schema.path_of(home)
         if not path.is_file():
             raise NotFound(f"{home} holds no platform's database", hint="set HZC_HOME to the state folder")
@@ -186,7 +191,7 @@ class OfflineState:
 
     def temporary_files(self) -> Iterator[Path]:
         """What killed processes had not finished."""
-        return leftovers.temporary(self.home)
+        return leftovers.temporary(self.home, self._cache)
 
     def attempts(self) -> Iterator[LeftAttempt]:
         """What agents that do not run have kept of attempts."""
@@ -208,8 +213,10 @@ def _open(path: Path) -> sqlite3.Connection:
         return schema.open_for_writing(path)
     except schema.NewerSchema as error:
         raise Conflict(str(error), hint="use the release that wrote it") from error
-    except DatabaseRefused as error:
+    except DamagedDatabase as error:
         raise InvalidRequest(str(error), hint="restore a backup: hzc restore FILE --force") from error
+    except DatabaseRefused as error:
+        raise Unavailable(str(error), hint="see to that, then try again") from error
 
 
 def _writer_lock(home: Path) -> int:
