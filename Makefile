@@ -35,6 +35,11 @@ test: ## Run the tests (ARGS="-k lease -x" goes to pytest)
 	@scripts/bootstrap dev
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
+.PHONY: soak
+soak: ## Load a platform of its own for ten minutes (ARGS="--clients 64 --minutes 10")
+	@scripts/bootstrap dev
+	$(PY) -m tests.bench.soak $(ARGS)
+
 .PHONY: test-pythons
 test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)

@@ -74,13 +74,15 @@ class Platform:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._options = ("--fronts", str(fronts), "--agents", str(agents), "--slots", str(slots))
+        self.settings: dict[str, str] = {}
+        """Environment variables besides those that every platform gets."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """What `hzc` needs to talk to this platform."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HZC_") or name == "HZC_CACHE"}
-        return kept | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
+        return kept | self.settings | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
 
     def start(self) -> None:
         """Start it and wait until it answers."""
