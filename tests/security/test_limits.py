@@ -379,7 +379,8 @@ def test_counts_come_back_to_nothing_however_requests_end() -> None:
     run(test)
 
 
-def test_a_large_body_is_read_only_of_who_is_let_in() -> None:
+def test_a_large_body_is_read_only_of_who_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanzo_compute_host.exchange.DISCARD_TIMEOUT_S", 0.1)
     asked: list[str | None] = []
 
     def admit(header: str | None) -> None:

@@ -36,6 +36,11 @@ class Park(AbstractContextManager["Park"]):
         if not self._woken.done():
             self._woken.set_result(woken)
 
+    @property
+    def woken(self) -> bool:
+        """Whether the wait is over."""
+        return self._woken.done()
+
     async def wait(self, timeout_s: float, until: asyncio.Task[None] | None = None) -> bool:
         """True once woken; False after ``timeout_s`` seconds, when ``until`` has ended or the host stops."""
         waits: list[asyncio.Future[Any]] = [self._woken] if until is None else [self._woken, until]
