@@ -89,6 +89,8 @@ class Platform:
         with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
             self._process = subprocess.Popen([*HZC, "up", *self._options], env=self.environment, stdout=log, stderr=log)
         until(lambda: is_ready(self.url, 1.0), 60, f"the platform answers; see {log.name}")
+        # A front answers before the credentials are made.
+        until((self.home / "credentials.json").exists, 60, f"the platform has an owner; see {log.name}")
 
     def stop(self) -> int:
         """End it gracefully; returns the exit code."""
