@@ -40,6 +40,11 @@ bench: ## Run the benchmarks (ARGS="--only post,get --rounds 5"); see docs/bench
 	@scripts/bootstrap bench
 	$(PY) -m tests.bench $(ARGS)
 
+.PHONY: soak
+soak: ## Load a platform of its own for ten minutes (ARGS="--clients 64 --minutes 10")
+	@scripts/bootstrap dev
+	$(PY) -m tests.bench.soak $(ARGS)
+
 .PHONY: test-pythons
 test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)

@@ -79,7 +79,6 @@ class Platform:
         extra: Mapping[str, str] | None = None,
         log: Path | None = None,
     ) -> None:
-        self._extra = dict(extra or {})
         self.log = log or home.parent / f"{home.name}.log"
         """What `hzc up` says."""
         self.home = home
@@ -87,6 +86,8 @@ class Platform:
         self.url = f"http://127.0.0.1:{self.port}"
         self.agents = agents
         """Agents of the next start."""
+        self.settings = dict(extra or {})
+        """Environment variables besides those that every platform gets."""
         self._others = ("--fronts", str(fronts), "--slots", str(slots))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,12 +99,14 @@ class Platform:
     def environment(self) -> dict[str, str]:
         """What `hzc` needs to talk to this platform."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HZC_") or name == "HZC_CACHE"}
-        return kept | self._extra | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
+        return kept | self.settings | {"HZC_HOME": str(self.home), "HZC_PORT": str(self.port)}
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.begin()
         until(lambda: is_ready(self.url, 1.0), 60, f"the platform of {self.home} answers; see {self.log.name}")
+        # A front answers before the credentials are made.
+        until((self.home / "credentials.json").exists, 60, f"the platform has an owner; see {self.log.name}")
 
     def begin(self) -> None:
         """Start it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from hanzo_compute.errors import Unavailable
-from hanzo_compute_host.park import Journal, Parking
+from hanzo_compute_host.park import WAKES_AT_ONCE, Journal, Parking
 from tests.support.host import FakeCommits, until
 
 
@@ -149,5 +150,30 @@ def test_news_that_a_call_took_off_the_descriptor_is_still_seen(monkeypatch: pyt
             await until(park._woken.done)
         journal.stop()
         commits.close()
+
+    run(test)
+
+
+def test_thousands_that_are_woken_leave_others_their_turn() -> None:
+    async def test() -> None:
+        parking = Parking()
+        parks = [parking.park(["A"]) for _ in range(2_000)]
+        left: list[int] = []
+
+        async def other() -> None:
+            while True:
+                await asyncio.sleep(0)
+                left.append(sum(not park.woken for park in parks))
+
+        beside = asyncio.create_task(other())
+        parking.wake(["A"])
+        parking.wake(["A"])
+        assert await asyncio.gather(*(park.wait(10) for park in parks)) == [True] * 2_000
+        beside.cancel()
+        steps = [before - after for before, after in itertools.pairwise(left)]
+        assert max(steps) <= WAKES_AT_ONCE
+        for park in parks:
+            park.close()
+        assert len(parking) == 0
 
     run(test)

@@ -8,6 +8,7 @@ handler looked cannot be missed. A parked request is a few objects; nothing runs
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -16,6 +17,8 @@ from typing import Any, Final
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.ports import WAKE_ALL, Commits
 
+WAKES_AT_ONCE: Final = 16
+"""Requests that are woken in one step of the loop."""
 LOOK_S: Final = 1.0
 """The writer's news is looked at this often even if its descriptor says nothing."""
 
@@ -32,6 +35,11 @@ class Park(AbstractContextManager["Park"]):
         """End the wait."""
         if not self._woken.done():
             self._woken.set_result(woken)
+
+    @property
+    def woken(self) -> bool:
+        """Whether the wait is over."""
+        return self._woken.done()
 
     async def wait(self, timeout_s: float, until: asyncio.Task[None] | None = None) -> bool:
         """True once woken; False after ``timeout_s`` seconds, when ``until`` has ended or the host stops."""
@@ -56,6 +64,8 @@ class Parking:
     def __init__(self) -> None:
         self._waiting: dict[str, set[Park]] = {}
         self._closed = False
+        self._due: deque[Park] = deque()
+        self._waking = False
 
     def park(self, partitions: Iterable[str]) -> Park:
         """Park; call it in the step in which the handler returned."""
@@ -79,8 +89,17 @@ class Parking:
         """Wake whoever waits for one of these; ``WAKE_ALL`` is everybody."""
         for partition in partitions:
             for waiting in [self._waiting.get(partition, ())] if partition != WAKE_ALL else self._waiting.values():
-                for park in waiting:
-                    park.wake()
+                self._due.extend(waiting)
+        if self._due and not self._waking:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        """Wake some, let everybody else have a turn, go on: thousands may wait for one partition."""
+        for _ in range(min(len(self._due), WAKES_AT_ONCE)):
+            self._due.popleft().wake()
+        self._waking = bool(self._due)
+        if self._waking:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     def close(self) -> None:
         """The host stops: whoever waits, or wants to, is answered now."""
