@@ -16,7 +16,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -95,10 +95,17 @@ def filled(home: Path, size: int) -> Iterator[Store]:
         try:
             store = Store(home, ctx, fill(ctx, TENANT, size))
             durable(ctx)
-            store.bytes_per_job = schema.path_of(home).stat().st_size / size
+            store.bytes_per_job = database_bytes(home) / size
             yield store
         finally:
             ctx.commits.close()
+
+
+def database_bytes(home: Path) -> int:
+    """Size of the database when its log has been moved into it."""
+    with closing(schema.open_for_reading(schema.path_of(home))) as db:
+        found: int = db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0]
+        return found
 
 
 def reads(store: Store, times: int) -> None:
