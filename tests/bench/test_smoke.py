@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench import flame
-from tests.bench.__main__ import parse
+from tests.bench import document, flame
+from tests.bench.__main__ import BENCHMARKS, DOCUMENT, parse
 from tests.bench.profile import named
 from tests.bench.report import Report, Target, number, percentile, ratios, spread
 
@@ -23,11 +23,12 @@ ALONE = ("post", "get", "writer", "jobs", "store")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_benchmarks_run(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     command = [sys.executable, "-m", "tests.bench", "--smoke", "--rounds", "1", "--only", ",".join(ALONE)]
     done = subprocess.run(
-        [*command, "--json", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+        [*command, "--json", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(path.read_text())
@@ -42,6 +43,15 @@ def test_a_name_that_is_no_benchmark_is_refused(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         parse(["--only", "post,pots"])
     assert "pots" in capsys.readouterr().err
+
+
+def test_every_benchmark_has_its_place_in_the_document() -> None:
+    text = DOCUMENT.read_text()
+    once = document.filled(text, {"machine": "- cores: 2", **dict.fromkeys(BENCHMARKS, "a table")})
+    assert once.count("\na table\n<!-- /") == len(BENCHMARKS)
+    assert document.filled(once, {"post": "another \\1 table"}).count("another \\1 table") == 1
+    with pytest.raises(LookupError, match="soup"):
+        document.filled(text, {"soup": ""})
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
@@ -70,7 +80,7 @@ def test_numbers_have_three_digits() -> None:
 def test_a_flame_graph_is_as_wide_as_its_samples() -> None:
     root = flame.tree("all", {("front", "run (a.py:1)"): 3, ("front", "<lambda> (b.py:2)"): 1})
     picture = ElementTree.fromstring(flame.svg(root))
-    titles = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}title")]
+    titles = [str(each.text) for each in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert sorted(titles) == ["<lambda> (b.py:2): 25.0%", "all: 100.0%", "front: 100.0%", "run (a.py:1): 75.0%"]
 
 
