@@ -124,7 +124,7 @@ class Engine:
             self._wake(queue_wake(queue))
 
     def _receive(self, queue: str, now_ms: int, visible_ms: int, limit: int, most: int | None) -> Any:
-        if most is not None and messages.bury(self._db, queue, now_ms, most):
+        if most is not None and messages.bury(self._db, queue, now_ms, most, limit):
             self._wake(queue_wake(queue + DEAD_LETTERS))
         return messages.receive(self._db, queue, now_ms, visible_ms, limit)
 

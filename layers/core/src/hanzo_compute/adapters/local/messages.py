@@ -15,6 +15,10 @@ _ACK = "DELETE FROM messages WHERE seq = ? AND id = ? AND deliveries = ? AND que
 _NACK = (
     "UPDATE messages SET visible_ms = ? WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
 )
+_BURY = (
+    "UPDATE messages SET queue = ?, receives = 0, visible_ms = ? WHERE receives >= ? AND seq IN (SELECT seq"
+    " FROM messages WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?)"
+)
 
 
 def send(db: sqlite3.Connection, queue: str, message: str, body: str, now_ms: int, visible_ms: int) -> None:
@@ -25,13 +29,16 @@ def send(db: sqlite3.Connection, queue: str, message: str, body: str, now_ms: in
     )
 
 
-def bury(db: sqlite3.Connection, queue: str, now_ms: int, max_receives: int) -> int:
-    """Move what was received too often to the dead letters; returns how many."""
-    return db.execute(
-        "UPDATE messages SET queue = ?, receives = 0, visible_ms = ?"
-        " WHERE queue = ? AND visible_ms <= ? AND receives >= ?",
-        (queue + DEAD_LETTERS, now_ms, queue, now_ms, max_receives),
-    ).rowcount
+def bury(db: sqlite3.Connection, queue: str, now_ms: int, max_receives: int, limit: int) -> int:
+    """Move what was received too often to the dead letters, until none is among the next ``limit``; returns how many.
+
+    Only the head of the queue is looked at: what lies behind it may be much.
+    """
+    args = (queue + DEAD_LETTERS, now_ms, max_receives, queue, now_ms, limit)
+    buried = 0
+    while moved := db.execute(_BURY, args).rowcount:
+        buried += moved
+    return buried
 
 
 def receive(db: sqlite3.Connection, queue: str, now_ms: int, visible_ms: int, limit: int) -> list[Row]:
