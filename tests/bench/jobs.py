@@ -121,10 +121,10 @@ def _newest(platform: Platform, count: int) -> Iterator[dict[str, object]]:
     return (job for job, _ in zip(listed, range(count), strict=False))
 
 
-def run_raw(folder: Path, count: int) -> Raw:
+def run_raw(folder: Path, count: int, warm_up: int) -> Raw:
     """The runner alone, in a process of its own."""
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.bench.raw_runner", str(folder), str(SLOTS), str(count), str(WARM_UP)]
+    command = [sys.executable, "-m", "tests.bench.raw_runner", str(folder), *map(str, (SLOTS, count, warm_up))]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(command, input=compiled(SMALL), stdout=subprocess.PIPE, cwd=root, timeout=300, check=True)
     found = json.loads(done.stdout)
@@ -132,24 +132,24 @@ def run_raw(folder: Path, count: int) -> Raw:
 
 
 @contextmanager
-def warm_platform(home: Path) -> Iterator[tuple[Platform, str]]:
+def warm_platform(home: Path, warm_up: int = WARM_UP) -> Iterator[tuple[Platform, str]]:
     """A platform whose module is uploaded and compiled and whose workers run; and the module's blob."""
     with Platform(home, slots=SLOTS) as platform:
         module = platform.client().upload_blob(compiled(SMALL))
-        submit(platform, module, WARM_UP)
+        submit(platform, module, warm_up)
         until(lambda: at_rest(platform), 120, "the jobs of the warm-up are at rest")
         yield platform, module
 
 
 def run(options: Options) -> Report:
     """Rounds of the platform and of the runner alone, interleaved."""
-    count = options.size(1000, 20)
+    count, warm_up = options.size(1000, 20), options.size(WARM_UP, 4)
     rounds: list[Round] = []
     raws: list[Raw] = []
-    with warm_platform(options.folder("jobs") / "home") as (platform, module):
+    with warm_platform(options.folder("jobs") / "home", warm_up) as (platform, module):
         for number in range(options.rounds):
             rounds.append(run_round(platform, module, count))
-            raws.append(run_raw(options.work / f"raw-{number}", count))
+            raws.append(run_raw(options.work / f"raw-{number}", count, warm_up))
             options.say(f"jobs {number + 1}/{options.rounds}: {rounds[-1].seconds:.1f} s, raw {raws[-1].seconds:.1f} s")
     return report(rounds, raws, count)
 

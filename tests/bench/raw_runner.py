@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hanzo_compute import config
@@ -45,11 +46,9 @@ def carry(runner: WasmRunner, module: bytes, numbers: Iterator[int], lock: threa
 def run(runner: WasmRunner, module: bytes, numbers: range, slots: int) -> None:
     """All attempts, ``slots`` at a time."""
     line, lock = iter(numbers), threading.Lock()
-    threads = [threading.Thread(target=carry, args=(runner, module, line, lock)) for _ in range(slots)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(slots) as threads:
+        for each in [threads.submit(carry, runner, module, line, lock) for _ in range(slots)]:
+            each.result()
 
 
 def main() -> int:

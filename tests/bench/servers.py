@@ -16,6 +16,7 @@ from hanzo_compute.adapters.local.client import WriterClient
 from hanzo_compute.config import Config
 from hanzo_compute.security.authorizer import Role
 from hanzo_compute.services import credentials
+from hanzo_compute_host import manifest
 from hanzo_compute_host.process import OFF_AWS
 from hanzo_compute_host.running import is_ready
 from tests.bench import cpu
@@ -44,7 +45,8 @@ class Server:
 
 def container(home: Path) -> wiring.Container:
     """The ports on a state folder, for the benchmark's own process."""
-    return wiring.local(Config("local", home, "http://127.0.0.1", home))
+    limits = {source.name: source.max_receives for source in manifest.load().queues}
+    return wiring.local(Config("local", home, "http://127.0.0.1", home), max_receives=limits)
 
 
 def durable(ctx: wiring.Container) -> None:

@@ -4,7 +4,8 @@ Method. Three writers with a store each, filled with jobs that have ended, in th
 ten failed and have a label of their own, all others succeeded. In each round each call of the services is timed 40
 times on each store, to the end of the page or to the durable write, so that what disturbs the machine disturbs all
 sizes. "Deep" starts at a cursor in the middle of all jobs. The reconciler runs with nothing due, and with 100 jobs due,
-which it repairs. The last column compares the medians at the greatest and the least size, round by round: flat is 1.
+which it repairs. In a queue of its own wait as many messages as there are jobs; ten are received and acknowledged. The
+last column compares the medians at the greatest and the least size, round by round: flat is 1.
 
 What it does not show. HTTP; several tenants; calls that compete; a database larger than the machine's memory: at
 100,000 jobs all of it is in the page cache.
@@ -16,7 +17,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.support.writer import WriterProcess
 TENANT = "default"
 LIMIT = 50
 DUE = 100
+BACKLOG = "backlog"
 FLAT = 1.5
 """Median at the greatest size over that at the least, at most."""
 
@@ -94,11 +96,20 @@ def filled(home: Path, size: int) -> Iterator[Store]:
         assert isinstance(ctx.commits, WriterClient)
         try:
             store = Store(home, ctx, fill(ctx, TENANT, size))
+            for _ in range(size):
+                ctx.queue.send(BACKLOG, {})
             durable(ctx)
-            store.bytes_per_job = schema.path_of(home).stat().st_size / size
+            store.bytes_per_job = database_bytes(home) / size
             yield store
         finally:
             ctx.commits.close()
+
+
+def database_bytes(home: Path) -> int:
+    """Size of the database when its log has been moved into it."""
+    with closing(schema.open_for_reading(schema.path_of(home))) as db:
+        found: int = db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0]
+        return found
 
 
 def reads(store: Store, times: int) -> None:
@@ -161,13 +172,28 @@ def writes(store: Store, times: int, round_number: int) -> None:
     rest(ctx, made)
 
 
+def messages(store: Store, times: int) -> None:
+    """Ten of the messages that wait, whose number stays the same."""
+    queue = store.ctx.queue
+
+    def ten() -> None:
+        received = queue.receive(BACKLOG, limit=10)
+        assert len(received) == 10
+        queue.ack(received)
+
+    store.time("receive and acknowledge 10", ten, times)
+    for _ in range((times + 1) * 10):
+        queue.send(BACKLOG, {})
+    durable(store.ctx)
+
+
 def rest(ctx: Container, jobs: list[str]) -> None:
     """What the pump does: close what has ended, and take the messages."""
     for job in jobs:
         complete.close(ctx, job)
     for queue in (outbox.DISPATCH, outbox.COMPLETION):
-        while messages := ctx.queue.receive(queue, limit=10):
-            ctx.queue.ack(messages)
+        while received := ctx.queue.receive(queue, limit=10):
+            ctx.queue.ack(received)
     durable(ctx)
 
 
@@ -184,6 +210,7 @@ def run(options: Options) -> Report:
             for store in stores:
                 reads(store, options.size(40, 2))
                 writes(store, options.size(40, 2), number)
+                messages(store, options.size(40, 2))
     return report(stores)
 
 
@@ -203,5 +230,5 @@ def report(stores: list[Store]) -> Report:
     worst = max(growths, key=lambda call: growths[call].median)
     made.targets.append(Target(f"greatest growth of a median ({worst})", growths[worst], FLAT))
     space = ", ".join(f"{number(store.bytes_per_job)} at {len(store.ids):,} jobs" for store in stores)
-    made.notes.append(f"bytes of the database per job, seven or eight records each: {space}")
+    made.notes.append(f"bytes of the database per job, seven or eight records and a message each: {space}")
     return made

@@ -158,6 +158,18 @@ def test_a_dead_letter_makes_room_for_live_messages(queue: Queue, clock: ManualC
     assert numbers(queue.receive(name, limit=1)) == [2]
 
 
+def test_live_messages_are_found_behind_more_dead_ones_than_the_limit(
+    queue: Queue, clock: ManualClock, name: str
+) -> None:
+    for n in range(5):
+        queue.send(name, {"n": n})
+    receive_often(queue, clock, name, 5)
+    queue.send(name, {"n": 5})
+    queue.send(name, {"n": 6})
+    assert numbers(queue.receive(name, limit=2)) == [5, 6]
+    assert sorted(numbers(queue.receive(name + DEAD_LETTERS))) == [0, 1, 2, 3, 4]
+
+
 def test_the_limit_is_configured_by_queue(queue: Queue, clock: ManualClock) -> None:
     queue.send("twice", {"n": 1})
     assert receive_often(queue, clock, "twice", 5) == list(range(1, MAX_RECEIVES["twice"] + 1))
