@@ -21,10 +21,6 @@ _ACK = "DELETE FROM messages WHERE seq = ? AND id = ? AND deliveries = ? AND que
 _NACK = (
     "UPDATE messages SET visible_ms = ? WHERE seq = ? AND id = ? AND deliveries = ? AND queue = ? AND visible_ms > ?"
 )
-_BURY = (
-    "UPDATE messages SET queue = ?, receives = 0, visible_ms = ? WHERE receives >= ? AND seq IN (SELECT seq"
-    " FROM messages WHERE queue = ? AND visible_ms <= ? ORDER BY visible_ms, seq LIMIT ?)"
-)
 
 
 def send(db: sqlite3.Connection, queue: str, message: str, body: str, now_ms: int, visible_ms: int) -> None:
