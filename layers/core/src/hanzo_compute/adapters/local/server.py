@@ -14,6 +14,9 @@ from hanzo_compute.adapters.local.frames import PROTOCOL, REQUEST_MAX, Decoder, 
 
 BATCH_MAX: Final = 256
 """Requests in one commit."""
+PACE_S: Final = 0.002
+"""From the begin of one commit to that of the next, at least, while several clients write: each commit costs as much as
+several requests, and so do the news of it to every client. Who writes alone does not wait."""
 BACKLOG_MAX: Final = 8 * 2**20
 """Bytes that a client may leave unread before it is disconnected."""
 _READ: Final = 256 * 1024
@@ -47,6 +50,12 @@ class Server:
         self._clients: set[_Client] = set()
         self._waiting: deque[tuple[_Client, Frame]] = deque()
         self._stopping = False
+        self._begun = 0.0
+        """When the last commit began, on the monotonic clock."""
+        self._writers: set[_Client] = set()
+        """Clients with a part in the open batch …"""
+        self._before: set[_Client] = set()
+        """… and in the one before it."""
         self._closed_until: float | None = None
         """On the monotonic clock; None while clients are let in."""
         listener.setblocking(False)
@@ -61,21 +70,30 @@ class Server:
         self._stopping = True
 
     def run(self) -> None:
-        """Serve: read what waits, apply it, and commit once nothing more waits or the batch is full.
+        """Serve: read what waits, apply it, and commit once nothing more waits and it is time, or the batch is full.
 
         Raises:
             StoreUnusable: the open batch is lost; end, and with that all connections.
         """
         while not self._stopping:
-            self._poll(0 if self._engine.size or self._waiting else self._reopen())
+            if self._waiting or self._engine.size >= BATCH_MAX:
+                self._poll(0)
+            else:
+                self._poll(self._patience() if self._engine.size else self._reopen())
             applied = self._apply_waiting()
-            if self._engine.size >= BATCH_MAX or (self._engine.size and not applied):
+            if self._engine.size >= BATCH_MAX or (self._engine.size and not applied and not self._patience()):
                 self._commit()
         if self._engine.size:
             self._commit()
         for client in list(self._clients):
             self._send(client, {"bye": client.answered})
         self._drain()
+
+    def _patience(self) -> float:
+        """Seconds until the open batch may be committed."""
+        if len(self._writers | self._before) < 2:
+            return 0.0
+        return max(0.0, self._begun + PACE_S - time.monotonic())
 
     def _poll(self, timeout: float | None) -> None:
         for key, mask in self._selector.select(timeout):
@@ -176,9 +194,12 @@ class Server:
             self._lose(error)
             return
         client.last = number
+        self._writers.add(client)
         self._send(client, {"id": number, **answer})
 
     def _commit(self) -> None:
+        self._begun = time.monotonic()
+        self._before, self._writers = self._writers, set()
         try:
             woken = self._engine.commit()
         except BatchLost as error:
