@@ -8,15 +8,18 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from hanzo_compute.errors import Unavailable
+from hanzo_compute.errors import ComputeError, Unavailable
+from hanzo_compute.front import problems
 from hanzo_compute.front.api import Api, reply, waiting
 from hanzo_compute.front.telemetry import configure
 from hanzo_compute.front.uploads import upload_view
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.ports import Beat
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import complete as completing
 from hanzo_compute.services import lease as leasing
+from hanzo_compute.services.complete import Ended
 from hanzo_compute.services.lease import Claim
 from hanzo_compute.wiring import container
 from leases import requests
@@ -74,27 +77,35 @@ def create_blob(job: str, request: Annotated[requests.BlobRequest, Body()]) -> R
     return reply(upload_view(request, url))
 
 
-@api.route("POST", "/v1/leases/{job}/complete", action=Action.LEASE, summary="Hand in an outcome")
-def complete(job: str, request: Annotated[requests.CompleteRequest, Body()]) -> Response[str]:
-    """Handing in the accepted outcome again is answered alike; 409 `stale_fence` for any other attempt.
+@api.route("POST", "/v1/leases/complete", action=Action.LEASE, summary="Hand in outcomes")
+def complete(request: Annotated[requests.CompleteRequest, Body()]) -> Response[str]:
+    """Each report has a result of its own: the job's state, or a problem such as `stale_fence`.
 
-    With `want`, attempts are leased in the same call; it does not wait for them.
+    Handing in an accepted outcome again is answered alike. With `want`, attempts are leased in the same call; it does
+    not wait for them.
     """
-    tail = request.log
-    ended = completing.complete(
-        container(),
-        _claim(job, request.attempt),
-        request.outcome,
-        log_seq=tail.seq if tail else 0,
-        entries=requests.entries(tail.entries) if tail else (),
-    )
-    answer: dict[str, Any] = {"state": ended.state.value}
+    found = completing.complete_all(container(), [_ended(report) for report in request.reports])
+    results = [_result(report.job, each) for report, each in zip(request.reports, found, strict=True)]
+    answer: dict[str, Any] = {"results": results}
     if request.want is not None:
         try:
             answer["leases"] = _acquire(request.want)
         except Unavailable as error:  # the outcome stands, and the agent asks again
             logger.warning("nothing leased with an outcome: %s", error.message)
     return reply(answer)
+
+
+def _ended(report: requests.Report) -> Ended:
+    claim, tail = _claim(report.job, report.attempt), report.log
+    return (
+        Ended(claim, report.outcome, tail.seq, requests.entries(tail.entries)) if tail else Ended(claim, report.outcome)
+    )
+
+
+def _result(job: str, found: Job | ComputeError) -> dict[str, Any]:
+    if isinstance(found, ComputeError):
+        return {"job": job, "problem": problems.document(found, api.request_id)}
+    return {"job": job, "state": found.state.value}
 
 
 @api.route("POST", "/v1/leases/{job}/release", action=Action.LEASE, summary="Give an attempt back")

@@ -79,12 +79,19 @@ class BlobRequest(UploadRequest):
     attempt: Attempt
 
 
-class CompleteRequest(_Body):
-    """The attempt has ended."""
+class Report(_Body):
+    """An attempt has ended."""
 
+    job: Annotated[str, StringConstraints(max_length=64)]
     attempt: Attempt
     outcome: Outcome
     log: LogTail | None = None
+
+
+class CompleteRequest(_Body):
+    """Attempts have ended, and there may be more to do."""
+
+    reports: Annotated[list[Report], Field(min_length=1, max_length=16)]
     want: Want | None = Field(default=None, description="Lease this with the same call, if it is there.")
 
 

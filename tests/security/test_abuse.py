@@ -134,14 +134,16 @@ class TestAgents:
             {"category": "ok", "outputs": [{"name": "stdout", "size": 1}]},
             {"category": "nonsense"},
         ):
-            status, problem = agent("POST", f"/v1/leases/{job}/complete", {"attempt": 1, "outcome": outcome})
+            body = {"reports": [{"job": job, "attempt": 1, "outcome": outcome}]}
+            status, problem = agent("POST", "/v1/leases/complete", body)
             assert status == 400, outcome
-            assert problem["errors"][0]["field"].startswith("outcome")
+            assert problem["errors"][0]["field"].startswith("reports.0.outcome")
         late = {"at_ms": 2**53, "stream": "stdout", "text": "x"}
         assert agent("POST", f"/v1/leases/{job}/logs", {"attempt": 1, "seq": 1, "entries": [late]})[0] == 400
         assert agent("POST", f"/v1/leases/{job}/heartbeat", {"attempt": True})[0] == 400
         outcome = {"category": "ok", "exit_code": 0, "outputs": [good]}
-        assert agent("POST", f"/v1/leases/{job}/complete", {"attempt": 1, "outcome": outcome})[0] == 200
+        body = {"reports": [{"job": job, "attempt": 1, "outcome": outcome}]}
+        assert agent("POST", "/v1/leases/complete", body)[1]["results"] == [{"job": job, "state": "succeeded"}]
         assert platform.client().output(job) == b"x"
 
 

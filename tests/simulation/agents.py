@@ -10,8 +10,8 @@ from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.memory import MemoryBlobs
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
-from hanzo_compute.model.outcome import Outcome
-from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Want
+from hanzo_compute.model.job import Job
+from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Report, Want
 from hanzo_compute.services import complete, lease
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
@@ -71,27 +71,22 @@ class SimLeaseApi:
         self._faults.reply(lost, "http download")
         return data
 
-    def complete(
-        self,
-        job: str,
-        attempt: int,
-        outcome: Outcome,
-        *,
-        log_seq: int = 0,
-        entries: Sequence[LogEntry] = (),
-        want: Want | None = None,
-    ) -> Completed:
+    def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
+        ended = [
+            complete.Ended(Claim(each.job, each.attempt, LESSEE), each.outcome, each.log_seq, each.entries)
+            for each in reports
+        ]
+
         def work(ctx: Context) -> Answer[Completed]:
-            ended = complete.complete(
-                ctx, Claim(job, attempt, LESSEE), outcome, log_seq=log_seq if entries else 0, entries=entries
-            )
+            found = complete.complete_all(ctx, ended)
             leases: list[Lease] = []
             if want is not None:
                 with suppress(Unavailable):
                     leases = lease.acquire(ctx, want.pool, want.agent, LESSEE, want.limit)
-            return Completed(ended.state.value, leases), ()
+            return Completed([each.state.value if isinstance(each, Job) else each for each in found], leases), ()
 
-        return self._network.call(f"complete {job} {outcome.category}", work)
+        told = " ".join(f"{each.job} {each.outcome.category}" for each in reports)
+        return self._network.call(f"complete {told}", work)
 
     def release(self, job: str, attempt: int, reason: str) -> None:
         claim = Claim(job, attempt, LESSEE)
@@ -134,6 +129,8 @@ class AgentHost:
             spawn,
             Settings(self._name, self._pool, SLOTS),
         )
+        if faults.random.random() < 0.5:
+            agent.pace_s = 0.001  # as after many attempts that ended at once
         self._scheduler.spawn(self._name, agent.start, process)
         if faults.chance(faults.profile.stops, f"{self._name} will be told to stop"):
             moment = faults.random.randrange(faults.profile.until_s // 2 * SECOND)

@@ -84,7 +84,7 @@ class Clients:
         random = self._random
         plans = []
         for _ in range(random.randint(1, 3)):
-            seconds = random.choice((0.1, 0.5, 2.0, 4.0, 9.0, 20.0)) * random.uniform(0.8, 1.2)
+            seconds = random.choice((0.01, 0.01, 0.1, 0.5, 2.0, 4.0, 9.0, 20.0)) * random.uniform(0.8, 1.2)
             size = 7000 if random.random() < 0.1 else 10
             stdout = 20_000 if random.random() < 0.1 else random.randrange(20)
             plans.append((seconds, random.choice(ENDINGS), random.choice((0, 1, 5, 12)), size, stdout))

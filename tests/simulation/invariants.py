@@ -121,7 +121,10 @@ class Watch:
             kinds = EVENTS.get(now.value, {now.value})
             require([e["type"] in kinds for e in events] == [True], f"{job_id}: no event tells of {was} → {now}")
         self._attempts(job_id, old, new)
-        outcomes = [put.body for key, put in puts.items() if "ATTEMPT#" in key.sk and "outcome" in put.body]
+        attempts = [
+            put.body for key, put in puts.items() if key.pk == keys.job_partition(job_id) and "ATTEMPT#" in key.sk
+        ]
+        outcomes = [body for body in attempts if "outcome" in body]
         failed = sum(body["outcome"]["category"] in RETRIED for body in outcomes)
         require(
             new.get("failures", 0) - old.get("failures", 0) == failed,

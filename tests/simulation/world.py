@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 from unittest import mock
@@ -59,6 +59,7 @@ class World:
         self.report = Report(seed, profile)
         self.profile = PROFILES[profile]
         self._at_rest = False
+        self._aimed = int(target is not None)
         random = Random(f"{profile} {seed}")
         self.scheduler = Scheduler(random)
         self.faults = Faults(self.scheduler, random, self.profile, target)
@@ -101,7 +102,9 @@ class World:
             self.clients.start()
             self._settle()
             executions = [each for agent in self.agents for each in agent.disk.executions]
-            final.check(self.writer.database, self.blobs, self.watch, executions, self.profile)
+            # A crash that was aimed at a line is a fault, too.
+            profile = replace(self.profile, budget=max(self.profile.budget, self._aimed))
+            final.check(self.writer.database, self.blobs, self.watch, executions, profile)
             self._forget()
         except (Violation, AssertionError) as error:
             self.report.failure = str(error)

@@ -16,6 +16,7 @@ from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec
 from hanzo_compute.ports import Lease, LogEntry
 from hanzo_compute.services import complete, lease, outbox, place, records, submit
+from hanzo_compute.services.complete import Ended
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 
@@ -82,7 +83,7 @@ class Platform:
 
     def end(self, claim: Claim, category: Category = Category.OK, **fields: Any) -> Job:
         """Hand in an outcome."""
-        return complete.complete(self.ctx, claim, Outcome(category=category, **fields))
+        return complete.complete(self.ctx, Ended(claim, Outcome(category=category, **fields)))
 
     def dispatch(self) -> int:
         """Handle the dispatch messages that are visible; returns how many."""

@@ -131,9 +131,17 @@ def run(container: Container, agent: Client, outcome: dict[str, Any], **more: An
     """Place and lease the next job and hand in an outcome."""
     place(container)
     lease = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"}).body["leases"][0]
-    body = {"attempt": lease["attempt"], "outcome": outcome, **more}
-    assert agent("POST", f"/v1/leases/{lease['job']}/complete", body).status == 200
+    found = hand_in(agent, lease["job"], outcome, attempt=lease["attempt"], **more)
+    assert "state" in found, found
     return dict(lease)
+
+
+def hand_in(agent: Client, job: str, outcome: dict[str, Any], *, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    """Hand in one outcome; returns its result."""
+    body = {"reports": [{"job": job, "attempt": attempt, "outcome": outcome, **more}]}
+    (found,) = agent("POST", "/v1/leases/complete", body).body["results"]
+    assert found.pop("job") == job
+    return dict(found)
 
 
 class TestSubmit:
@@ -273,20 +281,20 @@ class TestLeases:
         for path, body in (
             ("heartbeat", {"attempt": 1}),
             ("release", {"attempt": 1, "reason": "x"}),
-            ("complete", {"attempt": 2, "outcome": {"category": "ok"}}),
             ("logs", {"attempt": 1, "seq": 1, "entries": []}),
             ("blobs", {"attempt": 1, "sha256": "0" * 64, "size": 1}),
         ):
             refused = agent("POST", f"/v1/leases/{job}/{path}", body)
             assert (refused.status, refused.body["code"]) == (409, "stale_fence"), path
+        assert hand_in(agent, job, {"category": "ok"}, attempt=2)["problem"]["code"] == "stale_fence"
 
     def test_another_lessee_is_refused(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
         place(container)
         agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"})
         thief = Client(container, "someone", Role.RUNNER)
-        refused = thief("POST", f"/v1/leases/{job}/complete", {"attempt": 1, "outcome": {"category": "ok"}})
-        assert (refused.status, refused.body["code"]) == (409, "stale_fence")
+        refused = hand_in(thief, job, {"category": "ok"})["problem"]
+        assert (refused["status"], refused["code"]) == (409, "stale_fence")
 
     def test_the_next_attempt_comes_with_the_answer_to_an_outcome(
         self, container: Container, call: Client, agent: Client
@@ -295,12 +303,35 @@ class TestLeases:
         place(container)
         want = {"pool": "local", "agent": "a1"}
         (first,) = agent("POST", "/v1/leases", want).body["leases"]
-        body = {"attempt": 1, "outcome": {"category": "ok", "exit_code": 0}, "want": want}
-        answer = agent("POST", f"/v1/leases/{first['job']}/complete", body).body
+        report = {"job": first["job"], "attempt": 1, "outcome": {"category": "ok", "exit_code": 0}}
+        answer = agent("POST", "/v1/leases/complete", {"reports": [report], "want": want}).body
         (second,) = answer["leases"]
-        assert (answer["state"], {first["job"], second["job"]}) == ("succeeded", jobs)
-        ended = agent("POST", f"/v1/leases/{second['job']}/complete", body).body
-        assert ended == {"state": "succeeded", "leases": []}
+        assert answer["results"] == [{"job": first["job"], "state": "succeeded"}]
+        assert {first["job"], second["job"]} == jobs
+
+    def test_reports_of_one_call_have_results_of_their_own(
+        self, container: Container, call: Client, agent: Client
+    ) -> None:
+        jobs = [call("POST", "/v1/jobs", SPEC | {"args": [name]}).body["id"] for name in ("1", "2", "3")]
+        place(container)
+        leases = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "limit": 8}).body["leases"]
+        assert {lease["job"] for lease in leases} == set(jobs)
+        output = {"name": "stdout", "size": 9, "blob": f"b1-{'0' * 64}"}
+        outcomes = [{"category": "ok"}, {"category": "ok", "outputs": [output]}, {"category": "exit", "exit_code": 3}]
+        reports = [{"job": job, "attempt": 1, "outcome": outcome} for job, outcome in zip(jobs, outcomes, strict=True)]
+        body = {"reports": [*reports, {**reports[0], "attempt": 2}, {**reports[0], "job": "j-unknown"}]}
+        results = agent("POST", "/v1/leases/complete", body).body["results"]
+        assert [found["job"] for found in results] == [*jobs, jobs[0], "j-unknown"]
+        assert [found.get("state") or found["problem"]["code"] for found in results] == [
+            "succeeded",
+            "invalid_request",
+            "failed",
+            "stale_fence",
+            "not_found",
+        ]
+        again = agent("POST", "/v1/leases/complete", {"reports": [reports[0], reports[2]]}).body["results"]
+        assert [found["state"] for found in again] == ["succeeded", "failed"]
+        assert call("GET", f"/v1/jobs/{jobs[1]}").body["state"] == "running"
 
     def test_an_output_must_have_been_uploaded(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
@@ -309,13 +340,13 @@ class TestLeases:
         data = b"x" * 20_000
         digest = hashlib.sha256(data).hexdigest()
         output = {"name": "stdout", "size": len(data), "blob": f"b1-{digest}"}
-        body = {"attempt": 1, "outcome": {"category": "ok", "outputs": [output]}}
-        refused = agent("POST", f"/v1/leases/{job}/complete", body)
-        assert (refused.status, refused.body["errors"][0]["field"]) == (400, "outcome.outputs.0.blob")
+        outcome = {"category": "ok", "outputs": [output]}
+        refused = hand_in(agent, job, outcome)["problem"]
+        assert (refused["status"], refused["errors"][0]["field"]) == (400, "outcome.outputs.0.blob")
         asked = agent("POST", f"/v1/leases/{job}/blobs", {"attempt": 1, "sha256": digest, "size": len(data)})
         assert asked.body["upload"]["method"] == "PUT"
         container.blobs.put("t1", data)
-        assert agent("POST", f"/v1/leases/{job}/complete", body).body == {"state": "succeeded"}
+        assert hand_in(agent, job, outcome) == {"state": "succeeded"}
         shown = call("GET", f"/v1/jobs/{job}/outputs").body["items"][0]
         assert shown["url"].startswith("memory://")
 

@@ -13,7 +13,7 @@ from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi, JobsClient
 from hanzo_compute.adapters.http.client import RETRY_AFTER_MAX
 from hanzo_compute.adapters.http.problem import error_of
 from hanzo_compute.model.outcome import Category, Outcome, Usage
-from hanzo_compute.ports import Beat, Completed, Lease, LeaseApi, LogEntry, Want
+from hanzo_compute.ports import Beat, Lease, LeaseApi, LogEntry, Report, Want
 from tests.support.fake_api import KEY, FakeApi, Fault, Run
 
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
@@ -283,11 +283,12 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
         "input_url": api.url,
         "of_a_later_release": 1,
     }
+    refusal = {"code": "stale_fence", "detail": "attempt 3 holds the job", "status": 409}
     api.lease_answers = {
         "": {"leases": [item]},
         "j-1/heartbeat": {"cancel": "cancelled", "follow": True},
         "j-1/logs": {},
-        "j-1/complete": {"state": "succeeded"},
+        "complete": {"results": [{"job": "j-1", "state": "succeeded"}, {"job": "j-2", "problem": refusal}]},
         "j-1/release": {},
     }
     assert leases.lease(Want("local", "a-1", 4), 0.5) == [
@@ -300,14 +301,20 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
     assert leases.download(f"{api.url}/_blobs/{blob}") == b"output"
     outcome = Outcome(category=Category.OK, exit_code=0, usage=Usage(wall_ms=1))
     tail = [LogEntry(6, "stderr", "x")]
-    assert leases.complete("j-1", 2, outcome, log_seq=2, entries=tail) == Completed("succeeded")
+    reports = [Report("j-1", 2, outcome, 2, tail), Report("j-2", 1, outcome)]
+    state, refused = leases.complete(reports, want=Want("local", "a-1")).states
+    assert state == "succeeded"
+    assert isinstance(refused, errors.StaleFence)
+    assert refused.message == "attempt 3 holds the job"
     leases.release("j-1", 2, "drain")
     sent = {path: json.loads(body) for _, path, _, body in api.requests if path.startswith("/v1/leases")}
     assert sent["/v1/leases"] == {"pool": "local", "agent": "a-1", "limit": 4, "wait_s": 0.5}
     assert sent["/v1/leases/j-1/heartbeat"]["seen"] == {"cancel": None, "follow": False}
     assert sent["/v1/leases/j-1/logs"]["entries"] == [{"at_ms": 5, "stream": "stdout", "text": "hi"}]
-    assert sent["/v1/leases/j-1/complete"]["outcome"] == outcome.as_json()
-    assert sent["/v1/leases/j-1/complete"]["log"]["seq"] == 2
+    first, second = sent["/v1/leases/complete"]["reports"]
+    assert (first["job"], first["attempt"], first["outcome"]) == ("j-1", 2, outcome.as_json())
+    assert (first["log"]["seq"], "log" in second) == (2, False)
+    assert sent["/v1/leases/complete"]["want"] == {"pool": "local", "agent": "a-1", "limit": 1}
     assert sent["/v1/leases/j-1/release"] == {"attempt": 2, "reason": "drain"}
 
 

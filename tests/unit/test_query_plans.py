@@ -26,20 +26,21 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def use(db: sqlite3.Connection) -> None:
     """Every operation of the writer, and every read of the others."""
-    engine = Engine(db)
+    path = Path(db.execute("PRAGMA database_list").fetchone()[2])
+    engine = Engine(db, path)
 
     def apply(operation: str, *args: Any) -> Any:
         answer = engine.apply({"op": operation, "args": list(args)})
         assert "error" not in answer, answer
         return answer.get("ok")
 
-    apply("transact", [PUT])
-    apply("transact", [MOVED])
+    apply("transact", [PUT], [])
+    apply("transact", [MOVED], [["q", "m-0", "{}", 1, 1]])
     apply("get", "P", "S")
     for reverse in (False, True):
         apply("query", "P", "S", "", 10, reverse)
         records.query_index(db, "due", "D", "", "9", 10, reverse)
-    apply("transact", [["delete", "P", "S", None]])
+    apply("transact", [["delete", "P", "S", None]], [])
     for number in range(3):
         apply("send", "q", f"m-{number}", "{}", 1, 1)
     held = apply("receive", "q", 2, 10, 2, 5)
@@ -48,6 +49,7 @@ def use(db: sqlite3.Connection) -> None:
     apply("nack", "q", second, 3, 4)
     apply("receive", "q", 5, 10, 10, 1)
     apply("redrive", "q", 6, 10)
+    apply("hasten", "q", 7, 1000)
     engine.commit()
 
 

@@ -141,7 +141,7 @@ def test_large_outputs_are_behind_urls_and_small_ones_inline() -> None:
     claim = platform.running()
     blob = platform.blobs.put("acme", b"large")
     outputs = [Output(name="stdout", size=2, inline_base64="aGk="), Output(name="big", size=5, blob=blob)]
-    complete.complete(platform.ctx, claim, Outcome(category=Category.OK, outputs=outputs))
+    complete.complete(platform.ctx, complete.Ended(claim, Outcome(category=Category.OK, outputs=outputs)))
     small, large = read.outputs(platform.ctx, "acme", claim.job).items
     assert small == {"name": "stdout", "size": 2, "inline_base64": "aGk="}
     assert platform.blobs.download(large["url"]) == b"large"
@@ -156,7 +156,7 @@ def test_a_log_is_read_to_its_end_and_is_done_when_the_job_is() -> None:
     assert ([entry.text for entry in first.page.entries], first.done) == (["a", "b"], False)
     again = read.logs(platform.ctx, "acme", claim.job, cursor=first.page.cursor, follow=True)
     assert (again.page.entries, again.page.cursor, again.done) == ([], first.page.cursor, False)
-    complete.complete(platform.ctx, claim, Outcome(category=Category.OK), log_seq=2, entries=entries("c"))
+    complete.complete(platform.ctx, complete.Ended(claim, Outcome(category=Category.OK), 2, entries("c")))
     last = read.logs(platform.ctx, "acme", claim.job, cursor=again.page.cursor, follow=True)
     assert ([entry.text for entry in last.page.entries], last.done) == (["c"], False)
     assert read.logs(platform.ctx, "acme", claim.job, cursor=last.page.cursor, follow=True).done

@@ -36,7 +36,7 @@ def test_a_row_that_waits_keeps_what_is_left_of_its_delay() -> None:
     platform = Platform()
     claim = platform.running(retry={"max_attempts": 2, "backoff_s": 10})
     ctx = replace(platform.ctx, queue=FaultyQueue(platform.queue, scripted("send:before")))
-    complete.complete(ctx, claim, complete.Outcome(category=Category.EXIT))
+    complete.complete(ctx, complete.Ended(claim, complete.Outcome(category=Category.EXIT)))
     platform.clock.advance(4_000)
     assert reconcile.reconcile(platform.ctx) == {"outbox_sent": 1}
     platform.clock.advance(5_999)

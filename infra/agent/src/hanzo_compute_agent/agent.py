@@ -5,14 +5,28 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import zip_longest
 from typing import Final
 
 from hanzo_compute.errors import ComputeError, Conflict, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
-from hanzo_compute.ports import Beat, Clock, Handle, Lease, LeaseApi, LogEntry, Runner, RunnerOutcome, Spawn, Want
+from hanzo_compute.ports import (
+    Beat,
+    Clock,
+    Completed,
+    Handle,
+    Lease,
+    LeaseApi,
+    LogEntry,
+    Report,
+    Runner,
+    RunnerOutcome,
+    Spawn,
+    Want,
+)
 from hanzo_compute_agent.journal import Journal, Shipment
 from hanzo_compute_agent.modules import Modules
 
@@ -32,6 +46,10 @@ FLUSH_S: Final = 15.0
 """Log of a job that nobody follows is sent this often."""
 NOT_READY_S: Final = 5.0
 """A slot whose runner is not ready looks again this often."""
+AT_ONCE_S: Final = 0.05
+"""An attempt that ends within this time is handed in together with others, if the slot has leased more."""
+TOGETHER_MAX: Final = 8
+"""Attempts that a slot leases at a time while they end at once; all together should take no longer than AT_ONCE_S."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 15.0
 
@@ -52,6 +70,13 @@ class _Attempt:
 
     handle: Handle
     beat_s: float = BEAT_S
+    lease: Lease | None = None
+    """None for one of an earlier process."""
+    failed: bool = False
+    """It could not be started, which has been reported."""
+    started: float | None = None
+    report: Report | None = None
+    """What it came to, if it ended at once."""
     cursor: int = 0
     seq: int = 0
     follow: bool = False
@@ -80,6 +105,8 @@ class Agent:
         self._spawn = spawn
         self._settings = settings
         self._modules = Modules(api.download)
+        self.pace_s = AT_ONCE_S
+        """How long an attempt takes here: an average that forgets."""
         self._stop_at: float | None = None
         self._carrying: set[Handle] = set()
         self._leasing: set[int] = set()
@@ -134,26 +161,106 @@ class Agent:
         # A platform that answers at once with nothing is about to stop.
         pause = 0.0 if leases or self._clock.monotonic() - begun >= QUICK_S else RETRY_S
         while leases:
-            leases += self._carry(leases.pop(0))
+            leases = self._run(leases)
         return pause
 
     @property
     def _want(self) -> Want:
-        return Want(self._settings.pool, self._settings.name)
+        limit = min(TOGETHER_MAX, max(1, int(AT_ONCE_S / max(self.pace_s, 0.001))))
+        return Want(self._settings.pool, self._settings.name, limit)
 
     def _hold(self, leases: list[Lease]) -> list[Lease]:
         self._carrying.update(Handle(lease.job, lease.attempt) for lease in leases)
         return leases
 
-    def _carry(self, lease: Lease) -> list[Lease]:
-        """Carry an attempt to its end; returns what was leased then."""
+    def _run(self, leases: list[Lease]) -> list[Lease]:
+        """Carry attempts in turn; returns what was leased when the last of them was handed in.
+
+        Those that end at once are handed in together. When one takes longer nobody waits for it: what has ended is
+        handed in, what has not begun is given back.
+        """
+        waiting = [self._attempt(lease) for lease in leases]
+        ended: list[_Attempt] = []
+        while waiting:
+            attempt = waiting.pop(0)
+            if (waiting or ended) and self._at_once(attempt):
+                ended.append(attempt)
+                continue
+            self._hand_in_together(ended, want=None)
+            ended = []
+            if attempt.failed:
+                self._end(attempt)
+                continue
+            for other in waiting:
+                self._return(other)
+            return self._carry(attempt)
+        return self._hand_in_together(ended, want=self._next())
+
+    def _attempt(self, lease: Lease) -> _Attempt:
         handle = Handle(lease.job, lease.attempt)
-        attempt = _Attempt(handle, min(BEAT_S, lease.lease_ms / 3000), follow=lease.follow)
+        return _Attempt(handle, min(BEAT_S, lease.lease_ms / 3000), lease, follow=lease.follow)
+
+    def _at_once(self, attempt: _Attempt) -> bool:
+        """Start an attempt; True if it ends at once, with no more to report than fits into a call."""
+        handle = attempt.handle
         try:
-            if self._stop_at is not None:  # it came while the agent was told to stop
+            if self._stop_at is not None or not self._started(attempt):
+                return False
+            if not self._runner.poll(handle, AT_ONCE_S):
+                return False
+            self._note_pace(attempt)
+            collected = self._runner.collect(handle)
+            entries, end = self._runner.logs(handle, 0)
+            texts = sum(len(entry.text) for entry in entries)
+            if max(len(collected.stdout), texts) > bounds.INLINE_OUTPUT_MAX or self._runner.logs(handle, end)[0]:
+                return False
+            outcome = self._with_output(handle, collected)
+            attempt.report = Report(handle.job, handle.attempt, outcome, 1 if entries else 0, entries)
+        except Exception:  # whatever it was, carrying it alone meets it again, and says so
+            log.exception("job %s attempt %d", handle.job, handle.attempt)
+            return False
+        return True
+
+    def _hand_in_together(self, ended: list[_Attempt], want: Want | None) -> list[Lease]:
+        """Hand in attempts that have ended at once; returns what was leased with that."""
+        reports = [attempt.report for attempt in ended if attempt.report is not None]
+        done = Completed([])
+        try:
+            if reports:
+                done = self._api.complete(reports, want=want)
+                self._hold(done.leases)
+        except ComputeError as error:  # each by itself, and for as long as it takes
+            log.warning("%d outcomes: %s", len(ended), error.message)
+        except Exception:  # so is what a defect here keeps back
+            log.exception("%d outcomes", len(ended))
+        for attempt, state in zip_longest(ended, done.states):
+            attempt.settled = isinstance(state, str)
+            if not attempt.settled:
+                self._carry(attempt, more=False)
+            else:
+                self._end(attempt)
+        return done.leases
+
+    def _next(self) -> Want | None:
+        """What the slot takes on with its last report."""
+        return self._want if self._stop_at is None and self._runner.ready() else None
+
+    def _return(self, attempt: _Attempt) -> None:
+        """Give an attempt back that was not begun."""
+        try:
+            self._give_back(attempt)
+        finally:
+            self._end(attempt)
+
+    def _carry(self, attempt: _Attempt, *, more: bool = True) -> list[Lease]:
+        """Carry an attempt to its end; returns what was leased then (with ``more``)."""
+        handle = attempt.handle
+        try:
+            if self._stop_at is not None and attempt.started is None:  # it came while the agent was told to stop
                 self._give_back(attempt)
-            elif self._started(attempt, lease) and self._ended(attempt):
-                self._hand_in(attempt, self._runner.collect(handle))
+            elif self._started(attempt) and self._ended(attempt):
+                self._note_pace(attempt)
+                self._hand_in(attempt, self._runner.collect(handle), more=more)
         except Exception as error:  # a defect here must cost neither the job nor the slot
             log.exception("job %s attempt %d", handle.job, handle.attempt)
             self._fail(attempt, f"the agent failed: {error!r}")
@@ -161,12 +268,22 @@ class Agent:
             self._end(attempt)
         return attempt.following
 
-    def _started(self, attempt: _Attempt, lease: Lease) -> bool:
+    def _note_pace(self, attempt: _Attempt) -> None:
+        if attempt.started is not None and attempt.report is None:
+            self.pace_s += (min(self._clock.monotonic() - attempt.started, QUICK_S) - self.pace_s) / 4
+
+    def _started(self, attempt: _Attempt) -> bool:
+        if attempt.started is not None:
+            return True
+        lease = attempt.lease
+        assert lease is not None, "what was adopted has been started"
         try:
             module = self._modules.get(lease.spec["source"]["module"], lease.module_url) if lease.module_url else None
             stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
+            attempt.started = self._clock.monotonic()
             self._runner.start(lease, module=module, stdin=stdin)
         except (ComputeError, OSError) as error:
+            attempt.failed = True
             self._fail(attempt, f"it could not be started: {error}")
             return False
         return True
@@ -282,8 +399,8 @@ class Agent:
         """The platform failed this attempt, not the program."""
         log.warning("job %s attempt %d: %s", attempt.handle.job, attempt.handle.attempt, why)
         outcome = Outcome(category=Category.PLATFORM, detail=why[:4096])
-        handle = attempt.handle
-        attempt.settled = self._retry(attempt, lambda: self._api.complete(handle.job, handle.attempt, outcome))
+        report = Report(attempt.handle.job, attempt.handle.attempt, outcome)
+        attempt.settled = self._retry(attempt, lambda: self._complete(attempt, report))
 
     def _hand_in(self, attempt: _Attempt, collected: RunnerOutcome, *, more: bool = True) -> None:
         """Hand in an outcome, and with ``more`` lease the slot's next attempt in the same call."""
@@ -291,9 +408,7 @@ class Agent:
         handle = attempt.handle
 
         def complete() -> None:
-            outcome = collected.outcome
-            if collected.stdout:
-                outcome = outcome.model_copy(update={"outputs": [self._output(handle, collected.stdout)]})
+            outcome = self._with_output(handle, collected)
             entries, end = self._runner.logs(handle, attempt.cursor)
             long = sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX
             if long or (entries and self._runner.logs(handle, end)[0]):
@@ -301,19 +416,32 @@ class Agent:
                     raise Unavailable("the log could not be sent before the agent stops")
                 entries = []
             seq = attempt.seq + 1 if entries else 0
-            want = self._want if more and self._stop_at is None and self._runner.ready() else None
+            report = Report(handle.job, handle.attempt, outcome, seq, entries)
             try:
-                done = self._api.complete(handle.job, handle.attempt, outcome, log_seq=seq, entries=entries, want=want)
+                self._complete(attempt, report, more=more)
             except StaleFence:
                 raise
             except Conflict:  # the log's tail is there already
-                done = self._api.complete(handle.job, handle.attempt, outcome, want=want)
-            attempt.following = self._hold(done.leases)
+                self._complete(attempt, replace(report, log_seq=0, entries=()))
 
         if self._retry(attempt, complete):
             attempt.settled = True
         elif not attempt.lost and self._stop_at is None:
             self._fail(attempt, "the platform refused the agent's report")
+
+    def _complete(self, attempt: _Attempt, report: Report, *, more: bool = False) -> None:
+        """Hand in one outcome, and with ``more`` lease what comes next. Raises what the report was refused with."""
+        want = self._next() if more and not attempt.following else None
+        done = self._api.complete([report], want=want)
+        attempt.following += self._hold(done.leases)
+        (state,) = done.states
+        if isinstance(state, ComputeError):
+            raise state
+
+    def _with_output(self, handle: Handle, collected: RunnerOutcome) -> Outcome:
+        if not collected.stdout:
+            return collected.outcome
+        return collected.outcome.model_copy(update={"outputs": [self._output(handle, collected.stdout)]})
 
     def _output(self, handle: Handle, data: bytes) -> Output:
         if len(data) <= bounds.INLINE_OUTPUT_MAX:

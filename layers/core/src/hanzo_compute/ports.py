@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
+from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import Outcome
 
@@ -333,10 +334,21 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
-    """Answer to an outcome: the job's state, and the attempts that were leased with the same call."""
+class Report:
+    """What an attempt came to, with the last chunk of its log."""
 
-    state: str
+    job: str
+    attempt: int
+    outcome: Outcome
+    log_seq: int = 0
+    entries: Sequence[LogEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Answer to reports: for each its job's state, or why it was refused; and what was leased with the same call."""
+
+    states: list[str | ComputeError]
     leases: list[Lease] = field(default_factory=list)
 
 
@@ -372,17 +384,8 @@ class LeaseApi(Protocol):
         """Bytes behind a presigned URL of a lease."""
         ...
 
-    def complete(
-        self,
-        job: str,
-        attempt: int,
-        outcome: Outcome,
-        *,
-        log_seq: int = 0,
-        entries: Sequence[LogEntry] = (),
-        want: Want | None = None,
-    ) -> Completed:
-        """Hand in the outcome, with the last log chunk, and lease what is there of ``want``. Raises StaleFence."""
+    def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
+        """Hand in outcomes, each by itself, and lease what is there of ``want``."""
         ...
 
     def release(self, job: str, attempt: int, reason: str) -> None:

@@ -83,6 +83,11 @@ class Api:
         """The event that is being handled."""
         return self._event
 
+    @property
+    def request_id(self) -> str:
+        """The id of the request that is being handled."""
+        return _request_id(self._event)
+
     def route(self, method: str, path: str, *, action: Action | None, **options: Any) -> Callable[[Handler], Handler]:
         """Register a handler. ``action`` None makes the route public; options go to Powertools (OpenAPI)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, NotFound
 from hanzo_compute.model import keys
@@ -17,18 +17,54 @@ from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
 from hanzo_compute.services.submit import stored_spec
 
 
-def complete(
-    ctx: Context, claim: Claim, outcome: Outcome, *, log_seq: int = 0, entries: Sequence[LogEntry] = ()
-) -> Job:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What an attempt came to, with the last chunk of its log."""
+
+    claim: Claim
+    outcome: Outcome
+    log_seq: int = 0
+    entries: Sequence[LogEntry] = ()
+
+
+def complete_all(ctx: Context, ended: Sequence[Ended]) -> list[Job | ComputeError]:
+    """:func:`complete` for several attempts, in one transaction if nothing came in between; each has its own error."""
+    decisions = {each.claim.job: _accept(ctx, each, list(each.entries)) for each in ended}
+    together = 1 < len(decisions) == len(ended)  # two attempts of one job can only be looked at in turn
+    done = records.change_together(ctx, decisions) if together else {}
+    return [done[each.claim.job] if each.claim.job in done else _alone(ctx, each) for each in ended]
+
+
+def _alone(ctx: Context, each: Ended) -> Job | ComputeError:
+    try:
+        return complete(ctx, each)
+    except ComputeError as error:
+        return error
+
+
+def complete(ctx: Context, ended: Ended) -> Job:
     """Accept the outcome of the attempt that holds the job. Handing in the accepted outcome again is answered alike.
 
     Raises:
         StaleFence: the attempt does not hold the job; nothing of what it sent is kept.
         InvalidRequest: an output refers to a blob that was not uploaded.
     """
-    if entries:
-        check_chunk(log_seq, entries)
-    tail = list(entries)
+    claim, log_seq, tail = ended.claim, ended.log_seq, list(ended.entries)
+    if tail:
+        check_chunk(log_seq, tail)
+    decide = _accept(ctx, ended, tail)
+    try:
+        return records.change(ctx, claim.job, decide)
+    except WriteConflict:
+        # The agent had sent this chunk before, and did not hear that it arrived. Refused if it is another one.
+        append_logs(ctx, claim, log_seq, tail)
+        tail.clear()
+        return records.change(ctx, claim.job, decide)
+
+
+def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
+    """What becomes of the job; ``tail`` is the log chunk that is still to be written."""
+    claim, outcome, log_seq = ended.claim, ended.outcome, ended.log_seq
 
     def decide(job: Job) -> records.Change | None:
         if not claim.holds(job):
@@ -51,13 +87,7 @@ def complete(
         attempt = Put(keys.attempt(job.id, job.attempt), record)
         return replace(step, operations=[*step.operations, attempt, *chunk])
 
-    try:
-        return records.change(ctx, claim.job, decide)
-    except WriteConflict:
-        # The agent had sent this chunk before, and did not hear that it arrived. Refused if it is another one.
-        append_logs(ctx, claim, log_seq, tail)
-        tail.clear()
-        return records.change(ctx, claim.job, decide)
+    return decide
 
 
 def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:

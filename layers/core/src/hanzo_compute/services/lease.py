@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, StaleFence, Unavailable
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, Record, WriteConflict
+from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, WriteConflict
 from hanzo_compute.services import records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.submit import stored_spec
@@ -41,62 +42,66 @@ class Claim:
 
 def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> list[Lease]:
     """Up to ``limit`` of the jobs that were placed first; each becomes a new attempt, whose number is its fence."""
-    leases: list[Lease] = []
     partition = keys.pool_partition(pool)
     # A few more than asked for: other agents look at the same head of the line.
-    for _, record in ctx.store.query_index(keys.BY_POOL, partition, limit=limit + 8):
+    found = {
+        str(record.body["id"]): record for _, record in ctx.store.query_index(keys.BY_POOL, partition, limit=limit + 8)
+    }
+    # Before anything is written: what is written in this call is read through the writer.
+    specs = {job_id: stored_spec(ctx, job_id) for job_id in found}
+    taken: set[str] = set()
+    take = partial(_take, ctx, pool, agent, lessee, taken)
+    leases: list[Lease] = []
+    first = list(found)[:limit]
+    if len(first) > 1:
+        together = records.change_together(ctx, dict.fromkeys(first, take), read=found)
+        leases = [_lease(ctx, job, specs[job_id]) for job_id, job in together.items() if job_id in taken]
+    for job_id, record in found.items():
+        if len(leases) == limit:
+            break
+        if job_id in {lease.job for lease in leases}:
+            continue
         try:
-            spec = stored_spec(ctx, record.body["id"])
-            job = _take(ctx, record, pool, agent, lessee)
-            if job is not None:
-                leases.append(_lease(ctx, job, spec))
+            job = records.change(ctx, job_id, take, read=record)
+        except NotFound:
+            continue
         except Unavailable:
             if not leases:
                 raise
             break  # those that are taken must reach the agent, or each of them lapses
-        if len(leases) == limit:
-            break
+        if job_id in taken:
+            leases.append(_lease(ctx, job, specs[job_id]))
     return leases
 
 
-def _take(ctx: Context, read: Record, pool: str, agent: str, lessee: str) -> Job | None:
-    """Move one placed job to this agent; None when it was no longer there to be taken."""
-    taken = False
-
-    def decide(job: Job) -> records.Change | None:
-        nonlocal taken
-        taken = False
-        now = ctx.clock.now_ms()
-        if job.state is not State.PLACED or job.pool != pool:
-            return None
-        if job.deadline_ms is not None and now >= job.deadline_ms:
-            reason = "the deadline passed before it could run"
-            return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
-        taken = True
-        until = now + ctx.policy.lease_ms
-        running = replace(
-            job,
-            state=State.RUNNING,
-            attempt=job.attempt + 1,
-            agent=agent,
-            lessee=lessee,
-            started_ms=now,
-            lease_until_ms=until,
-            due_ms=_running_due(ctx, job, until),
-        )
-        attempt = {"attempt": running.attempt, "agent": agent, "pool": pool, "started_ms": now}
-        return records.Change(
-            running,
-            "running",
-            {"agent": agent},
-            operations=[Put(keys.attempt(job.id, running.attempt), attempt, expect=ABSENT)],
-        )
-
-    try:
-        job = records.change(ctx, read.body["id"], decide, read=read)
-    except NotFound:
+def _take(ctx: Context, pool: str, agent: str, lessee: str, taken: set[str], job: Job) -> records.Change | None:
+    """Move a placed job to this agent, and note that in ``taken``; one that has its deadline behind it expires."""
+    taken.discard(job.id)
+    now = ctx.clock.now_ms()
+    if job.state is not State.PLACED or job.pool != pool:
         return None
-    return job if taken else None
+    if job.deadline_ms is not None and now >= job.deadline_ms:
+        reason = "the deadline passed before it could run"
+        return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
+    taken.add(job.id)
+    until = now + ctx.policy.lease_ms
+    running = replace(
+        job,
+        state=State.RUNNING,
+        attempt=job.attempt + 1,
+        agent=agent,
+        lessee=lessee,
+        started_ms=now,
+        lease_until_ms=until,
+        due_ms=_running_due(ctx, job, until),
+    )
+    attempt = {"attempt": running.attempt, "agent": agent, "pool": pool, "started_ms": now}
+    return records.Change(
+        running,
+        "running",
+        {"agent": agent},
+        operations=[Put(keys.attempt(job.id, running.attempt), attempt, expect=ABSENT)],
+    )
 
 
 def _lease(ctx: Context, job: Job, spec: Body) -> Lease:

@@ -138,18 +138,35 @@ def _write(ctx: Context, record: Record, before: Job, step: Change) -> tuple[Job
 def change_all(ctx: Context, changes: Mapping[str, Decide]) -> dict[str, Job | ComputeError]:
     """:func:`change` for several jobs, in one transaction if nothing came in between: the job or its error, by id.
 
-    A message batch costs one transaction instead of one for each message.
+    A batch costs one transaction instead of one for each of its jobs.
     """
-    done: dict[str, Job | ComputeError] = {}
+    done: dict[str, Job | ComputeError] = {**change_together(ctx, changes)}
+    for job_id, decide in changes.items():
+        if job_id not in done:
+            try:
+                done[job_id] = change(ctx, job_id, decide)
+            except ComputeError as error:
+                done[job_id] = error
+    return done
+
+
+def change_together(
+    ctx: Context, changes: Mapping[str, Decide], *, read: Mapping[str, Record] | None = None
+) -> dict[str, Job]:
+    """Change several jobs in one transaction; returns those that it was, all or none of what could be decided.
+
+    ``read`` are records that the caller has just read. What is left out is for :func:`change`, with newer records.
+    """
+    done: dict[str, Job] = {}
     operations: list[Operation] = []
     rows: list[outbox.Row] = []
     for job_id, decide in changes.items():
-        record = ctx.store.get(keys.job(job_id))
+        record = (read or {}).get(job_id) or ctx.store.get(keys.job(job_id))
         if record is None:
             continue
         before = Job.from_record(record.body)
         step: Change | None = None
-        with suppress(ComputeError):  # a refusal is repeated below, if the newest record deserves it, too
+        with suppress(ComputeError):  # the newest record may not deserve the refusal
             step = decide(before)
         if step is None:
             continue
@@ -162,13 +179,7 @@ def change_all(ctx: Context, changes: Mapping[str, Decide]) -> dict[str, Job | C
         try:
             outbox.transact(ctx, operations, rows)
         except (WriteConflict, Unavailable):
-            done.clear()
-    for job_id, decide in changes.items():
-        if job_id not in done:
-            try:
-                done[job_id] = change(ctx, job_id, decide)
-            except ComputeError as error:
-                done[job_id] = error
+            return {}
     return done
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.adapters.http.problem import of_document
+from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.bounds import BLOB_MAX
-from hanzo_compute.model.outcome import Outcome
-from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Want
+from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Report, Want
 
 
 class HttpLeaseApi:
@@ -51,27 +52,19 @@ class HttpLeaseApi:
         """Bytes behind a presigned URL of a lease, at most ``BLOB_MAX``."""
         return self._client.fetch(url, limit=BLOB_MAX)
 
-    def complete(
-        self,
-        job: str,
-        attempt: int,
-        outcome: Outcome,
-        *,
-        log_seq: int = 0,
-        entries: Sequence[LogEntry] = (),
-        want: Want | None = None,
-    ) -> Completed:
-        """Hand in the outcome, with the last log chunk, and lease what is there of ``want``. Raises StaleFence.
+    def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
+        """Hand in outcomes, each by itself, and lease what is there of ``want``.
 
         A lost answer loses what was leased with it: that lapses, as after :meth:`lease`.
         """
-        body: dict[str, Any] = {"outcome": outcome.as_json()}
-        if entries:
-            body["log"] = {"seq": log_seq, "entries": [_entry(entry) for entry in entries]}
+        body: dict[str, Any] = {"reports": [_report(each) for each in reports]}
         if want is not None:
             body["want"] = asdict(want)
-        answer = self._post(job, "complete", attempt, body)
-        return Completed(str(answer["state"]), [_lease(item) for item in answer.get("leases", ())])
+        answer = self._client.call("POST", "/v1/leases/complete", body=body, repeatable=True).body
+        states: list[str | ComputeError] = [
+            str(each["state"]) if "state" in each else of_document(each["problem"]) for each in answer["results"]
+        ]
+        return Completed(states, [_lease(item) for item in answer.get("leases", ())])
 
     def release(self, job: str, attempt: int, reason: str) -> None:
         """Give the attempt back unfinished: it costs the tenant no retry. Raises StaleFence."""
@@ -95,6 +88,13 @@ def _lease(item: dict[str, Any]) -> Lease:
         input_url=item.get("input_url"),
         follow=item.get("follow", False),
     )
+
+
+def _report(report: Report) -> dict[str, Any]:
+    shown: dict[str, Any] = {"job": report.job, "attempt": report.attempt, "outcome": report.outcome.as_json()}
+    if report.entries:
+        shown["log"] = {"seq": report.log_seq, "entries": [_entry(entry) for entry in report.entries]}
+    return shown
 
 
 def _entry(entry: LogEntry) -> dict[str, Any]:

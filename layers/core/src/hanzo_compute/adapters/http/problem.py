@@ -28,7 +28,15 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> errors.Com
 
     ``data`` holds the document's further members, and ``retry_after_s`` from the header.
     """
-    document = _document(body)
+    error = of_document(_document(body), status)
+    wait = _seconds(headers.get("Retry-After"))
+    if wait is not None:
+        error.data["retry_after_s"] = wait
+    return error
+
+
+def of_document(document: Mapping[str, Any], status: int = 500) -> errors.ComputeError:
+    """The error of a problem document; ``status`` is that of its response, if it came in one of its own."""
     cls = errors.by_code().get(str(document.get("code", ""))) or _by_status(status)
     message = str(document.get("detail") or document.get("title") or f"the platform answered {status}")
     hint = document.get("hint")
@@ -36,9 +44,6 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> errors.Com
     if isinstance(error, errors.InvalidRequest):
         error.fields = _fields(document.get("errors"))
     error.data = {name: value for name, value in document.items() if name not in _ENVELOPE}
-    wait = _seconds(headers.get("Retry-After"))
-    if wait is not None:
-        error.data["retry_after_s"] = wait
     return error
 
 
