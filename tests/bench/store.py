@@ -189,8 +189,7 @@ def messages(store: Store, times: int) -> None:
 
 def rest(ctx: Container, jobs: list[str]) -> None:
     """What the pump does: close what has ended, and take the messages."""
-    for job in jobs:
-        complete.close(ctx, job)
+    complete.close(ctx, jobs)
     for queue in (outbox.DISPATCH, outbox.COMPLETION):
         while received := ctx.queue.receive(queue, limit=10):
             ctx.queue.ack(received)

@@ -82,7 +82,7 @@ class _Client:
     def send(self, rows: list[list[Any]]) -> None:
         self._number += 1
         self._sent = time.perf_counter()
-        self.sock.sendall(frames.encode({"id": self._number, "op": "transact", "args": [rows]}))
+        self.sock.sendall(frames.encode({"id": self._number, "op": "transact", "args": [rows, []]}))
 
     def receive(self) -> float | None:
         """Milliseconds from sending to durable; None when that has not been said yet."""

@@ -11,14 +11,16 @@ import pytest
 from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
 from hanzo_compute.errors import Unauthenticated
 from hanzo_compute.model.outcome import Category, Outcome
-from hanzo_compute.ports import Want
+from hanzo_compute.ports import Report, Want
 from tests.support.live import ECHO, Platform, compiled, pages, until
+from tests.support.rounds import SLEEPER
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 
 TERMINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired", "dead"}
-LONG = ECHO.replace("20000000", "2000000000").replace("done", "late")
-"""A module that is still running when the backup is made: some seconds."""
+TICKS = 30
+LONG = SLEEPER % TICKS
+"""A module that is still running when the backup is made: some ten seconds."""
 
 
 class Load(threading.Thread):
@@ -80,7 +82,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         stale = HttpLeaseApi(ApiClient(two.url, stale_key))
         for attempt in (1, 2):
             with pytest.raises(Unauthenticated):
-                stale.complete(long, attempt, Outcome(category=Category.OK))
+                stale.complete([Report(long, attempt, Outcome(category=Category.OK))])
         with pytest.raises(Unauthenticated):
             stale.lease(Want("local", "local-1"), 0.0)
         for key, job in before.items():
@@ -94,7 +96,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         for job_id in held:
             events = client.events(job_id)
             assert [event["type"] for event in events if event["type"] in TERMINAL] == ["succeeded"], events
-            assert client.output(job_id) == (b"late\n" if job_id == long else b"done\n")
+            assert client.output(job_id) == (b"tick\n" * TICKS if job_id == long else b"done\n")
         assert "lapsed" in [event["type"] for event in client.events(long)]
         assert two.stop() == 0
     done = two.hzc("doctor", "--repair", "--digests")

@@ -39,7 +39,15 @@ async def serving() -> AsyncIterator[tuple[Server, int, asyncio.Task[None]]]:
     """A front, its port, and the task that ends with it; the socket outlives it, as it does for real."""
     manifest, commits = manifest_of({"ok": ok, "poll": poll, "stream": stream}), FakeCommits()
     blobs = MemoryBlobs(SystemClock())
-    app = App(manifest, Functions(manifest), commits=commits, blobs=blobs, clock=SystemClock(), ids=SystemIds())
+    app = App(
+        manifest,
+        Functions(manifest),
+        commits=commits,
+        blobs=blobs,
+        clock=SystemClock(),
+        ids=SystemIds(),
+        admit=lambda header: None,
+    )
     server = Server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener.dup()]))

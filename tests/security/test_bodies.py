@@ -259,7 +259,9 @@ def upload_url(platform: Platform, data: bytes, size: int | None = None) -> tupl
 
 
 def left(folder: Path) -> list[str]:
-    return [each.name for each in folder.glob("*")] if folder.exists() else []
+    """What is in a folder of blobs, or on its way to any."""
+    places = (folder, folder.parents[1] / ".new")
+    return [each.name for place in places if place.exists() for each in place.glob("*")]
 
 
 def put(path: str, length: tuple[str, str]) -> bytes:

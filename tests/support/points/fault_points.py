@@ -61,8 +61,8 @@ def _puts_spec(args: Sequence[Any], result: Any) -> bool:
     return any(operation.key.sk == "SPEC" for operation in args[1])
 
 
-def _clears_outbox(args: Sequence[Any], result: Any) -> bool:
-    return all(operation.key.pk.startswith("OUTBOX#") for operation in args[1])
+def _sends(args: Sequence[Any], result: Any) -> bool:
+    return len(args) > 2 and bool(args[2])
 
 
 def _answers(path: str, status: int = 200) -> Only:
@@ -99,17 +99,15 @@ POINTS = (
     Point("writer-applied-not-durable", WRITER, f"{_ENGINE}.apply", "after", _is("transact")),
     Point("writer-before-commit", WRITER, f"{_ENGINE}.commit", "before", _changes),
     Point("writer-committed-not-said", WRITER, f"{_ENGINE}.commit", "after", _some),
-    Point("writer-sent-not-durable", WRITER, f"{_ENGINE}.apply", "after", _is("send")),
+    Point("writer-sent-not-durable", WRITER, f"{CORE}.local.messages:send", "after"),
     Point("writer-received-not-durable", WRITER, f"{_ENGINE}.apply", "after", _received),
     Point("writer-before-ack", WRITER, f"{_ENGINE}.apply", "before", _is("ack")),
     Point("writer-acked-not-durable", WRITER, f"{_ENGINE}.apply", "after", _is("ack")),
     # A job comes in
     Point("front-before-submit", FRONT, f"{_STORE}.transact", "before", _puts_spec),
     Point("front-submit-applied", FRONT, f"{_STORE}.transact", "after", _puts_spec),
-    Point("front-before-send", FRONT, f"{_QUEUE}.send", "before"),
-    Point("front-sent", FRONT, f"{_QUEUE}.send", "after"),
-    Point("front-before-outbox-delete", FRONT, f"{_STORE}.transact", "before", _clears_outbox),
-    Point("front-outbox-deleted", FRONT, f"{_STORE}.transact", "after", _clears_outbox),
+    Point("front-before-send", FRONT, f"{_STORE}.transact", "before", _sends),
+    Point("front-sent", FRONT, f"{_STORE}.transact", "after", _sends),
     Point("front-submit-durable-not-answered", FRONT, _RESPOND, "before", _answers("/v1/jobs", 201)),
     Point("front-cancel-applied", FRONT, f"{_SERVICES}.cancel:cancel", "after"),
     Point("front-cancel-durable-not-answered", FRONT, _RESPOND, "before", _answers("/cancel")),
