@@ -150,7 +150,7 @@ def test_what_was_written_with_the_old_time_after_the_pass_is_found_by_the_next(
 def test_a_key_outlives_a_clock_that_is_set_forward_once(platform: Any) -> None:
     first = submit.submit(platform.ctx, "acme", spec(), idempotency_key="k").job
     platform.end(_leased(platform))
-    complete.close(platform.ctx, first.id)
+    platform.close(first.id)
     platform.clock.now_ms_value += 2 * DAY
     found = reconcile.reconcile(platform.ctx)
     assert found["idempotency_kept"] == 1

@@ -74,7 +74,7 @@ def fill(home: Path) -> str:
     def dispatched() -> None:
         found = ctx.queue.receive(outbox.DISPATCH)
         for message in found:
-            place.place(ctx, message.body["job"])
+            place.place(ctx, [message.body["job"]])
         ctx.queue.ack(found)
         settle()
 
@@ -87,7 +87,7 @@ def fill(home: Path) -> str:
     def closed() -> None:
         found = ctx.queue.receive(outbox.COMPLETION)
         for message in found:
-            complete.close(ctx, message.body["job"])
+            complete.close(ctx, [message.body["job"]])
         ctx.queue.ack(found)
 
     def ended(name: str, category: Category, **fields: object) -> None:
