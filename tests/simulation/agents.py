@@ -130,7 +130,7 @@ class AgentHost:
             Settings(self._name, self._pool, SLOTS),
         )
         if faults.random.random() < 0.5:
-            agent.pace_s = 0.001  # as after many attempts that ended at once
+            agent._carrier.pace_s = 0.001  # as after many attempts that ended at once
         self._scheduler.spawn(self._name, agent.start, process)
         if faults.chance(faults.profile.stops, f"{self._name} will be told to stop"):
             moment = faults.random.randrange(faults.profile.until_s // 2 * SECOND)

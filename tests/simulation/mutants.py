@@ -16,7 +16,7 @@ from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, P
 from hanzo_compute.services import admission, complete, lease, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
-from hanzo_compute_agent.agent import Agent
+from hanzo_compute_agent.carrier import Carrier
 from tests.simulation.host import Life
 from tests.simulation.ports import SimQueue, SimStore
 from tests.simulation.runner import SimJournal, SimRunner
@@ -218,10 +218,10 @@ def tail_sent_in_one_page(patch: Patch) -> None:
 
 
 def outcome_dropped(patch: Patch) -> None:
-    def hand_in(self: Agent, attempt: Any, collected: Any, *, more: bool = True) -> None:
+    def hand_in(self: Carrier, attempt: Any, collected: Any, *, more: bool = True) -> None:
         attempt.settled = True
 
-    patch.setattr(Agent, "_hand_in", hand_in)
+    patch.setattr(Carrier, "_hand_in", hand_in)
 
 
 def tenants_mixed_up(patch: Patch) -> None:
