@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,8 @@ LOG_STEP: Final = 16 * 2**20
 """Bytes by which a log that could not be emptied must have grown before that is tried again."""
 
 SETTLE_TRIES: Final = 20
+SUSPECT_S: Final = 60.0
+"""However many readers meet damage, the database is read as a whole at most this often."""
 
 
 class Engine:
@@ -51,7 +54,9 @@ class Engine:
             "nack": self._nack,
             "redrive": self._redrive,
             "hasten": self._hasten,
+            "suspect": self._suspect,
         }
+        self._suspect_at = 0.0
         self.size = 0
         """Requests in the open batch."""
         self.commits = 0
@@ -143,6 +148,21 @@ class Engine:
     def _damaged(self, error: sqlite3.Error) -> StoreUnusable:
         integrity.mark(self._path, integrity.DAMAGED, f"{error}\n")
         return StoreUnusable(f"{self._path} is damaged: {error}; {integrity.RESTORE}")
+
+    def _suspect(self) -> None:
+        """A reader has met damage: read the whole database, past the pages that are held in memory."""
+        if time.monotonic() < self._suspect_at:
+            return
+        self._suspect_at = time.monotonic() + SUSPECT_S
+        db = schema.open_for_reading(self._path)
+        try:
+            found: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            found = str(error)
+        finally:
+            db.close()
+        if found != "ok":
+            raise self._damaged(sqlite3.DatabaseError(" ".join(found.split())))
 
     def tend(self) -> None:
         """Keep the log from growing: SQLite begins it anew by itself only at a moment without readers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -118,6 +119,9 @@ class SqliteStore:
                 return query(self._db)
             except sqlite3.Error as error:
                 self.close()
+                if integrity.is_damage(error):
+                    with suppress(Unavailable):  # the writer looks for itself, and stops before it makes it worse
+                        self._client.request("suspect")
                 raise Unavailable(f"the store cannot be read: {error}", hint=_hint(error)) from error
 
     def close(self) -> None:
