@@ -77,7 +77,9 @@ def serving(module: str, home: Path) -> Iterator[Server]:
         writer = stack.enter_context(WriterProcess(home))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        ours = {"HZC_BACKEND": "local", "HZC_HOME": str(home), "HZC_BASE_URL": url}
+        # Nothing runs the jobs here: all of them wait.
+        bounds = dict.fromkeys(("HZC_TENANT_WAITING_MAX", "HZC_WAITING_MAX"), "1000000")
+        ours = {"HZC_BACKEND": "local", "HZC_HOME": str(home), "HZC_BASE_URL": url, **bounds}
         log = stack.enter_context((home / "front.log").open("ab"))
         process = stack.enter_context(
             subprocess.Popen(

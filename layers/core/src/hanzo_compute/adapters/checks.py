@@ -42,7 +42,7 @@ def encode_body(body: Any, maximum: int = RECORD_MAX) -> bytes:
 
 def decode_body(text: bytes | str) -> Body:
     """The body that :func:`encode_body` wrote."""
-    body: Body = from_json(text)
+    body: Body = from_json(text, cache_strings="keys")
     return body
 
 

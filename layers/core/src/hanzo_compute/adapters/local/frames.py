@@ -62,7 +62,7 @@ class Decoder:
             if body + length > len(self._buffer):
                 break
             start = body + length
-            yield from_json(bytes(self._buffer[body:start]))
+            yield from_json(bytes(self._buffer[body:start]), cache_strings="keys")
         del self._buffer[:start]
 
 
