@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,11 @@ def server_of(platform: Platform, sock: socket.socket) -> str:
 
 
 def holds(pid: int | None, target: str) -> bool:
-    return any(str(entry.readlink()) == target for entry in list(Path(f"/proc/{pid}/fd").iterdir()))
+    for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if str(entry.readlink()) == target:
+                return True
+    return False
 
 
 @contextmanager
