@@ -113,8 +113,7 @@ def test_a_platform_that_was_killed_needs_no_repair(tmp_path: Path) -> None:
         assert (refused.returncode, b"hzc down" in refused.stderr) == (2, True), refused
         platform.kill_supervisor()
         until(lambda: not platform.processes(), 30, "nothing is left")
-        (platform.home / "blobs" / "default" / "ab").mkdir(exist_ok=True)
-        upload = platform.home / "blobs" / "default" / "ab" / ".0123456789abcdef"
+        upload = platform.home / "blobs" / ".new" / "0123456789abcdef"
         upload.write_bytes(b"half an upload")
         made = platform.hzc("backup", str(tmp_path / "b.tar"), "-o", "json")
         assert made.returncode == 0, made

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hanzo_compute import wiring
-from hanzo_compute.adapters.local import leftovers, schema
+from hanzo_compute.adapters.local import schema
 from hanzo_compute.config import Config
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
@@ -335,17 +335,3 @@ def test_orphans_are_ended_and_others_are_not(
     assert other.poll() is None
     assert by_hand.poll() is None
     assert stopped.repair() == NOTHING
-
-
-def test_a_start_sweeps_what_is_older(stopped: Stopped) -> None:
-    names = ("blobs/acme/ab/.0123456789abcdef", "keys/.0123456789abcdef", ".credentials.json.abcd1234")
-    for name in (*names, "blobs/acme/ab/.fedcba9876543210", "blobs/acme/ab/other", "agents/a/attempts/.new-x/y"):
-        stopped.file(name)
-    for name in names:
-        os.utime(stopped.home / name, (1000, 1000))
-    assert leftovers.sweep(stopped.home, time.time() - 60, within_s=10) == 3
-    assert not any((stopped.home / name).exists() for name in names)
-    assert (stopped.home / "blobs/acme/ab/.fedcba9876543210").exists()
-    assert leftovers.sweep(stopped.home, time.time() + 60, within_s=0) == 0  # no time for the many
-    assert leftovers.sweep(stopped.home, time.time() + 60, within_s=10) == 1
-    assert (stopped.home / "agents/a/attempts/.new-x/y").exists()

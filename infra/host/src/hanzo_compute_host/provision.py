@@ -8,12 +8,8 @@ the first one is known to be lost: whoever holds the state folder owns the platf
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import sys
-from pathlib import Path
-from typing import Final
 
 from hanzo_compute import wiring
 from hanzo_compute.errors import ComputeError
@@ -21,15 +17,11 @@ from hanzo_compute.security.authorizer import Role
 from hanzo_compute.services import credentials
 from hanzo_compute_host import process
 
-SWEEP_S: Final = 1.0
-"""A start is not held up any longer by looking for files that killed processes left."""
-
 
 def main(argv: list[str] | None = None) -> int:
     """Make what is missing; prints only what is durable."""
     parser = argparse.ArgumentParser(prog="python -m hanzo_compute_host.provision", description=main.__doc__)
     parser.add_argument("--new-owner", action="store_true")
-    parser.add_argument("--started", type=float, help="when the platform started, seconds since the epoch")
     options = parser.parse_args(argv)
     process.prepare()
     container = wiring.container()
@@ -44,10 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     except ComputeError as error:
         sys.stderr.write(f"{error.message}: {error.hint}\n")
         return error.exit_code
-    if options.started:
-        # What was being written before that belongs to nobody: the platform has the state folder for itself.
-        with contextlib.suppress(OSError):  # what cannot be read or removed now is the repair's affair
-            wiring.sweep(Path(os.environ["HZC_HOME"]), options.started, within_s=SWEEP_S)
     sys.stdout.write(json.dumps({"owner": owner, "runner": runner}))
     return 0
 

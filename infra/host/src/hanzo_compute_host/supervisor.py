@@ -163,8 +163,7 @@ class Supervisor:
     def _provision(self, writer: Child) -> None:
         """Wait for the writer, and make the credentials of the owner and of the agents."""
         known = self._owner_key()
-        started = datetime.fromisoformat(self._started_at).timestamp()
-        command = [sys.executable, "-m", "hanzo_compute_host.provision", "--started", str(started)]
+        command = [sys.executable, "-m", "hanzo_compute_host.provision"]
         made = self._run(command if known else [*command, "--new-owner"], writer)
         running.write_private(self.home / "keys" / "runner.key", made["runner"] + "\n")
         key = made["owner"] or known

@@ -170,10 +170,3 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     finally:
         store.close()
         state.close()
-
-
-def sweep(home: Path, before_s: float, *, within_s: float) -> int:
-    """Remove temporary files: see :func:`hanzo_compute.adapters.local.leftovers.sweep`."""
-    from hanzo_compute.adapters.local import leftovers
-
-    return leftovers.sweep(home, before_s, within_s=within_s)

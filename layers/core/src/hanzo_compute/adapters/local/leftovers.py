@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, time
+from time import time
 from typing import Final
 
 from hanzo_compute.model.stored import LeftAttempt
@@ -40,22 +40,6 @@ def temporary(home: Path, cache: Path) -> Iterator[Path]:
         yield from (path for path in _children(agent / "journal") if path.suffix == ".new")
 
 
-def sweep(home: Path, before_s: float, *, within_s: float) -> int:
-    """Remove temporary files that were last written before ``before_s`` (seconds since the epoch); returns how many.
-
-    Safe beside a platform that was started after that. Gives up after ``within_s`` seconds: the rest can wait.
-    """
-    removed, end = 0, monotonic() + within_s
-    for path in (*_plain(home), *_uploads(home, end)):
-        try:
-            if path.lstat().st_mtime < before_s:
-                path.unlink()
-                removed += 1
-        except OSError:
-            continue
-    return removed
-
-
 def attempts(home: Path) -> Iterator[LeftAttempt]:
     """Each attempt whose agent does not run, and journals without an attempt."""
     for agent in _idle_agents(home):
@@ -76,11 +60,10 @@ def _plain(home: Path) -> Iterator[Path]:
                 yield path
 
 
-def _uploads(home: Path, end: float | None = None) -> Iterator[Path]:
+def _uploads(home: Path) -> Iterator[Path]:
+    """Of a release that had them beside the blobs; now they are locked, and go when the store is opened."""
     for tenant in _children(home / "blobs"):
         for prefix in _children(tenant):
-            if end is not None and monotonic() > end:
-                return
             if prefix.is_dir() and not prefix.is_symlink():
                 with os.scandir(prefix) as entries:
                     names = [entry.name for entry in entries if UPLOAD.fullmatch(entry.name)]
