@@ -96,10 +96,8 @@ def complete(request: Annotated[requests.CompleteRequest, Body()]) -> Response[s
 
 
 def _ended(report: requests.Report) -> Ended:
-    claim, tail = _claim(report.job, report.attempt), report.log
-    return (
-        Ended(claim, report.outcome, tail.seq, requests.entries(tail.entries)) if tail else Ended(claim, report.outcome)
-    )
+    seq, entries = (report.log.seq, requests.entries(report.log.entries)) if report.log else (0, [])
+    return Ended(_claim(report.job, report.attempt), report.outcome, seq, entries)
 
 
 def _result(job: str, found: Job | ComputeError) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def test_a_platform_whose_database_is_damaged_while_it_runs(tmp_path: Path) -> N
         with pytest.raises(Unavailable) as told:
             load.client.list_jobs(limit=1)
         assert told.value.hint
-        time.sleep(5)
+        time.sleep(5)  # several restarts of the writer, none of which may write or flood a log
         assert path.read_bytes() == damaged
         assert platform.log.stat().st_size < 10_000
         assert (platform.home / "log" / "writer.log").stat().st_size < 10_000

@@ -110,7 +110,7 @@ def test_a_front_without_descriptors_drops_who_comes_and_recovers(platform: Plat
             platform.client().upload_blob(os.urandom(100_000))
         assert refused.value.retryable
         until(lambda: not is_ready(platform.url, 0.5), 20, "nobody new is served")
-        time.sleep(2)
+        time.sleep(2)  # long enough to see whether it spins
         assert cpu_s(pid) - used < (time.monotonic() - begun) * 0.7, "it spins"
     for sock in many:
         sock.close()

@@ -9,18 +9,16 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from hanzo_compute import wiring
-from hanzo_compute.errors import ComputeError
 from hanzo_compute_host.running import is_ready
 from tests.support import invariants
 from tests.support.live import Platform, children, until
+from tests.support.load import Load
 from tests.support.rounds import Armed
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
@@ -37,34 +35,6 @@ def platform(tmp_path: Path) -> Iterator[Armed]:
     with Armed(tmp_path / "home", fronts=2, agents=2) as started:
         started.upload()
         yield started
-
-
-class Load(threading.Thread):
-    """Submits small jobs, each with its key, and repeats a call until it got a 2xx."""
-
-    def __init__(self, platform: Platform, name: str, module: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self.client = wiring.jobs_client(platform.url, platform.key)
-        self.module = module
-        self.accepted: dict[str, str] = {}
-        self.stopping = threading.Event()
-
-    def spec(self, key: str) -> dict[str, object]:
-        return {"source": {"module": self.module}, "labels": {"load": self.name}, "env": {"KEY": key}}
-
-    def run(self) -> None:
-        number = 0
-        while not self.stopping.is_set():
-            number += 1
-            key = f"{self.name}-{number}"
-            while key not in self.accepted:
-                try:
-                    self.accepted[key] = self.client.submit(self.spec(key), idempotency_key=key).job["id"]
-                except ComputeError as error:
-                    if not error.retryable:
-                        raise
-                    time.sleep(0.1)
-            self.stopping.wait(0.15)
 
 
 def strike(platform: Platform, target: str, chance: random.Random) -> bool:
@@ -90,9 +60,8 @@ def strike(platform: Platform, target: str, chance: random.Random) -> bool:
 @pytest.mark.timeout(240 + 6 * KILLS)
 def test_every_accepted_job_ends_exactly_once(platform: Armed) -> None:
     chance = random.Random(SEED)
-    load = [Load(platform, f"load{number}", platform.modules["short"]) for number in range(2)]
-    for each in load:
-        each.start()
+    module = platform.modules["short"]
+    load = [Load(platform, f"load{number}", pause_s=0.15, module=module) for number in range(2)]
     killed: list[str] = []
     while len(killed) < KILLS:
         target = TARGETS[len(killed) % len(TARGETS)] if len(killed) < len(TARGETS) else chance.choice(TARGETS)
@@ -102,10 +71,7 @@ def test_every_accepted_job_ends_exactly_once(platform: Armed) -> None:
         if chance.random() < 0.7:  # else the next kill comes before this one is repaired
             until(lambda: is_ready(platform.url, 1.0), 60, f"it answers again after {killed} of seed {SEED}")
     for each in load:
-        each.stopping.set()
-    for each in load:
-        each.join(60)
-        assert not each.is_alive()
+        each.end()
 
     client = platform.client()
     accepted = {job for each in load for job in each.accepted.values()}

@@ -19,10 +19,10 @@ TERMINAL: Final = frozenset({"succeeded", "failed", "cancelled", "timed_out", "e
 class Load(threading.Thread):
     """Submits a job every ``pause_s``, each with its key, and repeats a call until it got a 2xx."""
 
-    def __init__(self, platform: Platform, name: str, *, pause_s: float = 0.1) -> None:
+    def __init__(self, platform: Platform, name: str, *, pause_s: float = 0.1, module: str | None = None) -> None:
         super().__init__(name=name, daemon=True)
         self.client = wiring.jobs_client(platform.url, platform.key)
-        self.module = self.client.upload_blob(compiled(ECHO))
+        self.module = module or self.client.upload_blob(compiled(ECHO))
         self.pause_s = pause_s
         self.accepted: dict[str, str] = {}
         self.refused: list[ComputeError] = []
