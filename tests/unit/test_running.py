@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from hanzo_compute.model.stored import UNFINISHED
 from hanzo_compute_host import running
 
-OURS = (".credentials.json.abcd1234", "run/.platform.json.0a_b1c2d", "keys/.runner.key.zzzzzzzz")
+OURS = (
+    "keys/.0123456789abcdef",
+    ".credentials.json.abcd1234",
+    "run/.platform.json.0a_b1c2d",
+    "keys/.runner.key.zzzzzzzz",
+)
 FOREIGN = (".bashrc", ".credentials.json", ".gitconfig.abcd1234", "keys/.runner.key", "run/.other", ".ssh/id")
 
 
@@ -37,5 +43,5 @@ def test_what_write_private_begins_is_what_a_claim_removes(tmp_path: Path) -> No
             patch.setattr(Path, "replace", die)
             with pytest.raises(Killed):
                 running.write_private(tmp_path / name, "{}")
-    assert [name for name in begun if not running._UNFINISHED.fullmatch(name)] == []
+    assert [name for name in begun if not UNFINISHED.fullmatch(name)] == []
     assert len(begun) == 3

@@ -7,7 +7,6 @@ import fcntl
 import http.client
 import json
 import os
-import re
 import signal
 import tempfile
 import time
@@ -17,10 +16,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Unavailable
+from hanzo_compute.model.stored import UNFINISHED
 
 POLL_S: Final = 0.05
-_UNFINISHED: Final = re.compile(r"\.(credentials\.json|platform\.json|runner\.key)\.[a-z0-9_]{8}|\.hzc-unfinished")
-"""What :func:`write_private` and a restore write first. Nothing else is touched: the folder may be somebody's own."""
 FORCE_S: Final = 5.0
 """After a stop that took too long and was forced, this long until it must be over."""
 
@@ -39,7 +37,8 @@ def claim(home: Path) -> Iterator[None]:
         published.unlink(missing_ok=True)
         for place in (home, home / "run", home / "keys"):
             for path in place.glob(".*"):
-                if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                # Nothing else is touched: the folder may be somebody's own.
+                if UNFINISHED.fullmatch(path.name) and path.is_file():
                     path.unlink(missing_ok=True)
         try:
             yield

@@ -10,12 +10,10 @@ from pathlib import Path
 from time import time
 from typing import Final
 
-from hanzo_compute.model.stored import LeftAttempt
+from hanzo_compute.model.stored import UNFINISHED, LeftAttempt
 
 UPLOAD: Final = re.compile(r"\.[0-9a-f]{16}")
-"""A blob, or a key, before it has its name."""
-PRIVATE: Final = re.compile(r"\.(credentials\.json|platform\.json|runner\.key)\.[a-z0-9_]{8}|\.hzc-unfinished")
-"""A small file that was to replace another one; the mark of a restore."""
+"""A blob before it has its name."""
 DOWNLOAD: Final = re.compile(r"\..+\.[0-9a-f]{16}")
 """An interpreter before it has its name."""
 ABANDONED_S: Final = 3600
@@ -56,7 +54,7 @@ def attempts(home: Path) -> Iterator[LeftAttempt]:
 def _plain(home: Path) -> Iterator[Path]:
     for folder in (home, home / "run", home / "keys"):
         for path in _children(folder):
-            if path.is_file() and (PRIVATE.fullmatch(path.name) or UPLOAD.fullmatch(path.name)):
+            if path.is_file() and UNFINISHED.fullmatch(path.name):
                 yield path
 
 
