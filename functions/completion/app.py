@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from hanzo_compute.errors import ComputeError
 from hanzo_compute.front.consumer import consume
 from hanzo_compute.front.telemetry import Metrics, configure
 from hanzo_compute.model.job import Job
 from hanzo_compute.services.complete import close
+from hanzo_compute.services.log import sequence
 from hanzo_compute.wiring import container
 
 logger = configure("completion")
@@ -26,5 +28,10 @@ def on_closed(job_id: str, found: tuple[Job, bool] | None) -> None:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Handle a batch of SQS records."""
-    return consume(event, lambda jobs: close(container(), jobs), on_closed, metrics)
+    """Handle a batch of SQS records; then what waits for its place in the transparency log gets it."""
+    answer = consume(event, lambda jobs: close(container(), jobs), on_closed, metrics)
+    try:
+        sequence(container())
+    except ComputeError as error:  # the next batch, or the reconciler, does it
+        logger.warning("the transparency log waits: %s", error.message)
+    return answer

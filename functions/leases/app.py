@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.front import problems
@@ -50,6 +50,12 @@ def lease(request: Annotated[requests.LeaseRequest, Body()]) -> Response[str]:
     if found or not request.wait_s:
         return response
     return waiting(response, [keys.pool_partition(request.pool)], request.wait_s)
+
+
+@api.route("GET", "/v1/leases/{job}", action=Action.LEASE, summary="Look at a lease that is held")
+def again(job: str, attempt: Annotated[int, Query(ge=1, le=2**31)]) -> Response[str]:
+    """For an agent that was started anew and has work of its earlier process to hand in."""
+    return reply(asdict(leasing.again(container(), _claim(job, attempt))))
 
 
 @api.route("POST", "/v1/leases/{job}/heartbeat", action=Action.LEASE, summary="Renew a lease")
@@ -97,7 +103,8 @@ def complete(request: Annotated[requests.CompleteRequest, Body()]) -> Response[s
 
 def _ended(report: requests.Report) -> Ended:
     seq, entries = (report.log.seq, requests.entries(report.log.entries)) if report.log else (0, [])
-    return Ended(_claim(report.job, report.attempt), report.outcome, seq, entries)
+    signed = report.statement.signed() if report.statement else None
+    return Ended(_claim(report.job, report.attempt), report.outcome, seq, entries, signed)
 
 
 def _result(job: str, found: Job | ComputeError) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hanzo_compute.front.uploads import UploadRequest
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.model.spec import TIME_MS_MAX
+from hanzo_compute.model.statement import Signed
 from hanzo_compute.ports import LogEntry
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -79,6 +80,21 @@ class BlobRequest(UploadRequest):
     attempt: Attempt
 
 
+class Statement(_Body):
+    """The agent's signature over the statement of the outcome: see docs/receipts.md."""
+
+    key: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,200}$")] = Field(
+        description="P-256 public key: SubjectPublicKeyInfo in DER, hex."
+    )
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")] = Field(
+        description="r and s, with low s, hex."
+    )
+
+    def signed(self) -> Signed:
+        """The model's value."""
+        return Signed(bytes.fromhex(self.key), bytes.fromhex(self.signature))
+
+
 class Report(_Body):
     """An attempt has ended."""
 
@@ -86,6 +102,7 @@ class Report(_Body):
     attempt: Attempt
     outcome: Outcome
     log: LogTail | None = None
+    statement: Statement | None = None
 
 
 class CompleteRequest(_Body):

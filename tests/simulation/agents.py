@@ -21,6 +21,7 @@ from tests.simulation.host import Answer, Network
 from tests.simulation.ports import SimClock
 from tests.simulation.runner import Disk, SimJournal, SimRunner
 from tests.simulation.scheduler import SECOND, Process
+from tests.support import statements
 
 LESSEE: Final = "platform"
 SLOTS: Final = 2
@@ -40,6 +41,10 @@ class SimLeaseApi:
             return found, () if found else (keys.pool_partition(want.pool),)
 
         return self._network.call("lease", work, wait_s)
+
+    def again(self, job: str, attempt: int) -> Lease:
+        claim = Claim(job, attempt, LESSEE)
+        return self._network.call(f"again {job}", lambda ctx: (lease.again(ctx, claim), ()))
 
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
         def work(ctx: Context) -> Answer[Beat]:
@@ -73,7 +78,7 @@ class SimLeaseApi:
 
     def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
         ended = [
-            complete.Ended(Claim(each.job, each.attempt, LESSEE), each.outcome, each.log_seq, each.entries)
+            complete.Ended(Claim(each.job, each.attempt, LESSEE), each.outcome, each.log_seq, each.entries, each.signed)
             for each in reports
         ]
 
@@ -128,6 +133,7 @@ class AgentHost:
             SimJournal(faults, self.disk),
             spawn,
             Settings(self._name, self._pool, SLOTS),
+            statements.VAULT,
         )
         if faults.random.random() < 0.5:
             agent._carrier.pace_s = 0.001  # as after many attempts that ended at once

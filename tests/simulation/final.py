@@ -15,6 +15,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import State
 from hanzo_compute.services import audit
+from tests.simulation import treelog
 from tests.simulation.invariants import Accepted, Watch, require
 from tests.simulation.profiles import Profile
 from tests.simulation.runner import Execution
@@ -43,7 +44,7 @@ def settled(database: MemoryDatabase) -> str | None:
     for pk, rows in database.partitions.items():
         if pk.startswith("OUTBOX#") and rows:
             return f"outbox rows are left: {list(rows)}"
-    return None
+    return treelog.waiting(database)
 
 
 def check(
@@ -72,6 +73,7 @@ def check(
         _outcomes(job, records, by_name, profile.policy, logs)
         if job_id in watch.accepted:
             _client(job, watch.accepted[job_id], logs)
+    treelog.check(database, found)
     for (index, pk), entries in database.entries.items():
         require(index != keys.BY_POOL or not entries, f"{pk} still holds {list(entries)}")
 

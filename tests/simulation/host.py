@@ -8,10 +8,10 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from hanzo_compute.adapters.logs import RecordLogs
-from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, SeededIds
+from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, MemoryVault, SeededIds
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.ports import Message, queue_wake
-from hanzo_compute.services import complete, outbox, place, reconcile
+from hanzo_compute.services import complete, log, outbox, place, reconcile
 from hanzo_compute.services.context import Context
 from tests.simulation.faults import Faults
 from tests.simulation.ports import PlainClock, SimBlobs, SimClock, SimQueue, SimStore
@@ -19,6 +19,9 @@ from tests.simulation.scheduler import SECOND, Process
 from tests.simulation.writer import Writer
 
 T = TypeVar("T")
+
+VAULT: Final = MemoryVault(Random("platform"))
+"""The platform's keys; making them takes longer than a schedule."""
 
 VISIBILITY_S: Final = 6
 ANSWER_S: Final = 30
@@ -49,6 +52,7 @@ class Life:
             logs=RecordLogs(store, kept),
             clock=SimClock(faults),
             ids=SeededIds(Random(faults.random.random())),
+            vault=VAULT,
             policy=faults.profile.policy,
         )
 
@@ -232,7 +236,12 @@ def consume(life: Life, queue: str, messages: Sequence[Message]) -> None:
 
 def handle(ctx: Context, queue: str, jobs: Sequence[str]) -> Mapping[str, object]:
     """What the functions ``dispatch`` and ``completion`` do with a batch."""
-    return place.place(ctx, jobs) if queue == outbox.DISPATCH else complete.close(ctx, jobs)
+    if queue == outbox.DISPATCH:
+        return place.place(ctx, jobs)
+    found = complete.close(ctx, jobs)
+    with suppress(ComputeError):
+        log.sequence(ctx)
+    return found
 
 
 def ticker(life: Life) -> None:

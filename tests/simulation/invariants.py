@@ -17,7 +17,9 @@ from hanzo_compute.model.outcome import RETRIED
 from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
 from hanzo_compute.services import audit, outbox
+from tests.simulation import treelog
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.violation import require
 
 EVENTS = {"placed": {"placed"}, "running": {"running"}, "retrying": {"retrying", "lapsed", "released"}}
 """The events that may tell of a move to a state; a terminal state's event has its name."""
@@ -25,16 +27,6 @@ LATE_MS = 30_000
 """A lease after the deadline by more than this was not decided before it: grace, and the longest simulated pauses."""
 AFTERWARDS = {"closed", "due_ms"}
 """What may still change in the record of a job that has ended."""
-
-
-class Violation(AssertionError):
-    """Something that must hold does not."""
-
-
-def require(condition: object, message: str) -> None:
-    """Raise Violation unless the condition holds."""
-    if not condition:
-        raise Violation(message)
 
 
 @dataclass
@@ -89,6 +81,10 @@ class Watch:
                 self._moved(subject, _body(before[key]), put.body, puts, before)
             elif kind == "JOB" and key.sk.startswith("ATTEMPT#"):
                 self._attempt(subject, put.body, _body(before[key]), puts, before)
+            elif kind == "JOB" and key.sk.startswith(keys.LEAF):
+                self._leaf(key, put.body, _body(before[key]), puts)
+            elif kind == "CHECKPOINT":
+                treelog.extends(self.database, put.body, _body(before[key]))
             elif kind == "JOB":
                 require(before[key] is None, f"{key} was written twice")
             elif kind == "LOG":
@@ -120,6 +116,10 @@ class Watch:
             require(now in MOVES[was], f"{job_id} moved from {was} to {now}")
             kinds = EVENTS.get(now.value, {now.value})
             require([e["type"] in kinds for e in events] == [True], f"{job_id}: no event tells of {was} → {now}")
+        leaves = [key for key in puts if key.pk == keys.job_partition(job_id) and key.sk.startswith(keys.LEAF)]
+        require(
+            not (now.terminal and not was.terminal) or len(leaves) == 1, f"{job_id} ended with {len(leaves)} leaves"
+        )
         self._attempts(job_id, old, new)
         attempts = [
             put.body for key, put in puts.items() if key.pk == keys.job_partition(job_id) and "ATTEMPT#" in key.sk
@@ -162,6 +162,15 @@ class Watch:
         holds = job["state"] == "running" and job.get("attempt") == number
         require(holds, f"an outcome of attempt {number} was accepted while {job_id} was {job['state']}")
         require(puts[meta].body["state"] != "running", f"{job_id} still runs after an outcome")
+        require(keys.leaf(job_id, number) in puts, f"the outcome of attempt {number} of {job_id} has no leaf")
+
+    def _leaf(self, key: Key, new: Body, old: Body | None, puts: Mapping[Key, Put]) -> None:
+        """Written with its job, and then once more to give it its place."""
+        if old is None:
+            require("index" not in new and Key(key.pk, "META") in puts, f"{key} was written without its job")
+        else:
+            require("index" not in old, f"{key} has got two places")
+            require({**old, "index": new["index"]} == new, f"{key} was changed")
 
     def _log(self, key: Key, job_id: str, new: Body, before: Mapping[Key, StoredRecord | None]) -> None:
         old, meta = _body(before[key]), keys.job(job_id)

@@ -6,7 +6,15 @@ from random import Random
 from typing import Any
 
 from hanzo_compute.adapters.logs import RecordLogs
-from hanzo_compute.adapters.memory import ManualClock, MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore, SeededIds
+from hanzo_compute.adapters.memory import (
+    ManualClock,
+    MemoryBlobs,
+    MemoryCommits,
+    MemoryQueue,
+    MemoryStore,
+    MemoryVault,
+    SeededIds,
+)
 from hanzo_compute.config import Policy
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import keys
@@ -15,10 +23,10 @@ from hanzo_compute.model.outcome import Category, Outcome
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import JobSpec
 from hanzo_compute.ports import Lease, LogEntry
-from hanzo_compute.services import complete, lease, outbox, place, records, submit
-from hanzo_compute.services.complete import Ended
+from hanzo_compute.services import complete, lease, outbox, place, pricing, records, submit
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
+from tests.support import statements
 
 LESSEE = "platform"
 
@@ -49,8 +57,11 @@ class Platform:
             logs=RecordLogs(self.store, self.blobs),
             clock=self.clock,
             ids=SeededIds(Random(1)),
+            vault=MemoryVault(Random(1)),
             policy=policy or Policy(),
         )
+        for _ in range(2):  # as at a start, and as who comes after it finds it
+            pricing.publish(self.ctx)
 
     def job(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -83,7 +94,7 @@ class Platform:
 
     def end(self, claim: Claim, category: Category = Category.OK, **fields: Any) -> Job:
         """Hand in an outcome."""
-        return complete.complete(self.ctx, Ended(claim, Outcome(category=category, **fields)))
+        return complete.complete(self.ctx, statements.ended(self.ctx, claim, Outcome(category=category, **fields)))
 
     def dispatch(self) -> int:
         """Handle the dispatch messages that are visible; returns how many."""

@@ -214,7 +214,13 @@ def test_completion_completes() -> None:
         text=True,
         check=True,
     )
-    assert set(done.stdout.split()) == {"plain,restart", "plain,result", "plain,rerun", "plain,restore"}
+    assert set(done.stdout.split()) == {
+        "plain,receipt",
+        "plain,restart",
+        "plain,result",
+        "plain,rerun",
+        "plain,restore",
+    }
 
 
 def test_every_command_has_help(hzc: Hzc) -> None:

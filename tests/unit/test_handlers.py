@@ -18,11 +18,20 @@ import job_intake.app
 import leases.app
 from hanzo_compute import wiring
 from hanzo_compute.adapters.logs import RecordLogs
-from hanzo_compute.adapters.memory import ManualClock, MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore, SeededIds
+from hanzo_compute.adapters.memory import (
+    ManualClock,
+    MemoryBlobs,
+    MemoryCommits,
+    MemoryQueue,
+    MemoryStore,
+    MemoryVault,
+    SeededIds,
+)
 from hanzo_compute.config import Config
 from hanzo_compute.security.authorizer import Role
 from hanzo_compute.services import credentials
 from hanzo_compute.wiring import Container
+from tests.support import statements
 
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
 CONTEXT = SimpleNamespace(
@@ -97,6 +106,7 @@ def container(tmp_path: Path) -> Iterator[Container]:
         logs=RecordLogs(store, blobs),
         clock=clock,
         ids=SeededIds(random.Random(1)),
+        vault=MemoryVault(random.Random(1)),
     )
     wiring.install(made)
     yield made
@@ -136,9 +146,17 @@ def run(container: Container, agent: Client, outcome: dict[str, Any], **more: An
     return dict(lease)
 
 
+def signed(agent: Client, report: dict[str, Any]) -> dict[str, Any]:
+    """A report under the agent's signature, if it holds the lease."""
+    held = agent("GET", f"/v1/leases/{report['job']}?attempt={report['attempt']}")
+    if held.status != 200:
+        return report
+    return report | {"statement": statements.of_report(held.body, report["outcome"], "a1")}
+
+
 def hand_in(agent: Client, job: str, outcome: dict[str, Any], *, attempt: int = 1, **more: Any) -> dict[str, Any]:
     """Hand in one outcome; returns its result."""
-    body = {"reports": [{"job": job, "attempt": attempt, "outcome": outcome, **more}]}
+    body = {"reports": [signed(agent, {"job": job, "attempt": attempt, "outcome": outcome, **more})]}
     (found,) = agent("POST", "/v1/leases/complete", body).body["results"]
     assert found.pop("job") == job
     return dict(found)
@@ -177,7 +195,7 @@ class TestSubmit:
         ("spec", "code", "field"),
         [
             ({"sorce": {}}, "invalid_spec", "source"),
-            (SPEC | {"max_price": 3}, "not_supported", "max_price"),
+            (SPEC | {"webhook": "x"}, "not_supported", "webhook"),
             (SPEC | {"runtime": "docker"}, "not_supported", "runtime"),
             (SPEC | {"resources": {"gpu": 1}}, "not_supported", "resources.gpu"),
             (SPEC | {"resources": {"memory_mib": 0}}, "invalid_spec", "resources.memory_mib"),
@@ -303,7 +321,7 @@ class TestLeases:
         place(container)
         want = {"pool": "local", "agent": "a1"}
         (first,) = agent("POST", "/v1/leases", want).body["leases"]
-        report = {"job": first["job"], "attempt": 1, "outcome": {"category": "ok", "exit_code": 0}}
+        report = signed(agent, {"job": first["job"], "attempt": 1, "outcome": {"category": "ok", "exit_code": 0}})
         answer = agent("POST", "/v1/leases/complete", {"reports": [report], "want": want}).body
         (second,) = answer["leases"]
         assert answer["results"] == [{"job": first["job"], "state": "succeeded"}]
@@ -318,7 +336,10 @@ class TestLeases:
         assert {lease["job"] for lease in leases} == set(jobs)
         output = {"name": "stdout", "size": 9, "blob": f"b1-{'0' * 64}"}
         outcomes = [{"category": "ok"}, {"category": "ok", "outputs": [output]}, {"category": "exit", "exit_code": 3}]
-        reports = [{"job": job, "attempt": 1, "outcome": outcome} for job, outcome in zip(jobs, outcomes, strict=True)]
+        reports = [
+            signed(agent, {"job": job, "attempt": 1, "outcome": outcome})
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        ]
         body = {"reports": [*reports, {**reports[0], "attempt": 2}, {**reports[0], "job": "j-unknown"}]}
         results = agent("POST", "/v1/leases/complete", body).body["results"]
         assert [found["job"] for found in results] == [*jobs, jobs[0], "j-unknown"]

@@ -12,6 +12,7 @@ from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, outbox, reconcile
+from tests.support import statements
 from tests.support.faults import FaultyStore, scripted
 from tests.support.stepped import Platform, entries
 
@@ -118,7 +119,7 @@ def test_a_report_whose_reply_was_lost_is_repeated_without_harm() -> None:
     claim = platform.running()
     ctx = replace(platform.ctx, store=FaultyStore(platform.store, scripted("transact:reply_lost")))
     with pytest.raises(Unavailable):
-        complete.complete(ctx, complete.Ended(claim, Outcome(category=Category.OK)))
+        complete.complete(ctx, statements.ended(ctx, claim, Outcome(category=Category.OK)))
     assert platform.end(claim).state is State.SUCCEEDED
 
 
@@ -129,8 +130,12 @@ def test_a_losing_attempt_is_refused_and_leaves_nothing() -> None:
     reconcile.reconcile(platform.ctx)
     winner = platform.again(loser.job)
     with pytest.raises(StaleFence):
-        complete.complete(platform.ctx, complete.Ended(loser, Outcome(category=Category.OK), 1, entries("lost")))
-    ended = complete.complete(platform.ctx, complete.Ended(winner, Outcome(category=Category.OK), 1, entries("kept")))
+        complete.complete(
+            platform.ctx, statements.ended(platform.ctx, loser, Outcome(category=Category.OK), 1, entries("lost"))
+        )
+    ended = complete.complete(
+        platform.ctx, statements.ended(platform.ctx, winner, Outcome(category=Category.OK), 1, entries("kept"))
+    )
     assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
     assert [entry.text for entry in platform.ctx.logs.read("acme", loser.job).entries] == ["kept"]
     first = platform.store.get(keys.attempt(loser.job, 1))
@@ -147,12 +152,12 @@ def test_outputs_must_have_been_uploaded_for_this_tenant_in_this_size() -> None:
         return Outcome(category=Category.OK, outputs=[Output(name="stdout", size=size, blob=blob)])
 
     with pytest.raises(InvalidRequest) as refused:
-        complete.complete(platform.ctx, complete.Ended(claim, outcome(5)))
+        complete.complete(platform.ctx, statements.ended(platform.ctx, claim, outcome(5)))
     assert refused.value.fields[0].field == "outcome.outputs.0.blob"
     platform.blobs.put("acme", b"12345")
     with pytest.raises(InvalidRequest):
-        complete.complete(platform.ctx, complete.Ended(claim, outcome(6)))
-    assert complete.complete(platform.ctx, complete.Ended(claim, outcome(5))).state is State.SUCCEEDED
+        complete.complete(platform.ctx, statements.ended(platform.ctx, claim, outcome(6)))
+    assert complete.complete(platform.ctx, statements.ended(platform.ctx, claim, outcome(5))).state is State.SUCCEEDED
 
 
 def test_closing_happens_once_and_changes_nothing_that_a_tenant_sees() -> None:

@@ -12,6 +12,7 @@ from hanzo_compute.errors import Conflict, InvalidRequest, NotFound
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, lease, read
+from tests.support import statements
 from tests.support.stepped import Platform, entries
 
 
@@ -141,7 +142,9 @@ def test_large_outputs_are_behind_urls_and_small_ones_inline() -> None:
     claim = platform.running()
     blob = platform.blobs.put("acme", b"large")
     outputs = [Output(name="stdout", size=2, inline_base64="aGk="), Output(name="big", size=5, blob=blob)]
-    complete.complete(platform.ctx, complete.Ended(claim, Outcome(category=Category.OK, outputs=outputs)))
+    complete.complete(
+        platform.ctx, statements.ended(platform.ctx, claim, Outcome(category=Category.OK, outputs=outputs))
+    )
     small, large = read.outputs(platform.ctx, "acme", claim.job).items
     assert small == {"name": "stdout", "size": 2, "inline_base64": "aGk="}
     assert platform.blobs.download(large["url"]) == b"large"
@@ -156,7 +159,9 @@ def test_a_log_is_read_to_its_end_and_is_done_when_the_job_is() -> None:
     assert ([entry.text for entry in first.page.entries], first.done) == (["a", "b"], False)
     again = read.logs(platform.ctx, "acme", claim.job, cursor=first.page.cursor, follow=True)
     assert (again.page.entries, again.page.cursor, again.done) == ([], first.page.cursor, False)
-    complete.complete(platform.ctx, complete.Ended(claim, Outcome(category=Category.OK), 2, entries("c")))
+    complete.complete(
+        platform.ctx, statements.ended(platform.ctx, claim, Outcome(category=Category.OK), 2, entries("c"))
+    )
     last = read.logs(platform.ctx, "acme", claim.job, cursor=again.page.cursor, follow=True)
     assert ([entry.text for entry in last.page.entries], last.done) == (["c"], False)
     assert read.logs(platform.ctx, "acme", claim.job, cursor=last.page.cursor, follow=True).done

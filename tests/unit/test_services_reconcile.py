@@ -10,6 +10,7 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, complete, lease, outbox, reconcile, submit
 from hanzo_compute.services.lease import Claim
+from tests.support import statements
 from tests.support.faults import FaultyQueue, scripted
 from tests.support.stepped import LESSEE, Platform, spec
 
@@ -36,7 +37,7 @@ def test_a_row_that_waits_keeps_what_is_left_of_its_delay() -> None:
     platform = Platform()
     claim = platform.running(retry={"max_attempts": 2, "backoff_s": 10})
     ctx = replace(platform.ctx, queue=FaultyQueue(platform.queue, scripted("send:before")))
-    complete.complete(ctx, complete.Ended(claim, complete.Outcome(category=Category.EXIT)))
+    complete.complete(ctx, statements.ended(ctx, claim, complete.Outcome(category=Category.EXIT)))
     platform.clock.advance(4_000)
     assert reconcile.reconcile(platform.ctx) == {"outbox_sent": 1}
     platform.clock.advance(5_999)

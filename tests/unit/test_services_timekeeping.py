@@ -12,6 +12,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.services import complete, lease, outbox, reconcile, submit, timekeeping
+from tests.support import statements
 from tests.support.faults import FaultyQueue, scripted
 from tests.support.stepped import Platform, spec
 
@@ -86,7 +87,7 @@ def test_a_lease_lapses_in_its_time(platform: Any) -> None:
 
 def test_a_retry_waits_no_longer_than_it_should(platform: Any) -> None:
     claim = platform.running(retry={"max_attempts": 2, "backoff_s": 10})
-    complete.complete(platform.ctx, complete.Ended(claim, complete.Outcome(category=Category.EXIT)))
+    complete.complete(platform.ctx, statements.ended(platform.ctx, claim, complete.Outcome(category=Category.EXIT)))
     platform.clock.advance(4_000)
     back(platform)
     job = platform.job(claim.job)
@@ -112,7 +113,7 @@ def test_a_completion_is_sent_again_in_time(platform: Any) -> None:
 def test_an_outbox_row_of_the_future_is_sent_with_what_is_left_of_its_delay(platform: Any) -> None:
     claim = platform.running(retry={"max_attempts": 2, "backoff_s": 10})
     ctx = replace(platform.ctx, queue=FaultyQueue(platform.queue, scripted("send:before")))
-    complete.complete(ctx, complete.Ended(claim, complete.Outcome(category=Category.EXIT)))
+    complete.complete(ctx, statements.ended(ctx, claim, complete.Outcome(category=Category.EXIT)))
     assert back(platform)["outbox_sent"] == 1
     assert platform.store.query(keys.outbox(keys.shard(claim.job), "").pk) == []
     platform.clock.advance(9_000)

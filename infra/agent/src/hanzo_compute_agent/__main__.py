@@ -72,7 +72,8 @@ def main() -> int:
         signal.signal(number, lambda *_: stopping.set())
     patience = _patience(stopping) if ready.takes_over() else None
     container = wiring.agent(url, key, state, config.default_cache(environ), slots, patience)
-    agent = Agent(container.api, container.runner, container.clock, FileJournal(state / "journal"), spawn, settings)
+    journal = FileJournal(state / "journal")
+    agent = Agent(container.api, container.runner, container.clock, journal, spawn, settings, container.vault)
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
     ready.say(ready.READY)

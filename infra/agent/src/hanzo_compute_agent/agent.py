@@ -10,9 +10,10 @@ from typing import Final
 
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Completed, Lease, LeaseApi, Report, Runner, Spawn, Want
+from hanzo_compute.ports import Clock, Completed, KeyVault, Lease, LeaseApi, Runner, Spawn, Want
 from hanzo_compute_agent.carrier import QUICK_S, RETRY_MAX_S, RETRY_S, Attempt, Carrier
 from hanzo_compute_agent.journal import Journal
+from hanzo_compute_agent.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,14 @@ class Agent:
     """Leases and carries attempts. ``spawn`` starts a task beside the caller."""
 
     def __init__(
-        self, api: LeaseApi, runner: Runner, clock: Clock, journal: Journal, spawn: Spawn, settings: Settings
+        self,
+        api: LeaseApi,
+        runner: Runner,
+        clock: Clock,
+        journal: Journal,
+        spawn: Spawn,
+        settings: Settings,
+        vault: KeyVault,
     ) -> None:
         self._api = api
         self._runner = runner
@@ -48,7 +56,7 @@ class Agent:
         self._journal = journal
         self._spawn = spawn
         self._settings = settings
-        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next)
+        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, Signer(vault, settings.name))
         self._leasing: set[int] = set()
         """Slots inside a call that may bring a lease."""
 
@@ -147,7 +155,7 @@ class Agent:
             if max(len(collected.stdout), texts) > bounds.INLINE_OUTPUT_MAX or self._runner.logs(handle, end)[0]:
                 return False
             outcome = self._carrier.with_output(handle, collected)
-            attempt.report = Report(handle.job, handle.attempt, outcome, 1 if entries else 0, entries)
+            attempt.report = self._carrier.report(attempt, outcome, 1 if entries else 0, entries)
         except Exception:  # whatever it was, carrying it alone meets it again, and says so
             log.exception("job %s attempt %d", handle.job, handle.attempt)
             return False

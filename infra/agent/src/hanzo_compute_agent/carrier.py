@@ -27,6 +27,7 @@ from hanzo_compute.ports import (
 )
 from hanzo_compute_agent.journal import Journal, Shipment
 from hanzo_compute_agent.modules import Modules
+from hanzo_compute_agent.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Attempt:
     handle: Handle
     beat_s: float = BEAT_S
     lease: Lease | None = None
-    """None for one of an earlier process."""
+    """None for one of an earlier process, until it is asked for."""
     failed: bool = False
     """It could not be started, which has been reported."""
     started: float | None = None
@@ -88,6 +89,7 @@ class Carrier:
         journal: Journal,
         spawn: Spawn,
         pick: Callable[[], Want | None],
+        signer: Signer,
     ) -> None:
         self._api = api
         self._runner = runner
@@ -95,6 +97,7 @@ class Carrier:
         self._journal = journal
         self._spawn = spawn
         self._pick = pick
+        self._signer = signer
         self._modules = Modules(api.download)
         self.pace_s = PACE_S
         """How long an attempt takes here, at most QUICK_S: an average that forgets."""
@@ -280,7 +283,7 @@ class Carrier:
                     raise Unavailable("the log could not be sent before the agent stops")
                 entries = []
             seq = attempt.seq + 1 if entries else 0
-            report = Report(handle.job, handle.attempt, outcome, seq, entries)
+            report = self.report(attempt, outcome, seq, entries)
             try:
                 self._complete(attempt, report, more=more)
             except StaleFence:
@@ -301,6 +304,15 @@ class Carrier:
         (state,) = done.states
         if isinstance(state, ComputeError):
             raise state
+
+    def report(self, attempt: Attempt, outcome: Outcome, seq: int, entries: list[LogEntry]) -> Report:
+        """What is handed in: the outcome under this agent's signature; a failure of the platform needs none."""
+        handle, signed = attempt.handle, None
+        if outcome.category is not Category.PLATFORM:
+            if attempt.lease is None:
+                attempt.lease = self._api.again(handle.job, handle.attempt)
+            signed = self._signer.sign(attempt.lease, outcome)
+        return Report(handle.job, handle.attempt, outcome, seq, entries, signed)
 
     def with_output(self, handle: Handle, collected: RunnerOutcome) -> Outcome:
         """The outcome with its output, inline or uploaded."""

@@ -14,7 +14,7 @@ import sys
 from hanzo_compute import wiring
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.security.authorizer import Role
-from hanzo_compute.services import credentials
+from hanzo_compute.services import credentials, pricing
 from hanzo_compute_host import process
 
 
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         if owner is None and options.new_owner:
             owner = credentials.create(container, credentials.DEFAULT_TENANT, Role.OWNER, "owner")
         runner = credentials.ensure_runner(container)
+        pricing.publish(container)
         ticket = None if container.commits is None else container.commits.take()
         if container.commits is not None and ticket is not None:
             container.commits.wait(ticket)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hanzo_compute.errors import InvalidRequest
+from hanzo_compute.model import tariff as tariffs
+from hanzo_compute.model.tariff import DEFAULT, Tariff
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Config:
     cache: Path
     """Interpreters and compiled modules (``HZC_CACHE``), shared by the platforms of one user."""
     policy: Policy = field(default_factory=Policy)
+    tariff: Tariff = DEFAULT
+    """What jobs cost (``HZC_TARIFF``, else ``tariff.toml`` in the state folder, else the built-in one)."""
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
@@ -79,6 +83,22 @@ def _policy(environ: Mapping[str, str]) -> Policy:
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
     )
+
+
+def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:
+    given = environ.get("HZC_TARIFF")
+    path = Path(given) if given else home / "tariff.toml"
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        if given:
+            raise InvalidRequest(
+                f"HZC_TARIFF names {path}, which is not there", hint="correct it, or unset it"
+            ) from None
+        return DEFAULT
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the tariff {path} cannot be read: {error}") from None
+    return tariffs.parse(text, str(path))
 
 
 def _count(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -106,4 +126,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         base_url=environ.get("HZC_BASE_URL", "http://127.0.0.1:8787").rstrip("/"),
         cache=default_cache(environ).absolute(),
         policy=_policy(environ),
+        tariff=_tariff(environ, Path(home)),
     )

@@ -7,6 +7,7 @@
     │   └── PayloadTooLarge … it is larger than a documented bound (413)
     ├── Unauthenticated     send a credential                  (401; exit 4)
     ├── PermissionDenied    use another credential             (403; exit 4)
+    ├── Rejected            do not trust what was presented    (422; exit 4)
     ├── NotFound            check the id                       (404; exit 2)
     ├── Conflict            read the resource again            (409; exit 2)
     │   ├── StaleFence      … this attempt lost its lease: stop, discard the work
@@ -113,6 +114,15 @@ class PermissionDenied(ComputeError):
     code = "permission_denied"
     title = "Not allowed"
     status = 403
+    exit_code = 4
+
+
+class Rejected(ComputeError):
+    """What was presented does not prove what it should; ``data["name"]`` says which part of it does not hold."""
+
+    code = "rejected"
+    title = "Rejected"
+    status = 422
     exit_code = 4
 
 

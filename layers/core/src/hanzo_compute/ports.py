@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, Protocol, runtime_checkable
 
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.model.statement import Signed
 
 Body = dict[str, Any]
 Entries = Mapping[str, tuple[str, str]]
@@ -302,6 +304,50 @@ class Ids(Protocol):
         ...
 
 
+class KeyKind(StrEnum):
+    """What a signing key is for its algorithm."""
+
+    ED25519 = "ed25519"
+    P256 = "p256"
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A key for one thing's data: 32 bytes to encrypt with, and the same wrapped, to be stored beside the data."""
+
+    plaintext: bytes = field(repr=False)
+    wrapped: bytes
+
+
+@runtime_checkable
+class KeyVault(Protocol):
+    """Keys that do not leave their place: signing keys by name, envelope keys bound to what they are for."""
+
+    def public_key(self, name: str, kind: KeyKind) -> bytes:
+        """Public key as SubjectPublicKeyInfo (DER); the key is made at its first use.
+
+        Raises:
+            Conflict: the key of this name is of another kind.
+        """
+        ...
+
+    def sign(self, name: str, kind: KeyKind, message: bytes) -> bytes:
+        """64 bytes. Ed25519 over the message; P-256: r and s, with low s, over ``message``, a digest of 32 bytes."""
+        ...
+
+    def data_key(self, context: Mapping[str, str]) -> DataKey:
+        """A new data key, wrapped under the master key with this encryption context."""
+        ...
+
+    def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The data key.
+
+        Raises:
+            PermissionDenied: it was wrapped with another context or under another master key, or altered.
+        """
+        ...
+
+
 # Agents
 
 
@@ -322,6 +368,8 @@ class Lease:
     module_url: str | None = None
     input_url: str | None = None
     follow: bool = False
+    terms: Body = field(default_factory=dict)
+    """How the agent is paid: see :class:`~hanzo_compute.model.statement.Terms`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,13 +383,14 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an attempt came to, with the last chunk of its log."""
+    """What an attempt came to, with the last chunk of its log; unsigned only if the platform failed it."""
 
     job: str
     attempt: int
     outcome: Outcome
     log_seq: int = 0
     entries: Sequence[LogEntry] = ()
+    signed: Signed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +415,10 @@ class LeaseApi(Protocol):
 
     def lease(self, want: Want, wait_s: float) -> list[Lease]:
         """What is wanted; waits up to ``wait_s`` for the first."""
+        ...
+
+    def again(self, job: str, attempt: int) -> Lease:
+        """The lease of an attempt that this agent holds. Raises StaleFence."""
         ...
 
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
-from hanzo_compute.ports import Clock, Commits, LeaseApi, Runner
+from hanzo_compute.ports import Clock, Commits, KeyVault, LeaseApi, Runner
 from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+    from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
     from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
     from hanzo_compute.services.repair import StateFolder
@@ -57,6 +58,7 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
     from hanzo_compute.adapters.local.queue import SqliteQueue
     from hanzo_compute.adapters.local.store import SqliteStore
     from hanzo_compute.adapters.local.system import SystemClock, SystemIds
+    from hanzo_compute.adapters.local.vault import FileVault
     from hanzo_compute.adapters.logs import RecordLogs
 
     clock, ids = SystemClock(), SystemIds()
@@ -72,7 +74,9 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
         logs=RecordLogs(store, blobs),
         clock=clock,
         ids=ids,
+        vault=FileVault(config.home / "keys"),
         policy=config.policy,
+        tariff=config.tariff,
         commits=client,
     )
 
@@ -84,6 +88,13 @@ def jobs_client(url: str, key: str | None) -> JobsClient:
     return JobsClient(ApiClient(url, key))
 
 
+def proof_client(url: str, key: str | None) -> ProofClient:
+    """A tenant's client of quotes, receipts and the transparency log."""
+    from hanzo_compute.adapters.http import ApiClient, ProofClient
+
+    return ProofClient(ApiClient(url, key))
+
+
 @dataclass(frozen=True)
 class AgentParts:
     """What an agent works with."""
@@ -91,6 +102,7 @@ class AgentParts:
     api: LeaseApi
     runner: Runner
     clock: Clock
+    vault: KeyVault
 
 
 def agent(
@@ -102,10 +114,11 @@ def agent(
     """
     from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
     from hanzo_compute.adapters.local.system import SystemClock
+    from hanzo_compute.adapters.local.vault import FileVault
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
-    clock = SystemClock()
-    return AgentParts(HttpLeaseApi(ApiClient(url, key)), WasmRunner(state, cache, slots, clock, patience), clock)
+    clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
+    return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(state))
 
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
@@ -142,6 +155,7 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     from hanzo_compute.adapters.local.queue import SqliteQueue
     from hanzo_compute.adapters.local.store import SqliteStore
     from hanzo_compute.adapters.local.system import SystemClock, SystemIds
+    from hanzo_compute.adapters.local.vault import FileVault
     from hanzo_compute.adapters.logs import RecordLogs
 
     clock, ids = SystemClock(), SystemIds()
@@ -159,7 +173,9 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
             logs=RecordLogs(store, blobs),
             clock=clock,
             ids=ids,
+            vault=FileVault(config.home / "keys"),
             policy=config.policy,
+            tariff=config.tariff,
         )
         yield made, state
     except sqlite3.Error as error:

@@ -74,6 +74,7 @@ _OPTIONS: Final = (
     click.option("--deadline", type=moment, metavar="TIME", help="When it expires: RFC 3339, or 10m, 2h, 1d."),
     click.option("--label", type=pair, metavar="K=V", multiple=True, help="To find the job by; repeatable."),
     click.option("--log-limit", type=byte_count, metavar="BYTES", help="Log that is kept: 65536, 256k, 2m."),
+    click.option("--max-price", metavar="UNITS", help="Refuse the job if it could cost more: base units, as quoted."),
     click.option("--idempotency-key", help="The same key and job submitted again is the same job."),
 )
 
@@ -103,10 +104,23 @@ def build_spec(session: Session, file: Path, args: tuple[str, ...], given: dict[
         spec["resources"] = {**spec.get("resources", {}), **resources}
     if given["retry"] is not None:
         spec["retry"] = {**spec.get("retry", {}), "max_attempts": given["retry"] + 1}
+    if given["max_price"] is not None:
+        spec["max_price"] = _max_price(session, spec, given["max_price"])
     for name in ("deadline", "log_limit"):
         if given[name] is not None:
             spec[name] = given[name]
     return spec
+
+
+def _max_price(session: Session, spec: Spec, text: str) -> dict[str, str]:
+    """In the token that the platform bills in: it is asked, unless the spec names one."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,77}", text):
+        raise click.BadParameter(f"{text!r} is no whole number of base units", param_hint="--max-price")
+    named = spec.get("max_price")
+    if isinstance(named, dict) and "token" in named:
+        return {"token": named["token"], "units": text}
+    asked = {name: value for name, value in spec.items() if name != "max_price"}
+    return {"token": str(session.proofs.quote(asked)["token"]), "units": text}
 
 
 def _from_file(session: Session, file: Path) -> Spec:

@@ -48,6 +48,18 @@ class Job:
     exit_code: int | None = None
     origin: dict[str, str] | None = None
     """``{"kind": "rerun" | "redrive", "job": id}`` of the job that this one repeats."""
+    code: str = ""
+    """SHA-256, hex, of what runs."""
+    input: str | None = None
+    """SHA-256, hex, of what it reads."""
+    profile: str = "fast"
+    tariff: str | None = None
+    """Version of the tariff by which it is billed; None for a job of a release without prices."""
+    token: str = ""
+    most: str = "0"
+    """Base units that one attempt costs at most."""
+    billed: str = "0"
+    """Base units that its attempts have cost up to now."""
     closed: bool = False
     """What follows the outcome (``completion``) has been done."""
 
@@ -98,7 +110,13 @@ class Job:
             "next_attempt_at": _time(self.not_before_ms) if self.state is State.RETRYING else None,
             "cancel_requested": self.cancel if not self.state.terminal else None,
         }
-        counts = {"failures": self.failures, "lapses": self.lapses, "spec_digest": self.spec_digest}
+        counts: dict[str, Any] = {
+            "failures": self.failures,
+            "lapses": self.lapses,
+            "spec_digest": self.spec_digest,
+        }
+        if self.tariff is not None:
+            counts["cost"] = {"token": self.token, "billed": self.billed, "attempt_most": self.most}
         return self.summary() | counts | {name: value for name, value in optional.items() if value is not None}
 
 

@@ -12,6 +12,10 @@ SHARDS: Final = 8
 """Partitions of the due index and of the outbox: on DynamoDB one partition takes 1,000 writes a second."""
 
 
+LEAF: Final = "LEAF#"
+"""Prefix of the sort keys of a job's leaves."""
+
+
 class Key(NamedTuple):
     """Primary key of a record."""
 
@@ -44,6 +48,11 @@ def attempt(job_id: str, number: int) -> Key:
     return Key(job_partition(job_id), f"ATTEMPT#{number:08d}")
 
 
+def leaf(job_id: str, number: int | None) -> Key:
+    """The leaf of an attempt's outcome; without a number that of a job's end, if no outcome brought it."""
+    return Key(job_partition(job_id), f"{LEAF}end" if number is None else f"{LEAF}{number:08d}")
+
+
 def log_partition(job_id: str) -> str:
     """Partition of a job's log chunks."""
     return f"LOG#{job_id}"
@@ -69,6 +78,26 @@ def outbox(shard: int, row: str) -> Key:
     return Key(f"OUTBOX#{shard}", row)
 
 
+def tree_head() -> Key:
+    """Size and right edge of the transparency log's tree."""
+    return Key("TREE", "HEAD")
+
+
+def checkpoint() -> Key:
+    """The newest signed checkpoint of the transparency log; its partition is the wake key of whoever waits for it."""
+    return Key("CHECKPOINT", "-")
+
+
+def tile(level: int, number: int) -> Key:
+    """256 hashes of the transparency log's tree; on level 0, 256 leaves."""
+    return Key(f"TILE#{level}", f"{number:015d}")
+
+
+def tariff(version: str) -> Key:
+    """A tariff; one of the same version never changes."""
+    return Key(f"TARIFF#{version}", "-")
+
+
 def clock() -> Key:
     """The last time that the reconciler saw."""
     return Key("CLOCK", "-")
@@ -90,7 +119,8 @@ BY_TENANT: Final = "tenant"
 BY_STATE: Final = "state"
 BY_DUE: Final = "due"
 BY_POOL: Final = "pool"
-INDEXES: Final = (BY_TENANT, BY_STATE, BY_DUE, BY_POOL)
+BY_LOG: Final = "log"
+INDEXES: Final = (BY_TENANT, BY_STATE, BY_DUE, BY_POOL, BY_LOG)
 
 
 def tenant_entry(tenant: str, job_id: str) -> tuple[str, str]:
@@ -135,3 +165,13 @@ def unplaced_entry(job_id: str) -> tuple[str, str]:
 def pool_entry(pool: str, placed_ms: int, job_id: str) -> tuple[str, str]:
     """First placed, first leased."""
     return pool_partition(pool), f"{placed_ms:015d}#{job_id}"
+
+
+def unlogged_partition(number: int) -> str:
+    """One shard of the leaves that are not in the transparency log yet."""
+    return f"UNLOGGED#{number}"
+
+
+def unlogged_entry(at_ms: int, key: Key) -> tuple[str, str]:
+    """A leaf that waits for its place in the transparency log."""
+    return unlogged_partition(shard(key.pk)), f"{at_ms:015d}#{key.pk}#{key.sk}"

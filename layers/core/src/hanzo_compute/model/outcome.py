@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds
+from hanzo_compute.model.canonical import EXACT_MAX
 from hanzo_compute.model.states import State
 
-Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Field(ge=0, le=EXACT_MAX)]
 
 
 class Category(StrEnum):

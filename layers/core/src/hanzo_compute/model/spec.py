@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,10 +17,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from hanzo_compute.model import bounds
+from hanzo_compute.model import bounds, canonical
+from hanzo_compute.model.money import MaxPrice
 
 UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
-    "": frozenset({"secrets", "isolation", "network", "privacy_tier", "max_price", "webhook"}),
+    "": frozenset({"secrets", "isolation", "network", "privacy_tier", "webhook"}),
     "source": frozenset({"image", "function"}),
     "resources": frozenset({"cpu_millis", "gpu", "disk_mib"}),
 }
@@ -209,6 +209,9 @@ class JobSpec(_Strict):
     env: dict[EnvName, Text] = Field(default_factory=dict, max_length=bounds.ENV_MAX)
     input: Input | None = None
     resources: Resources = Field(default_factory=Resources)
+    max_price: MaxPrice | None = Field(
+        default=None, description="Refuse the job if it could cost more, all its attempts together."
+    )
     deadline: Annotated[str, AfterValidator(_deadline)] | None = Field(
         default=None, description="RFC 3339 time at which the job expires unless it has ended.", max_length=64
     )
@@ -259,6 +262,24 @@ class JobSpec(_Strict):
 
 
 def digest(value: Any) -> str:
-    """SHA-256, hex, of a JSON value in one fixed order of keys: equality of bodies, not a signature."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256, hex, of a JSON value in its canonical form (RFC 8785)."""
+    return canonical.digest(value)
+
+
+def code_digest(spec: dict[str, Any]) -> str:
+    """SHA-256, hex, of what runs: the module's bytes, or the source text in UTF-8."""
+    module = spec["source"].get("module")
+    if module is not None:
+        return str(module).removeprefix("b1-")
+    return hashlib.sha256(spec["source"]["code"].encode()).hexdigest()
+
+
+def input_digest(spec: dict[str, Any]) -> str | None:
+    """SHA-256, hex, of the bytes on standard input; None when the spec gives none."""
+    given = spec.get("input")
+    if given is None:
+        return None
+    blob = given.get("blob")
+    if blob is not None:
+        return str(blob).removeprefix("b1-")
+    return hashlib.sha256(Input.model_validate(given).data()).hexdigest()

@@ -18,10 +18,15 @@ from hanzo_compute.model.keys import Key
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import outbox, records
+from hanzo_compute.services import leaves, outbox, records
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
+
+WITHOUT_ENTRIES: Final = frozenset(
+    ["JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "TREE", "CHECKPOINT", "TILE", "TARIFF"]
+)
+"""Kinds of records that no index holds."""
 
 Exists = Callable[[str], bool]
 """Whether there is a job of this id."""
@@ -75,9 +80,18 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "IDEMPOTENCY":
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
-    if kind in ("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK"):
+    if kind == "JOB" and row.key.sk.startswith(keys.LEAF):
+        return _leaf_entries(row)
+    if kind in WITHOUT_ENTRIES:
         return {}
     return _stated_entries(row)
+
+
+def _leaf_entries(row: Row) -> Entries | None:
+    try:
+        return leaves.index(row.key, body_of(row.body) or {})
+    except (KeyError, TypeError, ValueError):
+        return _stated_entries(row)
 
 
 def _stated_entries(row: Row) -> Entries | None:

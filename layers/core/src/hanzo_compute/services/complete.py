@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, NotFound
-from hanzo_compute.model import keys
+from hanzo_compute.model import keys, statement
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
-from hanzo_compute.model.spec import Retry
-from hanzo_compute.ports import LogEntry, Put, WriteConflict
-from hanzo_compute.services import records
+from hanzo_compute.model.spec import Retry, code_digest
+from hanzo_compute.model.statement import Signed, Stated, Subject
+from hanzo_compute.ports import Body, LogEntry, Put, WriteConflict
+from hanzo_compute.services import leaves, pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
 from hanzo_compute.services.submit import stored_spec
@@ -25,6 +26,7 @@ class Ended:
     outcome: Outcome
     log_seq: int = 0
     entries: Sequence[LogEntry] = ()
+    signed: Signed | None = None
 
 
 def complete_all(ctx: Context, ended: Sequence[Ended]) -> list[Job | ComputeError]:
@@ -47,7 +49,7 @@ def complete(ctx: Context, ended: Ended) -> Job:
 
     Raises:
         StaleFence: the attempt does not hold the job; nothing of what it sent is kept.
-        InvalidRequest: an output refers to a blob that was not uploaded.
+        InvalidRequest: an output refers to a blob that was not uploaded, or the statement is not signed.
     """
     claim, log_seq, tail = ended.claim, ended.log_seq, list(ended.entries)
     if tail:
@@ -72,6 +74,10 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
                 return None
             raise claim.stale(job)
         _check_outputs(ctx, job, outcome)
+        paid = outcome.category is not Category.PLATFORM and not _unfounded(job, outcome.category)
+        stated = _stated(ctx, job, ended) if paid else None
+        bill = _bill(job, stated)
+        job = replace(job, billed=str(int(job.billed) + int(bill["units"])))
         step = _judge(ctx, job, outcome)
         # With the outcome, or not at all: who follows the log finds it complete when the job has ended.
         chunk = [ctx.logs.chunk(job.tenant, job.id, job.attempt, log_seq, tail)] if tail else []
@@ -84,10 +90,46 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
             "finished_ms": ctx.clock.now_ms(),
             "outcome": outcome.as_json(),
         }
+        if stated is not None:
+            record["statement"] = stated.as_json()
         attempt = Put(keys.attempt(job.id, job.attempt), record)
-        return replace(step, operations=[*step.operations, attempt, *chunk])
+
+        def leaf(after: Job) -> Put:
+            return leaves.of_outcome(ctx, after, category=outcome.category.value, bill=bill, stated=stated)
+
+        return replace(step, operations=[*step.operations, attempt, *chunk], leaf=leaf)
 
     return decide
+
+
+def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
+    """The statement that the agent signed: it is made here from what the platform knows, so nothing in it is believed.
+
+    Raises:
+        InvalidRequest: there is no signature, or it is of another statement.
+    """
+    signed = ended.signed
+    if signed is None:
+        problem = FieldProblem("statement", "must be there: an outcome is signed by its agent", "missing")
+        raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
+    code = job.code or code_digest(stored_spec(ctx, job.id))  # jobs of a release without statements
+    subject = Subject(job.id, job.attempt, job.agent or "", job.spec_digest, code, job.input, job.runtime)
+    body = statement.body(subject, ended.outcome, pricing.terms_of(ctx, job))
+    root = statement.root(statement.field_digests(body))
+    if not statement.holds(signed.key, signed.signature, statement.signing_digest(body, root)):
+        problem = FieldProblem("statement.signature", "is not one over the statement of this outcome", "signature")
+        raise InvalidRequest(
+            f"{problem.field} {problem.message}",
+            fields=[problem],
+            hint="use an agent of the platform's release, and a P-256 key",
+            body_root=root.hex(),
+        )
+    return Stated(body, root, signed)
+
+
+def _bill(job: Job, stated: Stated | None) -> Body:
+    """What an outcome costs: an attempt that the platform lost costs nothing."""
+    return {"token": job.token, "units": stated.body["price"]["units"] if stated else "0"}
 
 
 def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hanzo_compute.config import Policy
-from hanzo_compute.ports import BlobStore, Clock, Ids, JobStore, LogStore, Queue
+from hanzo_compute.model.statement import Settlement
+from hanzo_compute.model.tariff import DEFAULT, Tariff
+from hanzo_compute.ports import BlobStore, Clock, Ids, JobStore, KeyVault, LogStore, Queue
 
 
 @dataclass(slots=True)
@@ -31,6 +33,13 @@ class Context:
     logs: LogStore
     clock: Clock
     ids: Ids
+    vault: KeyVault
     policy: Policy = field(default_factory=Policy)
+    tariff: Tariff = DEFAULT
+    """What new jobs cost."""
+    settlement: Settlement = field(default_factory=Settlement)
+    """Where statements are settled."""
+    tariffs: dict[str, Tariff] = field(default_factory=dict)
+    """Stored tariffs that this process has read, by version."""
     waiting: Counts = field(default_factory=Counts)
     """What this process last counted of the jobs that wait: see ``admission``."""

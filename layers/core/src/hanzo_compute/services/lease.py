@@ -12,7 +12,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, WriteConflict
-from hanzo_compute.services import records
+from hanzo_compute.services import pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.submit import stored_spec
 
@@ -122,7 +122,18 @@ def _lease(ctx: Context, job: Job, spec: Body) -> Lease:
         module_url=ctx.blobs.presign_get(job.tenant, module, ttl_s=ttl_s).url if module else None,
         input_url=ctx.blobs.presign_get(job.tenant, blob, ttl_s=ttl_s).url if blob else None,
         follow=_followed(ctx, job),
+        terms=pricing.terms_of(ctx, job).as_json(),
     )
+
+
+def again(ctx: Context, claim: Claim) -> Lease:
+    """The lease of an attempt that this agent holds, for one that was started anew meanwhile.
+
+    Raises:
+        StaleFence: it does not hold it any more.
+    """
+    job = held(ctx, claim)
+    return _lease(ctx, job, stored_spec(ctx, job.id))
 
 
 def held(ctx: Context, claim: Claim) -> Job:

@@ -13,6 +13,7 @@ from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import DEAD_LETTERS, Delete, Record, WriteConflict
 from hanzo_compute.services import lease, outbox, records, timekeeping
+from hanzo_compute.services import log as logbook
 from hanzo_compute.services.context import Context
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def reconcile(ctx: Context) -> dict[str, int]:
     for shard in range(keys.SHARDS):
         _due(ctx, shard, gap, repaired)
     _dead_letters(ctx, repaired)
+    logbook.sequence(ctx)  # nothing was wrong: completions do it, and there may be none
     found = {name: count for name, count in repaired.items() if count}
     if found:
         log.info("repaired %s", found)

@@ -13,7 +13,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import ABSENT, TRANSACTION_MAX, Entries, Operation, Put, Record, WriteConflict
-from hanzo_compute.services import outbox
+from hanzo_compute.services import leaves, outbox
 from hanzo_compute.services.context import Context
 
 TRIES: Final = 16
@@ -28,6 +28,8 @@ class Change:
     data: dict[str, Any] = field(default_factory=dict)
     operations: Sequence[Operation] = ()
     send: Sequence[outbox.Row] = ()
+    leaf: Callable[[Job], Put] | None = None
+    """Makes the leaf of an accepted outcome from the job after the step."""
 
 
 def find(ctx: Context, job_id: str, *, tenant: str | None = None, fresh: bool = False) -> Job:
@@ -132,6 +134,10 @@ def _write(ctx: Context, record: Record, before: Job, step: Change) -> tuple[Job
         operations.append(event_put(after, step.event, after.updated_ms, step.data))
     operations.append(Put(record.key, after.record(), expect=record.rev, index=index(after)))
     operations.extend(step.operations)
+    if step.leaf is not None:
+        operations.append(step.leaf(after))
+    elif after.state.terminal and not before.state.terminal:  # no job ends without a leaf that says so
+        operations.append(leaves.of_end(ctx, after))
     return after, operations
 
 

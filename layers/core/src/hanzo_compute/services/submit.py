@@ -19,10 +19,10 @@ from hanzo_compute.errors import (
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.problems import parse_spec
-from hanzo_compute.model.spec import JobSpec, digest
+from hanzo_compute.model.spec import JobSpec, code_digest, digest, input_digest
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, RECORD_MAX, Operation, Put, WriteConflict
-from hanzo_compute.services import admission, outbox, records
+from hanzo_compute.services import admission, outbox, pricing, records
 from hanzo_compute.services.context import Context
 
 SPEC_MAX: Final = RECORD_MAX - 1000
@@ -79,6 +79,7 @@ def submit(
 
     Raises:
         InvalidSpec, NoCapacity: see :func:`check`.
+        InvalidSpec, NotSupported: see :func:`~hanzo_compute.services.pricing.quote`.
         RateLimited, NoCapacity: too many jobs wait already.
         IdempotencyMismatch: the key was used with another body.
     """
@@ -90,7 +91,9 @@ def submit(
         if earlier is not None:
             return earlier
     runtime = check(ctx, tenant, spec)
+    quote = pricing.quote(ctx, spec, runtime)
     admission.admit(ctx, tenant)
+    pricing.publish(ctx)
     now = ctx.clock.now_ms()
     job = Job(
         id=ctx.ids.new("j", now),
@@ -106,6 +109,12 @@ def submit(
         events=1,
         deadline_ms=spec.deadline_ms,
         origin=origin,
+        code=code_digest(stored),
+        input=input_digest(stored),
+        profile=spec.profile,
+        tariff=quote.rates.version,
+        token=quote.rates.token,
+        most=str(quote.attempt_most),
     )
     row = outbox.row(ctx, outbox.DISPATCH, job)
     operations: list[Operation] = [

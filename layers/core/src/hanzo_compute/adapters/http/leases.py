@@ -30,6 +30,11 @@ class HttpLeaseApi:
         reply = self._client.call("POST", "/v1/leases", body=asdict(want) | {"wait_s": wait_s}, wait_s=wait_s)
         return [_lease(item) for item in reply.body["leases"]]
 
+    def again(self, job: str, attempt: int) -> Lease:
+        """The lease of an attempt that this agent holds. Raises StaleFence."""
+        path = f"/v1/leases/{quote(job, safe='')}"
+        return _lease(self._client.call("GET", path, query={"attempt": attempt}).body)
+
     def heartbeat(self, job: str, attempt: int, *, seen: Beat, wait_s: float) -> Beat:
         """Renew the lease; waits up to ``wait_s`` for an answer other than ``seen``. Raises StaleFence."""
         body = {"seen": {"cancel": seen.cancel, "follow": seen.follow}, "wait_s": wait_s}
@@ -87,6 +92,7 @@ def _lease(item: dict[str, Any]) -> Lease:
         module_url=item.get("module_url"),
         input_url=item.get("input_url"),
         follow=item.get("follow", False),
+        terms=item.get("terms", {}),
     )
 
 
@@ -94,6 +100,8 @@ def _report(report: Report) -> dict[str, Any]:
     shown: dict[str, Any] = {"job": report.job, "attempt": report.attempt, "outcome": report.outcome.as_json()}
     if report.entries:
         shown["log"] = {"seq": report.log_seq, "entries": [_entry(entry) for entry in report.entries]}
+    if report.signed is not None:
+        shown["statement"] = {"key": report.signed.key.hex(), "signature": report.signed.signature.hex()}
     return shown
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hanzo_compute.adapters import blob_ids
+from hanzo_compute.adapters.local.secret_file import made_once
 from hanzo_compute.adapters.presign import Signer
 from hanzo_compute.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.ports import Clock, PresignedUrl
@@ -200,28 +201,7 @@ def _sync(folder: Path) -> None:
 
 def _load_key(path: Path) -> bytes:
     """The key that signs URLs, made by whichever process comes first."""
-    if not path.exists():
-        _make_folders(path.parent)
-        temporary = path.with_name(f".{secrets.token_hex(8)}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            file.flush()
-            os.fsync(descriptor)
-        try:
-            # Unlike a rename, a link does not replace the key of another process.
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
-        _sync(path.parent)
-    info = path.stat()
-    if info.st_uid not in (os.geteuid(), 0) or info.st_mode & 0o077:
-        raise InternalError(
-            f"{path} can be read or was made by others", hint="remove it: a new one is made, and URLs handed out end"
-        )
-    key = path.read_bytes()
+    key = made_once(path, lambda: secrets.token_bytes(_KEY_BYTES))
     if len(key) != _KEY_BYTES:
         raise InternalError(f"{path} is not a key of {_KEY_BYTES} bytes", hint="remove it: a new one is made")
     return key

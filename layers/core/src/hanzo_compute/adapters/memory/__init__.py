@@ -11,6 +11,7 @@ from hanzo_compute.adapters.memory.database import MemoryDatabase
 from hanzo_compute.adapters.memory.queue import MemoryQueue
 from hanzo_compute.adapters.memory.store import MemoryStore
 from hanzo_compute.adapters.memory.system import ManualClock, SeededIds
+from hanzo_compute.adapters.memory.vault import MemoryVault
 
 __all__ = [
     "ManualClock",
@@ -19,5 +20,6 @@ __all__ = [
     "MemoryDatabase",
     "MemoryQueue",
     "MemoryStore",
+    "MemoryVault",
     "SeededIds",
 ]

@@ -1,0 +1,34 @@
+"""The agent's signature: what it says of an attempt, under its own key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from hanzo_compute.model import statement
+from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.model.spec import code_digest, digest, input_digest
+from hanzo_compute.model.statement import Signed, Subject, Terms
+from hanzo_compute.ports import KeyKind, KeyVault, Lease
+
+KEY: Final = "agent"
+"""Name of the signing key in the agent's vault; made at the first start."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs statements as the agent of this name."""
+
+    vault: KeyVault
+    agent: str
+
+    def sign(self, lease: Lease, outcome: Outcome) -> Signed:
+        """The signature over the statement of an outcome."""
+        spec = lease.spec
+        subject = Subject(
+            lease.job, lease.attempt, self.agent, digest(spec), code_digest(spec), input_digest(spec), lease.runtime
+        )
+        body = statement.body(subject, outcome, Terms.from_json(lease.terms))
+        root = statement.root(statement.field_digests(body))
+        signature = self.vault.sign(KEY, KeyKind.P256, statement.signing_digest(body, root))
+        return Signed(self.vault.public_key(KEY, KeyKind.P256), signature)

@@ -1,0 +1,157 @@
+"""`hzc receipt`: what a job was and cost, and the proof of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from hanzo_compute import errors
+from hanzo_compute.model.money import show as show_money
+from hanzo_compute.transparency.checkpoint import VerifierKey
+from hanzo_compute.transparency.receipt import Verified
+from hanzo_compute_host.cli import witness
+from hanzo_compute_host.cli.known import Known, open_known
+from hanzo_compute_host.cli.render import print_pairs, usage_text
+from hanzo_compute_host.cli.session import Session, client_options, output_option, pass_session
+
+Body = dict[str, Any]
+
+FILE_MAX: Final = 4 * 1024 * 1024
+WAIT_S: Final = 10.0
+"""A checkpoint comes within two seconds; a platform that is restarting may need longer."""
+
+
+@click.group()
+def receipt() -> None:
+    """What a job was and cost, and the proof of it."""
+
+
+@receipt.command("show")
+@click.argument("job")
+@click.option("--attempt", type=click.IntRange(min=1), help="An earlier attempt that was billed.")
+@click.option("--save", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it to FILE.")
+@client_options
+@pass_session
+def show(session: Session, job: str, attempt: int | None, save: Path | None) -> None:
+    """Fetch the receipt of JOB (an id, or `last`), verify it, and say what it proves.
+
+    With `-o json` the receipt itself is printed.
+    """
+    with open_known(session.home) as known:
+        found, proven = fetch(session, known, session.job_id(job), attempt)
+    if save is not None:
+        save.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if session.json:
+        session.print_json(found)
+        return
+    print_verified(session, proven)
+    tell(session, known)
+    if save is not None:
+        session.say(f"written to {save}; anybody verifies it: hzc receipt verify {save}")
+
+
+def fetch(session: Session, known: Known, job: str, attempt: int | None = None) -> tuple[Body, Verified]:
+    """A receipt from the platform, verified, and its checkpoint shown to be of the log that was seen before."""
+    end = time.monotonic() + WAIT_S
+    while (found := session.proofs.receipt(job, attempt, wait_s=2.0)) is None:
+        if time.monotonic() > end:
+            raise errors.Unavailable(
+                f"the receipt of {job} still waits for a checkpoint", hint="try again; if it stays so: hzc doctor"
+            )
+    _, key, _ = witness.look(session.proofs, known)
+    proven = witness.verified(found, known, job=job, platform=key, agents=set())
+    witness.extend(session.proofs, known, key, found["checkpoint"])
+    return found, proven
+
+
+@receipt.command("verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--job", help="It must be the receipt of this job.")
+@click.option("--platform-key", metavar="KEY", help="The platform's key, instead of the pinned one.")
+@click.option("--agent-key", metavar="SHA256", multiple=True, help="An agent's key that may have signed; repeatable.")
+@output_option
+@pass_session
+def verify(session: Session, file: Path, job: str | None, platform_key: str | None, agent_key: tuple[str, ...]) -> None:
+    """Verify the receipt in FILE, without any network.
+
+    The keys of platforms and agents are pinned when they are first seen. The exit code is 0 when everything
+    holds, 4 when something does not: it is named.
+    """
+    given = read_receipt(file)
+    with open_known(session.home) as known:
+        platform = None if platform_key is None else _platform_key(platform_key)
+        proven = witness.verified(given, known, job=job, platform=platform, agents=set(agent_key))
+    if session.json:
+        session.print_json(
+            {
+                "valid": True,
+                "job": proven.job,
+                "attempt": proven.attempt,
+                "state": proven.state,
+                "token": proven.token,
+                "units": str(proven.units),
+                "index": proven.index,
+                "platform_key": str(proven.platform_key),
+                "agent_key": proven.agent_key,
+                "proven": proven.proven,
+            }
+        )
+        return
+    print_verified(session, proven)
+    tell(session, known)
+
+
+def read_receipt(file: Path) -> Any:
+    """The JSON of a file.
+
+    Raises:
+        Rejected: it is none, so it is no receipt.
+    """
+    with file.open("rb") as source:
+        data = source.read(FILE_MAX + 1)
+    if len(data) > FILE_MAX:
+        raise errors.Rejected(f"{file} is over {FILE_MAX} bytes: no receipt is", name="format")
+    try:
+        return json.loads(data, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise errors.Rejected(f"{file} is no receipt: {error}", name="format") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Body:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _platform_key(text: str) -> VerifierKey:
+    try:
+        return VerifierKey.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no key of a platform: {error}", param_hint="--platform-key") from None
+
+
+def print_verified(session: Session, proven: Verified) -> None:
+    """What a receipt proves, for people."""
+    facts: list[tuple[str, Any]] = [("receipt", "everything in it holds")]
+    facts += [("job", proven.job), ("state", proven.state), ("attempt", proven.attempt or "never ran")]
+    price = show_money(proven.units, proven.decimals, proven.symbol)
+    facts.append(("bill", f"{price} ({proven.units} base units of {proven.token})"))
+    if proven.statement is not None:
+        facts.append(("usage", usage_text(proven.statement["usage"])))
+    facts.append(("log", f"leaf {proven.index} of {proven.checkpoint.size}, {proven.platform_key.name}"))
+    print_pairs(session.console, facts)
+    for sentence in proven.proven:
+        click.echo(f"  proven: {sentence}")
+
+
+def tell(session: Session, known: Known) -> None:
+    """Say which keys have been pinned just now."""
+    for news in known.news:
+        session.say(f"new: {news}")
+    if known.news:
+        session.say("compare new keys with what the platform's operator publishes")

@@ -1,0 +1,55 @@
+"""Secrets in files of their own, which only their owner can read: made once, whoever comes first."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hanzo_compute.errors import PermissionDenied, Unavailable
+
+
+def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What a secret file holds, which is made with ``make()`` by whichever process comes first, durably.
+
+    Raises:
+        PermissionDenied: others could read or change it.
+        Unavailable: it cannot be read or written.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            return _read(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{secrets.token_hex(8)}")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(make())
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # unlike a rename, a link does not replace another process's key
+                os.link(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return _read(path)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be read or made: {error.strerror or error}", hint="is the disk full, or read-only?"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+            raise PermissionDenied(
+                f"{path} can be read or written by others", hint=f"if nobody has had it: chmod 600 {path}"
+            )
+        return file.read()

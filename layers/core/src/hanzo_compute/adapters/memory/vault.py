@@ -1,0 +1,58 @@
+"""The KeyVault port in memory: its keys follow from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+from typing import TYPE_CHECKING
+
+from hanzo_compute.adapters import sealing
+from hanzo_compute.errors import Conflict
+from hanzo_compute.model.statement import P256_ORDER
+from hanzo_compute.ports import DataKey, KeyKind
+
+if TYPE_CHECKING:
+    from hanzo_compute.adapters.sealing import PrivateKey
+
+
+class MemoryVault:
+    """The same keys in the same order of their first use, for the same ``random``."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._keys: dict[str, tuple[KeyKind, PrivateKey, bytes]] = {}
+        self._master = random.randbytes(sealing.KEY_BYTES)
+
+    def public_key(self, name: str, kind: KeyKind) -> bytes:
+        """Public key as SubjectPublicKeyInfo (DER)."""
+        return self._key(name, kind)[1]
+
+    def sign(self, name: str, kind: KeyKind, message: bytes) -> bytes:
+        """64 bytes; the same for the same message."""
+        return sealing.sign(self._key(name, kind)[0], message)
+
+    def data_key(self, context: Mapping[str, str]) -> DataKey:
+        """A new data key, wrapped under the master key with this encryption context."""
+        plaintext = self._random.randbytes(sealing.KEY_BYTES)
+        return DataKey(plaintext, sealing.wrap(self._master, plaintext, context, self._random.randbytes))
+
+    def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The data key."""
+        return sealing.unwrap(self._master, wrapped, context)
+
+    def _key(self, name: str, kind: KeyKind) -> tuple[PrivateKey, bytes]:
+        sealing.check_name(name)
+        if name not in self._keys:
+            key = self._derived(kind)
+            self._keys[name] = kind, key, sealing.public_bytes(key)
+        found, key, public = self._keys[name]
+        if found is not kind:
+            raise Conflict(f"the key {name} is of kind {found}, not {kind}", hint="use another name")
+        return key, public
+
+    def _derived(self, kind: KeyKind) -> PrivateKey:
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+        if kind is KeyKind.ED25519:
+            return ed25519.Ed25519PrivateKey.from_private_bytes(self._random.randbytes(32))
+        return ec.derive_private_key(self._random.randrange(1, P256_ORDER), ec.SECP256R1())

@@ -1,0 +1,1 @@
+"""The transparency log as mathematics: its tree, proofs, checkpoints, and receipts."""

@@ -1,0 +1,297 @@
+"""A receipt verified, offline: what it proves in words, or the first thing in it that does not hold."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hanzo_compute.model import canonical, statement
+from hanzo_compute.model.tariff import Rates
+from hanzo_compute.transparency import checkpoint as notes
+from hanzo_compute.transparency import merkle
+from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey
+
+FORMAT: Final = "hanzo-compute/receipt/v1"
+
+_ALWAYS: Final = {"format", "leaf", "proof", "checkpoint", "platform_key"}
+_STATED: Final = {"statement", "fields", "signature", "agent_key", "rates"}
+_LEAF: Final = (
+    "version", "kind", "tenant", "job", "attempt", "state", "category", "reason", "at_ms", "bill", "statement"
+)  # fmt: skip
+
+Body = Mapping[str, Any]
+
+
+class ReceiptInvalid(ValueError):
+    """``name`` is the path of what does not hold, ``why`` says what is wrong with it."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a receipt proves."""
+
+    job: str
+    attempt: int
+    tenant: str
+    state: str
+    category: str
+    reason: str | None
+    at_ms: int
+    token: str
+    units: int
+    symbol: str
+    decimals: int
+    index: int
+    leaf: str
+    """What the log has there: 32 bytes, hex."""
+    checkpoint: Checkpoint
+    platform_key: VerifierKey
+    agent: str | None = None
+    agent_key: str | None = None
+    statement: Body | None = None
+    proven: list[str] = field(default_factory=list)
+    """Sentences, in the order in which they were established."""
+
+
+PlatformKeys = Callable[[VerifierKey], VerifierKey | None]
+"""The key that is trusted for the platform that the given key names, or None when none is."""
+AgentKeys = Callable[[str, str, str], bool]
+"""Whether an agent's key may speak: origin of the log, name of the agent, id of the key."""
+
+
+def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str | None = None) -> Verified:
+    """Verify everything in a receipt.
+
+    Raises:
+        ReceiptInvalid: the first thing that does not hold.
+    """
+    _shape(receipt)
+    key, point = _checkpoint(receipt, trusted)
+    body = _leaf(receipt, point)
+    if job is not None and body["job"] != job:
+        raise ReceiptInvalid("leaf.body.job", f"is {body['job']}, not {job}")
+    rates = _statement(receipt, body, key.name, agents) if body["statement"] is not None else None
+    if rates is None and body["bill"]["units"] != "0":
+        raise ReceiptInvalid("leaf.body.bill", "charges for an end that no agent has signed")
+    stated = receipt.get("statement")
+    found = Verified(
+        job=body["job"],
+        attempt=body["attempt"],
+        tenant=body["tenant"],
+        state=body["state"],
+        category=body["category"],
+        reason=body["reason"],
+        at_ms=body["at_ms"],
+        token=body["bill"]["token"],
+        units=int(body["bill"]["units"]),
+        symbol=rates.symbol if rates else body["bill"]["token"],
+        decimals=rates.decimals if rates else 0,
+        index=receipt["proof"]["index"],
+        leaf=receipt["leaf"]["data"],
+        checkpoint=point,
+        platform_key=key,
+        agent=stated["agent"] if stated else None,
+        agent_key=body["statement"]["key"] if stated else None,
+        statement=stated,
+    )
+    found.proven.extend(_sentences(found, rates))
+    return found
+
+
+def _shape(receipt: Any) -> None:
+    if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
+        raise ReceiptInvalid("format", f"is not {FORMAT}")
+    leaf = receipt.get("leaf")
+    body = leaf.get("body") if isinstance(leaf, dict) else None
+    stated = isinstance(body, dict) and body.get("statement") is not None
+    _names("", receipt, _ALWAYS | (_STATED if stated else set()))
+    _names("leaf", leaf, {"salt", "data", "body", "fields"})
+    _names("leaf.body", body, set(_LEAF))
+    _names("proof", receipt["proof"], {"index", "hashes"})
+    _kinds(
+        receipt,
+        {
+            "leaf.salt": str,
+            "leaf.data": str,
+            "leaf.fields": dict,
+            "proof.index": int,
+            "proof.hashes": list,
+            "checkpoint": str,
+            "platform_key": str,
+            "leaf.body.job": str,
+            "leaf.body.tenant": str,
+            "leaf.body.attempt": int,
+            "leaf.body.state": str,
+            "leaf.body.category": str,
+            "leaf.body.at_ms": int,
+            "leaf.body.bill": dict,
+        },
+    )
+    if stated:
+        kinds = {"statement": dict, "fields": dict, "signature": str, "agent_key": str, "rates": dict}
+        _kinds(receipt, {**kinds, "leaf.body.statement": dict})
+
+
+def _names(path: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict):
+        raise ReceiptInvalid(path or "format", "is no object")
+    for name in sorted(names ^ value.keys()):
+        where = f"{path}.{name}" if path else name
+        raise ReceiptInvalid(where, "is missing" if name in names else "does not belong there")
+
+
+def _kinds(receipt: Body, kinds: Mapping[str, type]) -> None:
+    for path, kind in kinds.items():
+        value: Any = receipt
+        for name in path.split("."):
+            value = value[name]
+        if type(value) is not kind:
+            raise ReceiptInvalid(path, f"is no {'object' if kind is dict else kind.__name__}")
+
+
+def _bytes(path: str, text: Any, size: int | None = None) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except (TypeError, ValueError):
+        found = b""
+    if not found or found.hex() != text or size not in (None, len(found)):
+        raise ReceiptInvalid(path, "is not hex" if size is None else f"is not {size} bytes in hex")
+    return found
+
+
+def _checkpoint(receipt: Body, trusted: PlatformKeys) -> tuple[VerifierKey, Checkpoint]:
+    try:
+        given = VerifierKey.parse(receipt["platform_key"])
+    except ValueError as error:
+        raise ReceiptInvalid("platform_key", str(error)) from None
+    key = trusted(given)
+    if key is None:
+        raise ReceiptInvalid("platform_key", f"is of {given.name}, a platform that is not known here")
+    if key != given:
+        raise ReceiptInvalid("platform_key", f"is not the key that is known for {key.name}")
+    try:
+        point = notes.open_checkpoint(receipt["checkpoint"], key)
+    except CheckpointError as error:
+        raise ReceiptInvalid("checkpoint", str(error)) from None
+    if point.origin != key.name:
+        raise ReceiptInvalid("checkpoint", f"is of the log {point.origin}, not of {key.name}")
+    return key, point
+
+
+def _leaf(receipt: Body, point: Checkpoint) -> Body:
+    """The leaf's body, once the checkpoint is known to cover it."""
+    leaf, proof = receipt["leaf"], receipt["proof"]
+    body: Body = leaf["body"]
+    salt, data = _bytes("leaf.salt", leaf["salt"], 32), _bytes("leaf.data", leaf["data"], 32)
+    hashes = [_bytes(f"proof.hashes.{n}", each, 32) for n, each in enumerate(proof["hashes"])]
+    try:
+        digests = statement.field_digests(body)
+        made = hashlib.sha256(salt + canonical.canonical(body)).digest()
+    except ValueError as error:
+        raise ReceiptInvalid("leaf.body", f"has no canonical form: {error}") from None
+
+    def covered(each: bytes) -> bool:
+        try:
+            root = merkle.root_from_inclusion(proof["index"], point.size, merkle.leaf_hash(each), hashes)
+        except merkle.ProofError as error:
+            raise ReceiptInvalid("proof", str(error)) from None
+        return hmac.compare_digest(root, point.root)
+
+    if made != data:
+        if not covered(data) and covered(made):
+            raise ReceiptInvalid("leaf.data", "is not the leaf of this salt and body")
+        name = _differing("leaf.body", digests, leaf["fields"])
+        raise ReceiptInvalid(name or "leaf.salt", "is not what the log has")
+    if name := _differing("leaf.fields", digests, leaf["fields"]):
+        raise ReceiptInvalid(name, "is not the digest of its field")
+    if not covered(data):
+        raise ReceiptInvalid("proof", "does not lead from the leaf to the checkpoint's root")
+    return body
+
+
+def _differing(path: str, made: Mapping[str, str], given: Mapping[str, Any]) -> str | None:
+    """The path of the first field whose digests differ, or None."""
+    for name in [*made, *given]:
+        if made.get(name) != given.get(name):
+            return f"{path}.{name}"
+    return None
+
+
+def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rates:
+    """The rates by which it was billed, once all of the statement holds."""
+    body, given, signed = receipt["statement"], receipt["fields"], leaf["statement"]
+    _names("leaf.body.statement", signed, {"root", "signature", "key"})
+    try:
+        digests = statement.field_digests(body)
+        made = statement.root(digests)
+    except ValueError as error:
+        raise ReceiptInvalid("statement", f"has no canonical form: {error}") from None
+    if made.hex() != signed["root"]:
+        name = _differing("statement", digests, given)
+        raise ReceiptInvalid(name or "statement", "is not what the agent signed and the log has")
+    if name := _differing("fields", digests, given):
+        raise ReceiptInvalid(name, "is not the digest of its field")
+    _names("statement", body, set(statement.FIELDS))
+    key = _bytes("agent_key", receipt["agent_key"])
+    if statement.key_id(key) != signed["key"]:
+        raise ReceiptInvalid("agent_key", "is not the key that the log has for this statement")
+    signature = _bytes("signature", receipt["signature"], 64)
+    if receipt["signature"] != signed["signature"]:
+        raise ReceiptInvalid("signature", "is not the one that the log has for this statement")
+    try:
+        digest = statement.signing_digest(body, made)
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
+        raise ReceiptInvalid("statement", "has a field of a form that none has") from None
+    if not statement.holds(key, signature, digest):
+        raise ReceiptInvalid("signature", "is not one of this key over this statement")
+    for name in ("job", "attempt"):
+        if body[name] != leaf[name]:
+            raise ReceiptInvalid(f"statement.{name}", f"is {body[name]}, and the log has {leaf[name]}")
+    if not isinstance(body["agent"], str) or not agents(origin, body["agent"], signed["key"]):
+        raise ReceiptInvalid("agent_key", f"is not the key that is known for agent {body['agent']}")
+    return _price(receipt["rates"], body, leaf)
+
+
+def _price(given: Body, body: Body, leaf: Body) -> Rates:
+    price, bill = body["price"], leaf["bill"]
+    try:
+        rates = Rates.from_json(given)
+    except ValueError as error:
+        raise ReceiptInvalid("rates", str(error)) from None
+    if rates.digest != price["rates"]:
+        raise ReceiptInvalid("rates", "are not those that the statement names")
+    try:
+        units = rates.bill(body["usage"], int(price["most"]))
+    except (KeyError, TypeError, ValueError):
+        raise ReceiptInvalid("statement.usage", "lacks what the rates price") from None
+    if str(units) != price["units"]:
+        raise ReceiptInvalid("statement.price", f"is {price['units']}, and usage at these rates costs {units}")
+    if bill != {"token": price["token"], "units": price["units"]} or price["token"] != rates.token:
+        raise ReceiptInvalid("leaf.body.bill", "is not the price that the agent signed")
+    return rates
+
+
+def _sentences(found: Verified, rates: Rates | None) -> list[str]:
+    said = [
+        f"platform {found.platform_key.name} has committed to this: leaf {found.index} of {found.checkpoint.size}",
+        f"job {found.job} of tenant {found.tenant} is {found.state}"
+        + (f" after attempt {found.attempt}" if found.attempt else ", and never ran"),
+    ]
+    if found.statement is None or rates is None:
+        return [*said, "no agent finished it, and it costs nothing"]
+    runtime, tier = found.statement["runtime"], found.statement["tier"]
+    place = f"{runtime['name']} {runtime['version']}".rstrip()
+    return [
+        *said,
+        f"agent {found.agent} signed what ran (code, input, outputs), how it ended ({found.category}) and what it used",
+        f"it ran on {place}, privacy tier {tier['delivered']} by word of the {tier['basis']}",
+        f"usage at tariff {rates.version} makes the bill: {found.units} base units of {found.token}",
+    ]
