@@ -25,6 +25,8 @@ def next_steps(home: Path, url: str, job: str, environ: Mapping[str, str] = os.e
         "hzc ls",
         f"hzc show {job}",
         f"hzc logs -f {job}",
+        f"hzc quote {program} --input {orders}",
+        f"hzc receipt show {job} --save receipt.json && hzc receipt verify receipt.json",
         f"hzc cancel $(hzc submit {program} --input {orders})",
     ]
     curl = f'curl -sS -H "Authorization: Bearer $KEY" {url}/v1/jobs'
@@ -34,6 +36,7 @@ def next_steps(home: Path, url: str, job: str, environ: Mapping[str, str] = os.e
         curl,
         f"{curl}/{job}",
         f"{curl}/{job}/logs",
+        f"{curl}/{job}/receipt",
         f"{curl}/$(hzc submit {program} --input {orders})/cancel -X POST",
     ]
     stop = "make stop" if "MAKELEVEL" in environ else "hzc down"

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hanzo_compute_host.cli import local
+from hanzo_compute.model.money import show as show_money
+from hanzo_compute_host.cli import local, witness
+from hanzo_compute_host.cli.commands.receipt import fetch, print_verified, read_receipt
 from hanzo_compute_host.cli.commands.show import print_timeline
 from hanzo_compute_host.cli.follow import stdout_of
-from hanzo_compute_host.cli.home import find_port
+from hanzo_compute_host.cli.home import find_port, read_credentials
+from hanzo_compute_host.cli.known import open_known
 from hanzo_compute_host.cli.next_steps import next_steps
 from hanzo_compute_host.cli.progress import Progress
 from hanzo_compute_host.cli.render import cell, duration, end_text, print_pairs, print_table, size
 from hanzo_compute_host.cli.session import Session, output_option, pass_session, write_text
 
 if TYPE_CHECKING:
-    from hanzo_compute.wiring import JobsClient
+    from hanzo_compute.wiring import JobsClient, ProofClient
 
 Body = dict[str, Any]
 
@@ -42,8 +45,12 @@ def demo(context: click.Context, session: Session) -> None:
     path = _write(session.home / "demo" / "orders.csv", orders)
     _write(path.with_name("orders.py"), package.program().encode())
     begin = time.monotonic()
-    job = _submit(jobs, package.program(), orders)
+    spec = _spec(jobs, package.program(), orders)
+    proofs = _proofs(session.home, jobs)
+    quote = proofs.quote(spec)
+    job = str(jobs.submit(spec).job["id"])
     if not session.json:
+        click.echo(f"It can cost {_price(quote, quote['units'])} at most (hzc quote shows how that is made up).")
         click.echo(f"Job {job} reads {path} ({size(len(orders))}) in a WASM sandbox. Its log:\n")
     for entry in jobs.follow(job):
         if entry["stream"] == "stderr" and not session.json:
@@ -53,11 +60,29 @@ def demo(context: click.Context, session: Session) -> None:
     result, events = jobs.result(job), jobs.events(job)
     report = _report(stdout_of(jobs, result))
     agrees = report is not None and report == package.expected(orders)
+    path = path.with_name("receipt.json")
+    with open_known(session.home) as known:
+        receipt, _ = fetch(proofs, known, job)
+        _write(path, json.dumps(receipt, indent=1).encode())
+        proven = witness.verified(read_receipt(path), known, job=job, platform=None, agents=set())
     if session.json:
-        session.print_json({"result": result, "report": report, "agrees": agrees, "events": events})
+        session.print_json(
+            {
+                "result": result,
+                "report": report,
+                "agrees": agrees,
+                "events": events,
+                "quote": quote,
+                "receipt": receipt,
+                "proven": proven.proven,
+            }
+        )
     else:
         _show(session, result, events, report, took_ms)
         _verdict(agrees, report)
+        click.echo(f"Its receipt, in {path}, was verified without the platform:\n")
+        print_verified(session, proven)
+        click.echo()
         click.echo(next_steps(session.home, jobs.url, job))
     context.exit(0 if result["state"] == "succeeded" and agrees else 1)
 
@@ -80,13 +105,23 @@ def _write(path: Path, data: bytes) -> Path:
     return path
 
 
-def _submit(jobs: JobsClient, code: str, orders: bytes) -> str:
-    spec = {
+def _proofs(home: Path, jobs: JobsClient) -> ProofClient:
+    from hanzo_compute import wiring
+
+    stored = read_credentials(home)
+    return wiring.proof_client(jobs.url, stored.key if stored else None)
+
+
+def _spec(jobs: JobsClient, code: str, orders: bytes) -> Body:
+    return {
         "source": {"code": code, "language": "python"},
         "input": {"blob": jobs.upload_blob(orders)},
         "labels": {"demo": "orders"},
     }
-    return str(jobs.submit(spec).job["id"])
+
+
+def _price(quote: Body, units: str) -> str:
+    return show_money(int(units), quote["decimals"], quote["symbol"])
 
 
 def _report(stdout: bytes) -> Body | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +17,9 @@ from hanzo_compute_host.cli import witness
 from hanzo_compute_host.cli.known import Known, open_known
 from hanzo_compute_host.cli.render import print_pairs, usage_text
 from hanzo_compute_host.cli.session import Session, client_options, output_option, pass_session
+
+if TYPE_CHECKING:
+    from hanzo_compute.wiring import ProofClient
 
 Body = dict[str, Any]
 
@@ -42,7 +45,7 @@ def show(session: Session, job: str, attempt: int | None, save: Path | None) -> 
     With `-o json` the receipt itself is printed.
     """
     with open_known(session.home) as known:
-        found, proven = fetch(session, known, session.job_id(job), attempt)
+        found, proven = fetch(session.proofs, known, session.job_id(job), attempt)
     if save is not None:
         save.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if session.json:
@@ -54,17 +57,17 @@ def show(session: Session, job: str, attempt: int | None, save: Path | None) -> 
         session.say(f"written to {save}; anybody verifies it: hzc receipt verify {save}")
 
 
-def fetch(session: Session, known: Known, job: str, attempt: int | None = None) -> tuple[Body, Verified]:
+def fetch(proofs: ProofClient, known: Known, job: str, attempt: int | None = None) -> tuple[Body, Verified]:
     """A receipt from the platform, verified, and its checkpoint shown to be of the log that was seen before."""
     end = time.monotonic() + WAIT_S
-    while (found := session.proofs.receipt(job, attempt, wait_s=2.0)) is None:
+    while (found := proofs.receipt(job, attempt, wait_s=2.0)) is None:
         if time.monotonic() > end:
             raise errors.Unavailable(
                 f"the receipt of {job} still waits for a checkpoint", hint="try again; if it stays so: hzc doctor"
             )
-    _, key, _ = witness.look(session.proofs, known)
+    _, key, _ = witness.look(proofs, known)
     proven = witness.verified(found, known, job=job, platform=key, agents=set())
-    witness.extend(session.proofs, known, key, found["checkpoint"])
+    witness.extend(proofs, known, key, found["checkpoint"])
     return found, proven
 
 
