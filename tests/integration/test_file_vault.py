@@ -1,0 +1,115 @@
+"""Keys in files: made once, whoever comes first; private; and whole, whatever happens while they are made."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from hanzo_compute.adapters.local.vault import FileVault
+from hanzo_compute.errors import ComputeError, InternalError, PermissionDenied, Unavailable
+from hanzo_compute.ports import KeyKind
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    vault = FileVault(tmp_path / "keys")
+    vault.public_key("agent", KeyKind.P256)
+    vault.data_key({})
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "keys").iterdir()}
+    assert modes == {"agent.pem": 0o600, "master.key": 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
+def test_a_key_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
+    FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+    (tmp_path / "log.pem").chmod(mode)
+    with pytest.raises(PermissionDenied, match="by others") as refused:
+        FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+    assert "chmod 600" in str(refused.value.hint)
+
+
+def _public(folder: Path, barrier: object, answers: object) -> None:
+    barrier.wait()  # type: ignore[attr-defined]
+    answers.put(FileVault(folder).public_key("log", KeyKind.ED25519))  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_of_two_processes_at_once_the_first_wins(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(10):
+        barrier, answers = context.Barrier(4), context.Queue()
+        folder = tmp_path / str(number)
+        processes = [context.Process(target=_public, args=(folder, barrier, answers)) for _ in range(4)]
+        for each in processes:
+            each.start()
+        found = {answers.get(timeout=30) for _ in processes}
+        for each in processes:
+            each.join(30)
+        assert len(found) == 1
+        assert [path.name for path in folder.iterdir()] == ["log.pem"]
+
+
+def test_what_a_killed_process_left_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789abcdef").write_bytes(b"-----BEGIN")
+    assert FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+
+
+def rsa_key() -> bytes:
+    key = rsa.generate_private_key(65537, 2048)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", rsa_key()], ids=["empty", "rubbish", "rsa"])
+def test_a_file_that_holds_no_key_is_told(tmp_path: Path, data: bytes) -> None:
+    for name in ("log.pem", "master.key"):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o600)
+    for use in (
+        lambda: FileVault(tmp_path).public_key("log", KeyKind.ED25519),
+        lambda: FileVault(tmp_path).data_key({}),
+    ):
+        with pytest.raises(InternalError, match="holds no key") as refused:
+            use()
+        assert "restore" in str(refused.value.hint)
+        assert (tmp_path / "log.pem").read_bytes() == data
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("a file")
+    with pytest.raises(Unavailable, match="cannot be read or made"):
+        FileVault(tmp_path / "keys").public_key("log", KeyKind.ED25519)
+
+
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(Unavailable, match="No space left") as refused:
+            FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+        assert refused.value.retryable
+    assert list(tmp_path.iterdir()) == []
+    assert FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+
+
+def test_no_key_gets_into_what_is_shown(tmp_path: Path) -> None:
+    vault = FileVault(tmp_path)
+    made = vault.data_key({"a": "b"})
+    secrets = [made.plaintext, (tmp_path / "master.key").read_bytes()]
+    shown = [repr(vault), repr(made)]
+    try:
+        vault.unwrap(made.wrapped, {})
+    except ComputeError as error:
+        shown += [repr(error), error.message, str(error.data)]
+    assert len(shown) == 5
+    for secret in secrets:
+        assert all(secret.hex() not in text and repr(secret) not in text for text in shown)
