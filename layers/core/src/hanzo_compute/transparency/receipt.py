@@ -73,6 +73,13 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     Raises:
         ReceiptInvalid: the first thing that does not hold.
     """
+    try:
+        return _verified(receipt, trusted, agents, job)
+    except RecursionError:
+        raise ReceiptInvalid("format", "is nested too deeply") from None
+
+
+def _verified(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, job: str | None) -> Verified:
     _shape(receipt)
     key, point = _checkpoint(receipt, trusted)
     body = _leaf(receipt, point)
@@ -192,11 +199,8 @@ def _leaf(receipt: Body, point: Checkpoint) -> Body:
     body: Body = leaf["body"]
     salt, data = _bytes("leaf.salt", leaf["salt"], 32), _bytes("leaf.data", leaf["data"], 32)
     hashes = [_bytes(f"proof.hashes.{n}", each, 32) for n, each in enumerate(proof["hashes"])]
-    try:
-        digests = statement.field_digests(body)
-        made = hashlib.sha256(salt + canonical.canonical(body)).digest()
-    except ValueError as error:
-        raise ReceiptInvalid("leaf.body", f"has no canonical form: {error}") from None
+    digests = _digests("leaf.body", body)
+    made = hashlib.sha256(salt + canonical.canonical(body)).digest()
 
     def covered(each: bytes) -> bool:
         try:
@@ -217,6 +221,16 @@ def _leaf(receipt: Body, point: Checkpoint) -> Body:
     return body
 
 
+def _digests(path: str, body: Body) -> dict[str, str]:
+    found = {}
+    for name, value in body.items():
+        try:
+            found[name] = canonical.digest(value)
+        except ValueError as error:
+            raise ReceiptInvalid(f"{path}.{name}", f"has no canonical form: {error}") from None
+    return found
+
+
 def _differing(path: str, made: Mapping[str, str], given: Mapping[str, Any]) -> str | None:
     """The path of the first field whose digests differ, or None."""
     for name in [*made, *given]:
@@ -229,11 +243,8 @@ def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rat
     """The rates by which it was billed, once all of the statement holds."""
     body, given, signed = receipt["statement"], receipt["fields"], leaf["statement"]
     _names("leaf.body.statement", signed, {"root", "signature", "key"})
-    try:
-        digests = statement.field_digests(body)
-        made = statement.root(digests)
-    except ValueError as error:
-        raise ReceiptInvalid("statement", f"has no canonical form: {error}") from None
+    digests = _digests("statement", body)
+    made = statement.root(digests)
     if made.hex() != signed["root"]:
         name = _differing("statement", digests, given)
         raise ReceiptInvalid(name or "statement", "is not what the agent signed and the log has")
@@ -264,9 +275,10 @@ def _price(given: Body, body: Body, leaf: Body) -> Rates:
     price, bill = body["price"], leaf["bill"]
     try:
         rates = Rates.from_json(given)
+        named = rates.digest == price["rates"]
     except ValueError as error:
         raise ReceiptInvalid("rates", str(error)) from None
-    if rates.digest != price["rates"]:
+    if not named:
         raise ReceiptInvalid("rates", "are not those that the statement names")
     try:
         units = rates.bill(body["usage"], int(price["most"]))
