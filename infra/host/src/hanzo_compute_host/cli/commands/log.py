@@ -120,12 +120,12 @@ def verify(session: Session, file: Path, receipts: tuple[Path, ...]) -> None:
 
 
 @log.command("forget")
-@click.argument("url", required=False)
+@click.argument("address", metavar="[URL]", required=False)
 @client_options
 @pass_session
-def forget(session: Session, url: str | None) -> None:
+def forget(session: Session, address: str | None) -> None:
     """Forget the pinned log, checkpoint and agents of the platform at URL: it is trusted anew at its next use."""
-    address = url or find_endpoint(session.url, session.key, session.home).url
+    address = address or find_endpoint(session.url, session.key, session.home).url
     with open_known(session.home) as known:
         if not known.forget(address):
             raise errors.NotFound(f"nothing is pinned for {address}", hint="hzc log checkpoint")
