@@ -19,7 +19,7 @@ from tests.bench.profile import named
 from tests.bench.report import Report, Target, number, percentile, ratios, spread
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = ("post", "get", "writer", "jobs", "store")
+ALONE = ("post", "get", "writer", "jobs", "store", "receipts")
 
 
 @pytest.mark.slow

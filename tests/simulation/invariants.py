@@ -191,7 +191,8 @@ class Watch:
         require(job is not None, f"a message to {queue} names a job that does not exist: {body}")
         assert job is not None
         if queue == outbox.COMPLETION:
-            require(State(job["state"]).terminal, f"a completion was sent for a job that is {job['state']}")
+            early = "attempt" in body and not State(job["state"]).terminal  # without, it is about the log
+            require(not early, f"a completion was sent for a job that is {job['state']}")
 
     # What clients see
 

@@ -49,7 +49,8 @@ def check(database: MemoryDatabase, found: dict[str, dict[str, dict[str, Any]]])
         for sk, body in leaves.items():
             require(body["index"] not in places, f"{job_id} {sk} has the place of {places.get(body['index'])}")
             places[body["index"]] = job_id
-            made = hashlib.sha256(bytes.fromhex(body["salt"]) + _plain(body["body"])).hexdigest()
+            kept = body if "salt" in body else records[sk.replace(keys.LEAF, "ATTEMPT#")]["leaf"]
+            made = hashlib.sha256(bytes.fromhex(kept["salt"]) + _plain(kept["body"])).hexdigest()
             require(made == body["leaf"] == log[body["index"]].hex(), f"{job_id} {sk} is not what the log has")
         outcomes = {sk for sk, body in records.items() if sk.startswith("ATTEMPT#") and "outcome" in body}
         expected = {sk.replace("ATTEMPT#", keys.LEAF) for sk in outcomes}
@@ -61,9 +62,9 @@ def check(database: MemoryDatabase, found: dict[str, dict[str, dict[str, Any]]])
 def _bills(job: Job, records: dict[str, dict[str, Any]], leaves: dict[str, dict[str, Any]]) -> None:
     total = 0
     for sk, leaf in leaves.items():
-        units = int(leaf["body"]["bill"]["units"])
-        total += units
         attempt = records.get(sk.replace(keys.LEAF, "ATTEMPT#"), {})
+        units = int((leaf.get("body") or attempt["leaf"]["body"])["bill"]["units"])
+        total += units
         paid = "statement" in attempt
         used = {**attempt["outcome"]["usage"], "attempts": 1} if paid else {}
         cost = math.ceil(sum(rate * used[name] for name, rate in RATES.items())) if paid else 0

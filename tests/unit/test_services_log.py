@@ -12,8 +12,9 @@ from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.errors import InternalError, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.ports import KeyKind, Operation, Put, Send, WriteConflict
-from hanzo_compute.services import cancel, leaves, log
+from hanzo_compute.services import cancel, log
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.leaves import Leaf
 from hanzo_compute.services.log import Sequenced
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import open_checkpoint
@@ -72,10 +73,10 @@ def test_leaves_get_places_in_the_order_of_their_time() -> None:
 def test_a_leaf_hides_its_body() -> None:
     platform = Platform()
     one, two = (leaf(platform, job) for job in ended(platform, 2))
-    assert one["leaf"] == leaves.data(bytes.fromhex(one["salt"]), one["body"]).hex()
+    assert one["leaf"] == Leaf(bytes.fromhex(one["salt"]), one["body"]).data.hex()
     assert len(bytes.fromhex(one["salt"])) == 32
     assert one["salt"] != two["salt"]
-    assert leaves.data(bytes.fromhex(two["salt"]), one["body"]).hex() not in (one["leaf"], two["leaf"])
+    assert Leaf(bytes.fromhex(two["salt"]), one["body"]).data.hex() not in (one["leaf"], two["leaf"])
 
 
 def test_checkpoints_are_a_second_apart_and_somebody_comes_back_for_the_next() -> None:

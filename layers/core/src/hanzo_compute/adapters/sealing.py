@@ -58,8 +58,8 @@ def public_bytes(key: PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def sign(key: PrivateKey, message: bytes) -> bytes:
-    """See :meth:`~hanzo_compute.ports.KeyVault.sign`. ECDSA's nonces are those of RFC 6979."""
+def sign(key: PrivateKey, message: bytes, *, repeatable: bool = False) -> bytes:
+    """See :meth:`~hanzo_compute.ports.KeyVault.sign`. With ``repeatable`` the nonce is RFC 6979's, which takes long."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, utils
 
@@ -67,7 +67,7 @@ def sign(key: PrivateKey, message: bytes) -> bytes:
         return key.sign(message)
     if len(message) != hashes.SHA256.digest_size:
         raise InvalidRequest(f"what P-256 signs is a digest of 32 bytes, not of {len(message)}")
-    algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()), deterministic_signing=True)
+    algorithm = ec.ECDSA(utils.Prehashed(hashes.SHA256()), deterministic_signing=repeatable)
     r, s = utils.decode_dss_signature(key.sign(message, algorithm))
     return r.to_bytes(32) + min(s, P256_ORDER - s).to_bytes(32)
 

@@ -12,6 +12,8 @@ SHARDS: Final = 8
 """Partitions of the due index and of the outbox: on DynamoDB one partition takes 1,000 writes a second."""
 
 
+ATTEMPT: Final = "ATTEMPT#"
+"""Prefix of the sort keys of a job's attempts."""
 LEAF: Final = "LEAF#"
 """Prefix of the sort keys of a job's leaves."""
 
@@ -45,7 +47,7 @@ def event(job_id: str, seq: int) -> Key:
 
 def attempt(job_id: str, number: int) -> Key:
     """One attempt and its outcome; ``number`` from 1."""
-    return Key(job_partition(job_id), f"ATTEMPT#{number:08d}")
+    return Key(job_partition(job_id), f"{ATTEMPT}{number:08d}")
 
 
 def leaf(job_id: str, number: int | None) -> Key:

@@ -11,7 +11,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
 from hanzo_compute.model.spec import Retry, code_digest
 from hanzo_compute.model.statement import Signed, Stated, Subject
-from hanzo_compute.ports import Body, LogEntry, Put, WriteConflict
+from hanzo_compute.ports import Body, LogEntry, Operation, Put, WriteConflict
 from hanzo_compute.services import leaves, pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
@@ -92,12 +92,13 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
         }
         if stated is not None:
             record["statement"] = stated.as_json()
-        attempt = Put(keys.attempt(job.id, job.attempt), record)
 
-        def leaf(after: Job) -> Put:
-            return leaves.of_outcome(ctx, after, category=outcome.category.value, bill=bill, stated=stated)
+        def accepted(after: Job) -> list[Operation]:
+            leaf = leaves.of_outcome(ctx, after, category=outcome.category.value, bill=bill, stated=stated)
+            attempt = Put(keys.attempt(job.id, job.attempt), {**record, "leaf": leaf.as_json()})
+            return [attempt, leaf.put(job.attempt), *chunk]
 
-        return replace(step, operations=[*step.operations, attempt, *chunk], leaf=leaf)
+        return replace(step, outcome=accepted)
 
     return decide
 

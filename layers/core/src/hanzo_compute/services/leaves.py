@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hanzo_compute.model import keys
@@ -23,25 +24,46 @@ OUTCOME: Final = "outcome"
 END: Final = "end"
 
 
-def of_outcome(ctx: Context, job: Job, *, category: str, bill: Body, stated: Stated | None) -> Put:
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a leaf commits to: the canonical body, behind a salt of 32 bytes."""
+
+    salt: bytes
+    body: Body
+
+    @property
+    def data(self) -> bytes:
+        """The 32 bytes that go into the log."""
+        return hashlib.sha256(self.salt + canonical(self.body)).digest()
+
+    def as_json(self) -> Body:
+        """As it is stored for its tenant."""
+        return {"salt": self.salt.hex(), "body": self.body}
+
+    def put(self, number: int | None, **more: Any) -> Put:
+        """The record that waits for a place in the log: small, as it is written twice."""
+        key = keys.leaf(self.body["job"], number)
+        record = {"leaf": self.data.hex(), "at_ms": self.body["at_ms"], **more}
+        return Put(key, record, expect=ABSENT, index=index(key, record))
+
+
+def of_outcome(ctx: Context, job: Job, *, category: str, bill: Body, stated: Stated | None) -> Leaf:
     """The leaf of an outcome that was accepted for attempt ``job.attempt``; ``job`` is the job after it."""
     statement = None
     if stated is not None:
         signed = stated.signed
         statement = {"root": stated.root.hex(), "signature": signed.signature.hex(), "key": signed.key_id}
-    body = _body(ctx, job, OUTCOME, category=category, bill=bill, statement=statement)
-    return _put(ctx, keys.leaf(job.id, job.attempt), body)
+    return _leaf(ctx, job, OUTCOME, category=category, bill=bill, statement=statement)
 
 
-def of_end(ctx: Context, job: Job) -> Put:
+def of_end(ctx: Context, job: Job) -> Leaf:
     """The leaf of a job that ended without an outcome: cancelled, expired, given up."""
     bill = {"token": job.token, "units": "0"}
-    body = _body(ctx, job, END, category=job.category or "", bill=bill, statement=None)
-    return _put(ctx, keys.leaf(job.id, None), body)
+    return _leaf(ctx, job, END, category=job.category or "", bill=bill, statement=None)
 
 
-def _body(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, statement: Body | None) -> Body:
-    return {
+def _leaf(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, statement: Body | None) -> Leaf:
+    body = {
         "version": VERSION,
         "kind": kind,
         "tenant": job.tenant,
@@ -54,19 +76,9 @@ def _body(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, state
         "bill": bill,
         "statement": statement,
     }
-
-
-def _put(ctx: Context, key: Key, body: Body) -> Put:
-    salt = base64.urlsafe_b64decode(ctx.ids.token() + "=")
-    record = {"leaf": data(salt, body).hex(), "salt": salt.hex(), "body": body}
-    return Put(key, record, expect=ABSENT, index=index(key, record))
+    return Leaf(base64.urlsafe_b64decode(ctx.ids.token() + "="), body)
 
 
 def index(key: Key, record: Body) -> Entries:
     """The index entries of a leaf's record: it waits until it has its place."""
-    return {} if "index" in record else {keys.BY_LOG: keys.unlogged_entry(record["body"]["at_ms"], key)}
-
-
-def data(salt: bytes, body: dict[str, Any]) -> bytes:
-    """The 32 bytes that go into the log."""
-    return hashlib.sha256(salt + canonical(body)).digest()
+    return {} if "index" in record else {keys.BY_LOG: keys.unlogged_entry(record["at_ms"], key)}

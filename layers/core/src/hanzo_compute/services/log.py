@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from hanzo_compute.errors import InternalError, InvalidRequest, NotFound
 from hanzo_compute.model import keys
-from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, TRANSACTION_MAX, Body, KeyKind, Operation, Put, Record, WriteConflict
 from hanzo_compute.services import outbox
 from hanzo_compute.services.context import Context
@@ -84,11 +83,9 @@ def _waiting(ctx: Context) -> list[Record]:
 
 def _hurry(ctx: Context, waiting: Sequence[Record]) -> None:
     """Have somebody look again in a second: who waits for a receipt should not wait for the reconciler."""
-    for record in waiting:
-        body = record.body["body"]
-        if State(body["state"]).terminal:
-            ctx.queue.send(outbox.COMPLETION, {"job": body["job"], "attempt": body["attempt"]}, delay_s=1)
-            return
+    if waiting:
+        job = waiting[-1].key.pk.partition("#")[2]
+        ctx.queue.send(outbox.COMPLETION, {"job": job}, delay_s=1)
 
 
 class _Tree:

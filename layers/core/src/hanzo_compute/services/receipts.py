@@ -8,6 +8,7 @@ from typing import Any
 from hanzo_compute.errors import Conflict, InternalError, NotFound
 from hanzo_compute.model import keys, statement
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import Body, Record
 from hanzo_compute.services import log, pricing, records
 from hanzo_compute.services.context import Context
@@ -56,14 +57,19 @@ def _leaf(ctx: Context, job: Job, attempt: int | None) -> Record:
 
 
 def _made(ctx: Context, job: Job, leaf: Record, newest: Body) -> dict[str, Any]:
-    body = leaf.body["body"]
+    stored, attempt = leaf.body, Body()
+    if "body" not in stored:  # that of an outcome lies with its attempt
+        record = ctx.store.get(Key(leaf.key.pk, leaf.key.sk.replace(keys.LEAF, keys.ATTEMPT)))
+        if record is None:
+            raise InternalError(f"the attempt of leaf {leaf.key.sk} of job {job.id} is not there", hint="hzc doctor")
+        attempt, stored = record.body, record.body["leaf"]
     made: dict[str, Any] = {
         "format": FORMAT,
         "leaf": {
-            "salt": leaf.body["salt"],
+            "salt": stored["salt"],
             "data": leaf.body["leaf"],
-            "body": body,
-            "fields": statement.field_digests(body),
+            "body": stored["body"],
+            "fields": statement.field_digests(stored["body"]),
         },
         "proof": {
             "index": leaf.body["index"],
@@ -72,11 +78,8 @@ def _made(ctx: Context, job: Job, leaf: Record, newest: Body) -> dict[str, Any]:
         "checkpoint": newest["note"],
         "platform_key": str(log.verifier_key(ctx)),
     }
-    if body["statement"] is not None:
-        record = ctx.store.get(keys.attempt(job.id, body["attempt"]))
-        if record is None:
-            raise InternalError(f"attempt {body['attempt']} of job {job.id} is not there", hint="hzc doctor")
-        stated = record.body["statement"]
+    if stored["body"]["statement"] is not None:
+        stated = attempt["statement"]
         made |= {
             "statement": stated["body"],
             "fields": statement.field_digests(stated["body"]),

@@ -28,8 +28,8 @@ class Change:
     data: dict[str, Any] = field(default_factory=dict)
     operations: Sequence[Operation] = ()
     send: Sequence[outbox.Row] = ()
-    leaf: Callable[[Job], Put] | None = None
-    """Makes the leaf of an accepted outcome from the job after the step."""
+    outcome: Callable[[Job], Sequence[Operation]] | None = None
+    """Makes what an accepted outcome writes, its leaf among it, from the job after the step."""
 
 
 def find(ctx: Context, job_id: str, *, tenant: str | None = None, fresh: bool = False) -> Job:
@@ -134,10 +134,11 @@ def _write(ctx: Context, record: Record, before: Job, step: Change) -> tuple[Job
         operations.append(event_put(after, step.event, after.updated_ms, step.data))
     operations.append(Put(record.key, after.record(), expect=record.rev, index=index(after)))
     operations.extend(step.operations)
-    if step.leaf is not None:
-        operations.append(step.leaf(after))
+    if step.outcome is not None:
+        operations.extend(step.outcome(after))
     elif after.state.terminal and not before.state.terminal:  # no job ends without a leaf that says so
-        operations.append(leaves.of_end(ctx, after))
+        leaf = leaves.of_end(ctx, after)
+        operations.append(leaf.put(None, **leaf.as_json()))
     return after, operations
 
 

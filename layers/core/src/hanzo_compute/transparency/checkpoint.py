@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-NOTE_MAX: Final = 16 * 1024
-"""Characters of a note that is looked at."""
+NOTE_MAX: Final = 128 * 1024
+"""Characters of a note that is looked at: room for 16 signatures of 5 kB, as signed-note wants."""
 SIZE_MAX: Final = 2**63 - 1
 DASH: Final = "\u2014 "
 """Begins the line of a signature."""
@@ -21,6 +21,8 @@ _ED25519: Final = b"\x01"
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME: Final = re.compile(r"[!-*,-~]{1,255}")
 """Printable ASCII without spaces and plus signs: what a key's name, and so an origin, is made of here."""
+_FOREIGN: Final = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+"""What no note holds: control characters but newline, and what has no UTF-8."""
 
 
 class CheckpointError(ValueError):
@@ -44,10 +46,17 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """A public key (Ed25519, 32 bytes) and its name. As text: ``name+hash+key`` (signed-note's vkey)."""
+    """A public key (Ed25519, 32 bytes) and its name. As text: ``name+hash+key`` (signed-note's vkey).
+
+    Raises ValueError: the name is not of 1 to 255 printable ASCII characters without ``+``, or the key not of 32 bytes.
+    """
 
     name: str
     public: bytes
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or len(self.public) != 32:
+            raise ValueError("is no Ed25519 key with a name of printable ASCII")
 
     @property
     def hash(self) -> bytes:
@@ -67,7 +76,7 @@ class VerifierKey:
         name, _, rest = text.partition("+")
         key_hash, _, encoded = rest.partition("+")
         data = _base64(encoded)
-        if not _NAME.fullmatch(name) or data is None or len(data) != 33 or data[:1] != _ED25519:
+        if data is None or len(data) != 33 or data[:1] != _ED25519:
             raise ValueError("is no Ed25519 key of the form name+hash+key")
         found = cls(name, data[1:])
         if found.hash.hex() != key_hash:
@@ -76,10 +85,24 @@ class VerifierKey:
 
 
 def note(checkpoint: Checkpoint, key: VerifierKey, sign: Callable[[bytes], bytes]) -> str:
-    """The checkpoint with one signature; ``sign`` gives 64 bytes for a message."""
+    """The checkpoint with one signature; ``sign`` gives 64 bytes for a message. Raises as :func:`sign_line`."""
+    return f"{checkpoint.body()}\n{sign_line(checkpoint, key, sign)}"
+
+
+def sign_line(checkpoint: Checkpoint, key: VerifierKey, sign: Callable[[bytes], bytes]) -> str:
+    """One signature, as a line to go below a note of this checkpoint.
+
+    Raises:
+        CheckpointError: what would be signed is no checkpoint, so nothing is.
+        ValueError: ``sign`` did not give 64 bytes.
+    """
     body = checkpoint.body()
-    line = base64.b64encode(key.hash + sign(body.encode())).decode()
-    return f"{body}\n{DASH}{key.name} {line}\n"
+    if _FOREIGN.search(body) or _parse(body) != checkpoint:
+        raise CheckpointError("what is to be signed does not read as the same checkpoint")
+    signature = sign(body.encode())
+    if len(signature) != 64:
+        raise ValueError(f"an Ed25519 signature has 64 bytes, not {len(signature)}")
+    return f"{DASH}{key.name} {base64.b64encode(key.hash + signature).decode()}\n"
 
 
 def open_checkpoint(text: str, key: VerifierKey) -> Checkpoint:
@@ -94,12 +117,13 @@ def open_checkpoint(text: str, key: VerifierKey) -> Checkpoint:
     if not separator or not signatures.endswith("\n"):
         raise CheckpointError("the note has not the form of a signed note")
     body += "\n"
-    if any(char < " " and char != "\n" for char in text):
-        raise CheckpointError("the note holds a control character")
-    found = [line for line in map(_signature, signatures[:-1].split("\n")) if line[:2] == (key.name, key.hash)]
+    if _FOREIGN.search(text):
+        raise CheckpointError("the note holds a control character, or one that has no UTF-8")
+    sought = key.name, key.hash
+    found = [line for line in map(_signature, signatures[:-1].split("\n")) if line[:2] == sought]
     if len(found) != 1:
         raise CheckpointError(f"the note has {len(found)} signatures of {key.name}, not one")
-    if not _holds(key.public, found[0][2], body.encode("utf-8", "surrogatepass")):
+    if not _holds(key.public, found[0][2], body.encode()):
         raise CheckpointError(f"the signature of {key.name} does not hold")
     return _parse(body)
 
@@ -107,7 +131,8 @@ def open_checkpoint(text: str, key: VerifierKey) -> Checkpoint:
 def _signature(line: str) -> tuple[str, bytes, bytes]:
     name, _, encoded = line.removeprefix(DASH).partition(" ")
     data = _base64(encoded)
-    if not line.startswith(DASH) or not name or "+" in name or data is None or len(data) < 5:
+    named = name and not any(char == "+" or char.isspace() for char in name)
+    if not line.startswith(DASH) or not named or data is None or len(data) < 5:
         raise CheckpointError("a line of a signature has not its form")
     return name, data[:4], data[4:]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from struct import iter_unpack
 from typing import Final
 
 HASH: Final = 32
@@ -74,14 +75,16 @@ class Frontier:
 
 
 class BulkRoot:
-    """The root over many leaves of one width, given as their bytes one after the other."""
+    """The root over many leaves of one width in bytes, given one after the other. ``width`` is 1 or more."""
 
     _LEVEL: Final = 12
 
     def __init__(self, width: int = HASH) -> None:
+        if width < 1:
+            raise ValueError(f"no leaf is {width} bytes wide")
         self._width = width
         self._frontier = Frontier()
-        self._rest = b""
+        self._rest = bytearray()
 
     @property
     def size(self) -> int:
@@ -90,12 +93,12 @@ class BulkRoot:
 
     def update(self, data: bytes | memoryview) -> None:
         """Add leaves; a part of one waits for its other part."""
-        given = self._rest + bytes(data)
+        self._rest += data
         step = self._width << self._LEVEL
-        whole = len(given) - len(given) % step
+        whole = len(self._rest) - len(self._rest) % step
         for start in range(0, whole, step):
-            self._frontier.append(_subtree(given[start : start + step], self._width), self._LEVEL)
-        self._rest = given[whole:]
+            self._frontier.append(_subtree(self._rest[start : start + step], self._width), self._LEVEL)
+        del self._rest[:whole]
 
     def root(self) -> bytes:
         """The root over all leaves so far. Raises ValueError: the last one is not whole."""
@@ -103,13 +106,20 @@ class BulkRoot:
             raise ValueError("the last leaf is not whole")
         tree = Frontier(self._frontier.size, self._frontier.peaks)
         for start in range(0, len(self._rest), self._width):
-            tree.append(leaf_hash(self._rest[start : start + self._width]))
+            tree.append(leaf_hash(bytes(self._rest[start : start + self._width])))
         return tree.root()
 
 
-def _subtree(data: bytes, width: int) -> bytes:
+def hash_all(leaves: bytes | memoryview, width: int = HASH) -> bytes:
+    """The root over leaves of ``width`` bytes, one after the other. Raises ValueError: the last one is not whole."""
+    bulk = BulkRoot(width)
+    bulk.update(leaves)
+    return bulk.root()
+
+
+def _subtree(data: bytes | bytearray, width: int) -> bytes:
     """The hash over a number of leaves that is a power of two."""
-    hashed = [sha256(b"\0" + data[at : at + width]).digest() for at in range(0, len(data), width)]
+    hashed = [sha256(b"\0" + leaf).digest() for (leaf,) in iter_unpack(f"{width}s", data)]
     while len(hashed) > 1:
         hashed = combine(hashed)
     return hashed[0]
@@ -185,6 +195,9 @@ def consistency_proof(old: int, new: int, node: Node) -> list[bytes]:
 
 def root_from_inclusion(index: int, size: int, hashed: bytes, proof: Sequence[bytes]) -> bytes:
     """The root that a path leads to from a leaf's hash (RFC 9162 section 2.1.3.2); to be compared with the real one.
+
+    A path does not prove the size: sizes in which the leaf's path has one shape lead to one root. So take the size
+    from where the real root is from.
 
     Raises:
         ProofError: there is no such leaf, or the path has not the length that it must have.

@@ -31,7 +31,7 @@ class TileNodes:
         """The hash of a complete subtree.
 
         Raises:
-            ValueError: what was read does not reach as far.
+            ValueError: what was read does not reach as far, or is no tile.
         """
         tile, depth = divmod(level, HEIGHT)
         first = index << depth
@@ -47,6 +47,8 @@ class TileNodes:
         found = self._tiles.get((level, number))
         if found is None:
             data = self._read_tile(level, number) if level else self._read_bundle(number)
-            parts = [data[at : at + HASH] for at in range(0, len(data) - len(data) % HASH, HASH)]
+            if len(data) % HASH or len(data) > HASH * BUNDLE:
+                raise ValueError(f"tile {number} of level {level} has {len(data)} bytes: not up to 256 times 32")
+            parts = [data[at : at + HASH] for at in range(0, len(data), HASH)]
             found = self._tiles[level, number] = parts if level else [leaf_hash(part) for part in parts]
         return found

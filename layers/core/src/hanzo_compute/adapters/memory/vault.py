@@ -29,7 +29,7 @@ class MemoryVault:
 
     def sign(self, name: str, kind: KeyKind, message: bytes) -> bytes:
         """64 bytes; the same for the same message."""
-        return sealing.sign(self._key(name, kind)[0], message)
+        return sealing.sign(self._key(name, kind)[0], message, repeatable=True)
 
     def data_key(self, context: Mapping[str, str]) -> DataKey:
         """A new data key, wrapped under the master key with this encryption context."""
