@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree, InvalidProof, verify_consistency, verify_inclusion
-from pymerkle.proof import MerkleProof
+from pymerkle.proof import ConsistencyProof
 
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.merkle import BulkRoot, Frontier, ProofError
@@ -31,22 +31,40 @@ ROOTS = [
 ]
 
 
+@cache
 def leaves(count: int) -> list[bytes]:
     return [hashlib.sha256(b"%d" % number).digest() for number in range(count)]
 
 
 class Nodes:
-    """Complete subtrees of a list of leaves, by definition; counts what is asked for."""
+    """Complete subtrees of a list of leaves; counts what is asked for."""
 
     def __init__(self, data: Sequence[bytes]) -> None:
         self.data = data
         self.calls = 0
+        self._known: dict[tuple[int, int], bytes] = {}
 
     def __call__(self, level: int, index: int) -> bytes:
         self.calls += 1
-        start, end = index << level, (index + 1) << level
-        assert end <= len(self.data), "only complete subtrees are asked for"
-        return root_of(self.data[start:end])
+        assert (index + 1) << level <= len(self.data), "only complete subtrees are asked for"
+        return self.of(level, index)
+
+    def of(self, level: int, index: int) -> bytes:
+        found = self._known.get((level, index))
+        if found is None:
+            below = (self.of(level - 1, 2 * index), self.of(level - 1, 2 * index + 1)) if level else ()
+            data = b"\1" + b"".join(below) if level else b"\0" + self.data[index]
+            found = self._known[level, index] = hashlib.sha256(data).digest()
+        return found
+
+    def root(self, size: int) -> bytes:
+        return root_from(self.of, size)
+
+
+def root_from(node: merkle.Node, size: int) -> bytes:
+    """The root over the first leaves, of which the complete subtrees are known."""
+    levels = [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
+    return Frontier(size, [node(level, (size >> level) - 1) for level in levels]).root()
 
 
 def grown(data: Sequence[bytes]) -> Frontier:
@@ -83,98 +101,162 @@ def test_the_example_of_rfc_9162() -> None:
     assert root_of(d) == merkle.node_hash(k, last)
 
 
+MANY = 5000
+
+
 @cache
-def peer(size: int) -> InmemoryTree:
+def peer() -> InmemoryTree:
     tree = InmemoryTree(algorithm="sha256")
-    for each in leaves(size):
-        tree.append_entry(each)
+    tree.append_entries(leaves(MANY))
     return tree
 
 
-@pytest.mark.parametrize("size", [*range(1, 40), 63, 64, 65, 127, 128, 129, 1000])
+@cache
+def many() -> Nodes:
+    return Nodes(leaves(MANY))
+
+
+def agree_on_inclusion(index: int, size: int) -> None:
+    nodes, leaf, theirs = many(), many().of(0, index), peer().prove_inclusion(index + 1, size)
+    root = peer().get_root(size)
+    ours = merkle.inclusion_proof(index, size, nodes)
+    assert theirs.path == [leaf, *ours]
+    assert merkle.root_from_inclusion(index, size, leaf, theirs.path[1:]) == root
+    theirs.path = [leaf, *ours]
+    verify_inclusion(leaf, nodes.root(size), theirs, index=index + 1, size=size)
+
+
+def agree_on_consistency(old: int, new: int) -> None:
+    nodes, theirs = many(), peer().prove_consistency(old, new)
+    ours = merkle.consistency_proof(old, new, nodes)
+    assert ours == in_the_form_of_the_rfc(theirs)
+    merkle.verify_consistency(old, new, peer().get_root(old), peer().get_root(new), ours)
+    verify_consistency(nodes.root(old), nodes.root(new), theirs, prior_size=old, later_size=new)
+
+
+def in_the_form_of_the_rfc(theirs: ConsistencyProof) -> list[bytes]:
+    """The peer opens the subtree right of the old tree down to its first leaf, and leaves no node out."""
+    old, path = theirs.prior_size, theirs.path
+    if old == theirs.size:
+        return []
+    first = theirs.subset.index(1)
+    right = path[0]
+    for each in path[1:first]:
+        right = merkle.node_hash(right, each)
+    own = [] if old & (old - 1) == 0 else [path[first]]
+    return [*own, right, *path[first + 1 :]]
+
+
+@pytest.mark.parametrize("size", range(1, 71))
 def test_a_second_implementation_agrees(size: int) -> None:
-    data, tree = leaves(size), peer(size)
-    assert grown(data).root() == tree.get_root() == root_of(data)
-    nodes, random = Nodes(data), Random(size)
-    for index in range(size) if size < 70 else random.sample(range(size), 20):
-        ours = merkle.inclusion_proof(index, size, nodes)
-        theirs = tree.prove_inclusion(index + 1, size)
-        assert merkle.root_from_inclusion(index, size, merkle.leaf_hash(data[index]), ours) == tree.get_root()
-        assert sorted(ours) == sorted(_others(theirs, merkle.leaf_hash(data[index])))
-        verify_inclusion(merkle.leaf_hash(data[index]), tree.get_root(), theirs)
-    for old in range(1, size + 1) if size < 70 else random.sample(range(1, size), 20):
-        ours = merkle.consistency_proof(old, size, nodes)
-        merkle.verify_consistency(old, size, tree.get_root(old), tree.get_root(), ours)
-        verify_consistency(tree.get_root(old), tree.get_root(), tree.prove_consistency(old, size))
+    assert grown(leaves(size)).root() == many().root(size) == peer().get_root(size) == root_of(leaves(size))
+    for index in range(size):
+        agree_on_inclusion(index, size)
+    for old in range(1, size + 1):
+        agree_on_consistency(old, size)
 
 
-def _others(proof: MerkleProof, leaf: bytes) -> list[bytes]:
-    """The hashes of a path without the leaf that it begins with."""
-    path = list(proof.path)
-    path.remove(leaf)
-    return path
+@pytest.mark.parametrize("seed", range(10))
+def test_a_second_implementation_agrees_on_larger_trees(seed: int) -> None:
+    random = Random(seed)
+    size = random.randint(71, MANY)
+    assert grown(leaves(size)).root() == many().root(size) == peer().get_root(size)
+    for _ in range(20):
+        agree_on_inclusion(random.randrange(size), size)
+        agree_on_consistency(random.randint(1, size), size)
 
 
 def test_the_peer_can_say_no() -> None:
-    tree = peer(5)
+    leaf, theirs = many().of(0, 1), peer().prove_inclusion(2, 5)
     with pytest.raises(InvalidProof):
-        verify_inclusion(bytes(32), tree.get_root(), tree.prove_inclusion(2, 5))
+        verify_inclusion(bytes(32), peer().get_root(5), theirs)
+    theirs.path = [leaf, *merkle.inclusion_proof(2, 5, many())]
+    with pytest.raises(InvalidProof):
+        verify_inclusion(leaf, peer().get_root(5), theirs)
+    with pytest.raises(InvalidProof):
+        verify_consistency(peer().get_root(4), peer().get_root(5), peer().prove_consistency(3, 5))
 
 
-@given(st.integers(1, 3000), st.data())
-def test_proofs_of_any_size(size: int, data: st.DataObject) -> None:
-    index = data.draw(st.integers(0, size - 1))
-    nodes = Constant()
-    root = nodes.root(size)
+@given(st.integers(1, MANY), st.data())
+def test_proofs_hold_and_ask_for_few_nodes(size: int, data: st.DataObject) -> None:
+    index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+    nodes = many()
+    before = nodes.calls
     path = merkle.inclusion_proof(index, size, nodes)
-    assert merkle.root_from_inclusion(index, size, nodes(0, index), path) == root
-    assert len(path) <= size.bit_length()
-    old = data.draw(st.integers(1, size))
     proof = merkle.consistency_proof(old, size, nodes)
-    merkle.verify_consistency(old, size, nodes.root(old), root, proof)
+    assert nodes.calls - before <= 4 * size.bit_length()
+    assert len(path) <= size.bit_length() >= len(proof) - 1
+    assert merkle.root_from_inclusion(index, size, nodes.of(0, index), path) == nodes.root(size)
+    merkle.verify_consistency(old, size, nodes.root(old), nodes.root(size), proof)
+    other = data.draw(st.integers(0, size - 1))
+    if other != index:
+        assert _root_or_none(other, size, nodes.of(0, index), path) != nodes.root(size)
+        assert _root_or_none(index, size, nodes.of(0, other), path) != nodes.root(size)
 
 
-class Constant:
-    """A tree of one leaf many times: a node of a level is the same everywhere."""
+@given(st.integers(1, 2**63 - 1), st.data())
+def test_proofs_of_any_size(size: int, data: st.DataObject) -> None:
+    # One leaf many times: a node of a level is the same everywhere, so that this shows the shape of proofs only.
+    levels = [merkle.leaf_hash(bytes(32))]
+    for _ in range(63):
+        levels.append(merkle.node_hash(levels[-1], levels[-1]))
 
-    def __init__(self) -> None:
-        self.levels = [merkle.leaf_hash(bytes(32))]
+    def node(level: int, index: int) -> bytes:
+        assert (index + 1) << level <= size
+        return levels[level]
 
-    def __call__(self, level: int, index: int) -> bytes:
-        while len(self.levels) <= level:
-            self.levels.append(merkle.node_hash(self.levels[-1], self.levels[-1]))
-        return self.levels[level]
-
-    def root(self, size: int) -> bytes:
-        return Frontier(size, [self(level, 0) for level in range(60, -1, -1) if size >> level & 1]).root()
+    index, old = data.draw(st.integers(0, size - 1)), data.draw(st.integers(1, size))
+    root = root_from(node, size)
+    assert merkle.root_from_inclusion(index, size, levels[0], merkle.inclusion_proof(index, size, node)) == root
+    merkle.verify_consistency(old, size, root_from(node, old), root, merkle.consistency_proof(old, size, node))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 8, 11])
-def test_every_flipped_bit_of_a_proof_is_noticed(size: int) -> None:
-    data, nodes = leaves(size), Nodes(leaves(size))
-    root = root_of(data)
+SIZES = [1, 2, 3, 5, 7, 8, 11]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_change_of_an_inclusion_proof_is_noticed(size: int) -> None:
+    nodes = many()
+    root = nodes.root(size)
     for index in range(size):
-        leaf, path = merkle.leaf_hash(data[index]), merkle.inclusion_proof(index, size, nodes)
+        leaf, path = nodes.of(0, index), merkle.inclusion_proof(index, size, nodes)
         for at in range(len(path)):
             for bit in range(256):
                 assert merkle.root_from_inclusion(index, size, leaf, _flipped(path, at, bit)) != root
-        for wrong in range(size):
-            if wrong != index:
-                assert _root_or_none(wrong, size, leaf, path) != root
-        for change in (path[:-1], [*path, bytes(32)], path[1:]):
-            if change != path:
-                assert _root_or_none(index, size, leaf, change) != root
+        for wrong in set(range(size + 3)) - {index}:
+            assert _root_or_none(wrong, size, leaf, path) != root
+        for wrong in set(range(1, 20)) - {size}:  # a size comes with its root
+            assert _root_or_none(index, wrong, leaf, path) != nodes.root(wrong)
+        with pytest.raises(ProofError, match="too long"):
+            merkle.root_from_inclusion(index, size, leaf, [*path, bytes(32)])
+        if path:
+            assert _root_or_none(index, size, leaf, path[1:]) != root
+            with pytest.raises(ProofError, match="too short"):
+                merkle.root_from_inclusion(index, size, leaf, path[:-1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_change_of_a_consistency_proof_is_noticed(size: int) -> None:
+    nodes = many()
+    root = nodes.root(size)
     for old in range(1, size):
-        proof = merkle.consistency_proof(old, size, nodes)
+        proof, first = merkle.consistency_proof(old, size, nodes), nodes.root(old)
         for at in range(len(proof)):
-            for bit in (0, 100, 255):
-                _refused(old, size, data, _flipped(proof, at, bit))
-        for change in (proof[:-1], [*proof, bytes(32)], []):
-            _refused(old, size, data, change)
-        with pytest.raises(ProofError):
-            merkle.verify_consistency(old, size, bytes(32), root, proof)
-        with pytest.raises(ProofError):
-            merkle.verify_consistency(old, size, root_of(data[:old]), bytes(32), proof)
+            for bit in range(256):
+                with pytest.raises(ProofError, match="does not lead"):
+                    merkle.verify_consistency(old, size, first, root, _flipped(proof, at, bit))
+        for change, told in ((proof[:-1], "empty|short"), ([*proof, bytes(32)], "long"), ([], "empty")):
+            with pytest.raises(ProofError, match=told):
+                merkle.verify_consistency(old, size, first, root, change)
+        for wrong in set(range(1, 20)) - {old}:
+            with pytest.raises(ProofError):
+                merkle.verify_consistency(wrong, size, nodes.root(wrong), root, proof)
+        for wrong in set(range(1, 20)) - {size}:
+            with pytest.raises(ProofError):
+                merkle.verify_consistency(old, wrong, first, nodes.root(wrong), proof)
+        for roots in ((bytes(32), root), (first, bytes(32)), (root, first)):
+            with pytest.raises(ProofError, match="does not lead"):
+                merkle.verify_consistency(old, size, *roots, proof)
 
 
 def _flipped(path: Sequence[bytes], at: int, bit: int) -> list[bytes]:
@@ -188,11 +270,6 @@ def _root_or_none(index: int, size: int, leaf: bytes, path: Sequence[bytes]) -> 
         return merkle.root_from_inclusion(index, size, leaf, path)
     except ProofError:
         return None
-
-
-def _refused(old: int, size: int, data: Sequence[bytes], proof: Sequence[bytes]) -> None:
-    with pytest.raises(ProofError):
-        merkle.verify_consistency(old, size, root_of(data[:old]), root_of(data), proof)
 
 
 def test_bounds() -> None:
@@ -211,9 +288,15 @@ def test_bounds() -> None:
         merkle.root_from_inclusion(0, 2, bytes(32), [bytes(31)])
     with pytest.raises(ProofError, match="one root"):
         merkle.verify_consistency(2, 2, bytes(32), b"\1" * 32, [])
+    with pytest.raises(ProofError, match="no proof"):
+        merkle.verify_consistency(2, 2, bytes(32), bytes(32), [bytes(32)])
+    for roots in ((bytes(31), bytes(32)), (bytes(32), b"")):
+        with pytest.raises(ProofError, match="32 bytes"):
+            merkle.verify_consistency(1, 2, *roots, [bytes(32)])
     merkle.verify_consistency(2, 2, bytes(32), bytes(32), [])
-    with pytest.raises(ValueError, match="peaks"):
-        Frontier(3, [bytes(32)])
+    for count, peaks in ((3, [bytes(32)]), (1, [bytes(31)]), (-1, [bytes(32)]), (0, [bytes(32)])):
+        with pytest.raises(ValueError, match="peaks"):
+            Frontier(count, peaks)
     with pytest.raises(ValueError, match="no subtree"):
         Frontier(1, [bytes(32)]).append(bytes(32), level=1)
 
@@ -228,9 +311,41 @@ def test_bulk_roots_are_those_of_the_tree(size: int, chunk: int) -> None:
     for start in range(0, len(data), chunk):
         bulk.update(memoryview(data)[start : start + chunk])
     assert (bulk.size, bulk.root()) == (size, grown(leaves(size)).root())
+    assert merkle.hash_all(data) == merkle.hash_all(memoryview(data)) == bulk.root()
     bulk.update(b"x")
     with pytest.raises(ValueError, match="not whole"):
         bulk.root()
+
+
+@given(st.integers(1, 5), st.lists(st.binary(max_size=40)))
+def test_bulk_roots_of_other_widths(width: int, chunks: list[bytes]) -> None:
+    data = b"".join(chunks)
+    bulk = BulkRoot(width)
+    for chunk in chunks:
+        bulk.update(chunk)
+    assert bulk.size == len(data) // width
+    if len(data) % width:
+        with pytest.raises(ValueError, match="not whole"):
+            bulk.root()
+    else:
+        expected = root_of([data[at : at + width] for at in range(0, len(data), width)])
+        assert bulk.root() == merkle.hash_all(data, width) == expected
+
+
+def test_leaves_have_a_width() -> None:
+    for width in (0, -1):
+        with pytest.raises(ValueError, match="wide"):
+            BulkRoot(width)
+
+
+@given(st.integers(0, 600), st.integers(0, 300))
+def test_a_tree_that_was_stored_grows_on(size: int, more: int) -> None:
+    stored = grown(leaves(MANY)[:size])
+    tree = Frontier(stored.size, stored.peaks)
+    for leaf in leaves(MANY)[size : size + more]:
+        tree.append(merkle.leaf_hash(leaf))
+    assert tree.root() == (many().root(size + more) if size + more else merkle.EMPTY_ROOT)
+    assert (stored.size, len(stored.peaks)) == (size, size.bit_count())
 
 
 def test_completed_nodes_are_told() -> None:

@@ -88,6 +88,23 @@ def test_a_proof_of_a_log_of_ten_million_leaves_costs_a_few_reads(size: int) -> 
         assert len(log.reads) <= 8
 
 
+def test_what_was_read_is_kept() -> None:
+    log = Stored(70_000)
+    nodes = log.nodes()
+    for index in (0, 5, 255, 0):
+        merkle.inclusion_proof(index, 70_000, nodes)
+    merkle.consistency_proof(69_000, 70_000, nodes)
+    assert set(log.reads.values()) == {1}
+
+
+def test_what_is_no_tile_is_an_error() -> None:
+    for size in (1, 31, 33, 32 * 256 + 1, 32 * 257):
+        nodes = TileNodes(lambda number, size=size: bytes(size), lambda level, number, size=size: bytes(size))  # type: ignore[misc]
+        for level in (0, 8, 17):
+            with pytest.raises(ValueError, match=f"{size} bytes"):
+                nodes(level, 0)
+
+
 def test_a_tile_that_is_too_short_is_an_error() -> None:
     nodes = TileNodes(lambda number: bytes(32 * 3), lambda level, number: b"")
     assert nodes(1, 0) == merkle.node_hash(merkle.leaf_hash(bytes(32)), merkle.leaf_hash(bytes(32)))

@@ -175,5 +175,5 @@ def unlogged_partition(number: int) -> str:
 
 
 def unlogged_entry(at_ms: int, key: Key) -> tuple[str, str]:
-    """A leaf that waits for its place in the transparency log."""
-    return unlogged_partition(shard(key.pk)), f"{at_ms:015d}#{key.pk}#{key.sk}"
+    """A leaf that waits for its place in the transparency log, by time."""
+    return unlogged_partition(shard(key.pk)), f"{at_ms:015d}"

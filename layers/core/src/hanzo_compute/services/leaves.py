@@ -82,3 +82,8 @@ def _leaf(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, state
 def index(key: Key, record: Body) -> Entries:
     """The index entries of a leaf's record: it waits until it has its place."""
     return {} if "index" in record else {keys.BY_LOG: keys.unlogged_entry(record["at_ms"], key)}
+
+
+def placed(record: Body, index: int) -> Body:
+    """The record of a leaf that has got its place."""
+    return {name: value for name, value in record.items() if name != "at_ms"} | {"index": index}

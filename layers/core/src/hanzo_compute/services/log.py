@@ -21,6 +21,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.ports import ABSENT, TRANSACTION_MAX, Body, KeyKind, Operation, Put, Record, WriteConflict
 from hanzo_compute.services import outbox
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.leaves import placed
 from hanzo_compute.transparency import checkpoint as notes
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey
@@ -117,7 +118,7 @@ class _Tree:
         for record in leaves:
             data = bytes.fromhex(record.body["leaf"])
             index = self.size
-            operations.append(Put(record.key, {**record.body, "index": index}, expect=record.rev))
+            operations.append(Put(record.key, placed(record.body, index), expect=record.rev))
             changed.add(self._fill(0, index, data))
             for level, number, node in self._frontier.append(merkle.leaf_hash(data)):
                 if level and level % 8 == 0:

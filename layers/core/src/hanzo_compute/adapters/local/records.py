@@ -22,6 +22,20 @@ _QUERY: Final = {
     False: "SELECT sk, rev, body FROM records WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk LIMIT ?",
     True: "SELECT sk, rev, body FROM records WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk DESC LIMIT ?",
 }
+_TOGETHER: Final = 8
+"""Records that are looked up by one statement."""
+_NONE: Final = (ABSENT, None)
+_CURRENT: Final = "SELECT rev, entries FROM records WHERE pk = ? AND sk = ?"
+_CURRENT_OF_MANY: Final = (
+    f"WITH wanted (pk, sk) AS (VALUES {', '.join(['(?, ?)'] * _TOGETHER)})"  # noqa: S608
+    " SELECT pk, sk, rev, entries FROM wanted CROSS JOIN records USING (pk, sk)"
+)
+"""Looks up each by the primary key: what is wanted is the outer loop of a cross join."""
+_INSERT: Final = "INSERT INTO records (rev, body, entries, pk, sk) VALUES (?, ?, ?, ?, ?)"
+_UPDATE: Final = "UPDATE records SET rev = ?, body = ?, entries = ? WHERE pk = ? AND sk = ?"
+_DELETE: Final = "DELETE FROM records WHERE pk = ? AND sk = ?"
+_DELETE_ENTRY: Final = "DELETE FROM entries WHERE name = ? AND ipk = ? AND isk = ? AND pk = ? AND sk = ?"
+_INSERT_ENTRY: Final = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
 _COUNT_INDEX: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE name = ? AND ipk = ? LIMIT ?)"
 _QUERY_INDEX: Final = {
     False: "SELECT isk, pk, sk, rev, body FROM entries JOIN records USING (pk, sk) WHERE name = ? AND ipk = ?"
@@ -74,60 +88,54 @@ def transact(db: sqlite3.Connection, operations: list[Row]) -> list[Row]:
 
     Returns a row ``(pk, sk, rev, body)`` for each expectation that did not hold; revision 0 is absence.
     """
-    found = [_current(db, pk, sk) for _, pk, sk, *_ in operations]
-    failed = [
-        operation
-        for operation, (rev, _) in zip(operations, found, strict=True)
-        if operation[3] is not None and operation[3] != rev
-    ]
+    found = _current(db, [(pk, sk) for _, pk, sk, *_ in operations])
+    failed = [each for each in operations if each[3] is not None and each[3] != found.get((each[1], each[2]), _NONE)[0]]
     if failed:
         return [(pk, sk, *(get(db, pk, sk) or (ABSENT, ""))) for _, pk, sk, *_ in failed]
-    for (kind, pk, sk, _, *rest), (rev, entries) in zip(operations, found, strict=True):
+    made: list[Row] = []
+    changed: list[Row] = []
+    gone: list[Row] = []
+    stale: list[Row] = []
+    fresh: list[Row] = []
+    for kind, pk, sk, _, *rest in operations:
+        rev, text = found.get((pk, sk), _NONE)
+        if kind == "check" or (kind == "delete" and rev == ABSENT):
+            continue
+        before: dict[str, list[str]] = from_json(text) if text else {}
+        after: dict[str, list[str]] = rest[1] if kind == "put" else {}
         if kind == "put":
-            _put(db, (pk, sk), rev + 1, rest[0], entries, rest[1])
-        elif kind == "delete" and rev != ABSENT:
-            db.execute("DELETE FROM records WHERE pk = ? AND sk = ?", (pk, sk))
-            _replace_entries(db, (pk, sk), entries, {})
+            row = (rev + 1, rest[0], to_json(after).decode() if after else None, pk, sk)
+            (made if rev == ABSENT else changed).append(row)
+        else:
+            gone.append((pk, sk))
+        if before != after:
+            stale += [(name, *entry, pk, sk) for name, entry in before.items() if after.get(name) != entry]
+            fresh += [(name, *entry, pk, sk) for name, entry in after.items() if before.get(name) != entry]
+    # One call for all rows of a kind costs less than half of one for each.
+    for statement, rows in (
+        (_INSERT, made),
+        (_UPDATE, changed),
+        (_DELETE, gone),
+        (_DELETE_ENTRY, stale),
+        (_INSERT_ENTRY, fresh),
+    ):
+        if rows:
+            db.executemany(statement, rows)
     return []
 
 
-def _current(db: sqlite3.Connection, pk: str, sk: str) -> tuple[int, dict[str, list[str]]]:
-    row = db.execute("SELECT rev, entries FROM records WHERE pk = ? AND sk = ?", (pk, sk)).fetchone()
-    return (row[0], from_json(row[1]) if row[1] else {}) if row else (ABSENT, {})
-
-
-def _put(
-    db: sqlite3.Connection,
-    key: tuple[str, str],
-    rev: int,
-    body: str,
-    before: dict[str, list[str]],
-    entries: dict[str, list[str]],
-) -> None:
-    text = to_json(entries).decode() if entries else None
-    db.execute(
-        "INSERT INTO records (pk, sk, rev, body, entries) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET rev = excluded.rev, body = excluded.body, entries = excluded.entries",
-        (*key, rev, body, text),
-    )
-    _replace_entries(db, key, before, entries)
-
-
-def _replace_entries(
-    db: sqlite3.Connection,
-    key: tuple[str, str],
-    before: dict[str, list[str]],
-    after: dict[str, list[str]],
-) -> None:
-    for name, entry in before.items():
-        if after.get(name) != entry:
-            db.execute(
-                "DELETE FROM entries WHERE name = ? AND ipk = ? AND isk = ? AND pk = ? AND sk = ?",
-                (name, *entry, *key),
-            )
-    for name, entry in after.items():
-        if before.get(name) != entry:
-            db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (name, *entry, *key))
+def _current(db: sqlite3.Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, str | None]]:
+    """Revision and entries of the records that are there."""
+    found: dict[tuple[str, str], tuple[int, str | None]] = {}
+    whole = len(keys) - len(keys) % _TOGETHER
+    for start in range(0, whole, _TOGETHER):
+        part = [text for key in keys[start : start + _TOGETHER] for text in key]
+        found.update({(pk, sk): (rev, entries) for pk, sk, rev, entries in db.execute(_CURRENT_OF_MANY, part)})
+    for key in keys[whole:]:
+        row = db.execute(_CURRENT, key).fetchone()
+        if row is not None:
+            found[key] = row
+    return found
 
 
 def _successor(prefix: str) -> str | None:
