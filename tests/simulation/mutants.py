@@ -12,8 +12,9 @@ from hanzo_compute.adapters.memory import MemoryCommits
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
+from hanzo_compute.model.tariff import Rates
 from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
-from hanzo_compute.services import admission, complete, lease, outbox, reconcile, records, timekeeping
+from hanzo_compute.services import admission, complete, lease, log, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.carrier import Carrier
@@ -257,7 +258,65 @@ def admitted_after_the_write(patch: Patch) -> None:
     patch.setattr(admission, "accepted", admit)
 
 
+def leaf_in_another_transaction(patch: Patch) -> None:
+    def change(store: SimStore, operations: list[Operation]) -> list[Operation]:
+        return [o for o in operations if not (o.key.sk.startswith(keys.LEAF) and "index" not in getattr(o, "body", {}))]
+
+    _transact(patch, change)
+
+
+def head_without_compare(patch: Patch) -> None:
+    """Two sequencers can give two leaves one place, or one leaf two."""
+
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        free = (keys.tree_head().pk,)
+        return [
+            replace(o, expect=None)
+            if isinstance(o, Put) and (o.key.pk in free or (o.key.sk.startswith(keys.LEAF) and "index" in o.body))
+            else o
+            for o in operations
+        ]
+
+    _transact(patch, change)
+
+
+def head_forgotten(patch: Patch) -> None:
+    _transact(patch, lambda _, operations: [o for o in operations if o.key != keys.tree_head()] or operations)
+
+
+def never_signed_again(patch: Patch) -> None:
+    """A checkpoint is signed for the first leaves alone."""
+    original = log._Tree.append
+
+    def append(self: Any, batch: Any, *, sign: bool) -> bool:
+        return original(self, batch, sign=sign and not self.signed_size)
+
+    patch.setattr(log._Tree, "append", append)
+
+
+def billed_twice(patch: Patch) -> None:
+    original = complete._bill
+
+    def bill(job: Job, stated: Any) -> Any:
+        found = original(job, stated)
+        return found | {"units": str(2 * int(found["units"]))}
+
+    patch.setattr(complete, "_bill", bill)
+
+
+def bills_half(patch: Patch) -> None:
+    """Agent and platform agree on a price that is not the tariff's."""
+    original = Rates.bill
+    patch.setattr(Rates, "bill", lambda self, usage, most: original(self, usage, most) // 2)
+
+
 MUTANTS: Final = (
+    Mutant("a leaf in another transaction", leaf_in_another_transaction, ("calm",), "leaf|leaves"),
+    Mutant("head without compare", head_without_compare, ("stale", "crashy"), ""),
+    Mutant("head forgotten", head_forgotten, ("calm",), ""),
+    Mutant("never signed again", never_signed_again, ("calm",), "does not come to rest"),
+    Mutant("billed twice", billed_twice, ("calm",), "billed"),
+    Mutant("bills half", bills_half, ("calm",), "billed"),
     Mutant("send before commit", send_before_commit, ("calm",), "names a job that does not exist|was sent for a job"),
     Mutant("ack before durable", ack_before_durable, ("writer",), "does not come to rest"),
     Mutant("answer before durable", answer_before_durable, ("writer",), ""),

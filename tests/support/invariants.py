@@ -5,6 +5,7 @@ Each function returns what is wrong, in words, and an empty list when nothing is
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sqlite3
@@ -14,9 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from hanzo_compute.adapters.http import JobsClient
+from hanzo_compute.model.tariff import DEFAULT
 from tests.support.live import pages
+from tests.support.trees import root_of
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired", "dead"})
+
+KINDS = {"IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "TREE", "TILE", "CHECKPOINT", "TARIFF"}
+"""Kinds of records that belong to no job."""
 
 Rows = list[tuple[str, str, dict[str, Any], dict[str, list[str]]]]
 
@@ -56,6 +62,7 @@ def unsettled(home: Path) -> list[str]:
     db.close()
     found += [f"outbox row {pk} {sk}" for pk, sk, _, _ in rows if pk.startswith("OUTBOX#")]
     found += [f"job {pk} is not closed" for pk, sk, body, _ in rows if _is_job(pk, sk) and not body.get("closed")]
+    found += [f"{pk} {sk} waits for its place in the log" for pk, sk, _, entries in rows if "log" in entries]
     found += [f"{pk} {sk} is due" for pk, sk, _, entries in rows if _is_job(pk, sk) and "due" in entries]
     return found
 
@@ -80,7 +87,53 @@ def stray_rows(home: Path) -> list[str]:
         ]
     runners = sum(pk.startswith("CREDENTIAL#") and body["role"] == "runner" for pk, _, body, _ in rows)
     wrong += [f"{runners} credentials of agents"] if runners != 1 else []
-    return wrong + _gaps_in_logs(rows)
+    return wrong + _gaps_in_logs(rows) + wrong_log(rows)
+
+
+def wrong_log(rows: Rows) -> list[str]:
+    """Each accepted outcome, and each end without one, has one leaf and one place; nothing else has; and it is billed
+    what its usage costs at the tariff of its job."""
+    records: dict[str, dict[str, dict[str, Any]]] = {}
+    for pk, sk, body, _ in rows:
+        records.setdefault(pk, {})[sk] = body
+    bundles = sorted(records.get("TILE#0", {}).items())
+    log = b"".join(base64.b64decode(body["data"]) for _, body in bundles)
+    size = records.get("TREE", {}).get("HEAD", {}).get("size", 0)
+    wrong = [f"the log has {len(log) // 32} leaves and its head says {size}"] if len(log) != 32 * size else []
+    newest = records.get("CHECKPOINT", {}).get("-", {"size": 0, "root": root_of([]).hex()})
+    leaves = [log[at : at + 32] for at in range(0, len(log), 32)]
+    if root_of(leaves[: newest["size"]]).hex() != newest["root"]:
+        wrong.append("the checkpoint is not of what is in the log")
+    places: dict[int, str] = {}
+    for pk, parts in records.items():
+        if not pk.startswith("JOB#"):
+            continue
+        job, billed = parts["META"], 0
+        found = {sk.partition("#")[2]: body for sk, body in parts.items() if sk.startswith("LEAF#")}
+        attempts = {sk.partition("#")[2]: body for sk, body in parts.items() if sk.startswith("ATTEMPT#")}
+        outcomes = {number for number, body in attempts.items() if "outcome" in body}
+        if set(found) - {"end"} != outcomes:
+            wrong.append(f"{pk} has the outcomes {outcomes} and the leaves {set(found)}")
+        for number, body in found.items():
+            place, kept = body.get("index"), body if number == "end" else attempts[number]["leaf"]
+            if place is None:
+                wrong.append(f"{pk} leaf {number} has no place")
+                continue
+            if place in places or place >= size or leaves[place].hex() != body["leaf"]:
+                wrong.append(f"{pk} leaf {number} is not what the log has at {place}")
+            places[place] = pk
+            bill = int(kept["body"]["bill"]["units"])
+            billed += bill
+            if number in attempts and "statement" in attempts[number]:
+                rates = DEFAULT.find(job["runtime"], "fast", 0)
+                assert rates is not None
+                if bill != rates.bill(attempts[number]["outcome"]["usage"], int(job["most"])):
+                    wrong.append(f"{pk} leaf {number} bills {bill} for {attempts[number]['outcome']['usage']}")
+        if billed != int(job.get("billed", "0")):
+            wrong.append(f"{pk} was billed {job.get('billed')}, its leaves say {billed}")
+    if len(places) != size:
+        wrong.append(f"the log has {size} leaves, of which jobs account for {len(places)}")
+    return wrong
 
 
 def stray_files(home: Path) -> list[str]:
@@ -140,7 +193,7 @@ def _accounted(pk: str, sk: str, jobs: dict[str, dict[str, Any]]) -> bool:
     if kind == "LABEL":
         name, _, value = rest.partition("#")[2].partition("=")
         return sk in jobs and jobs[sk]["labels"].get(name) == value
-    return kind in ("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK")
+    return kind in KINDS
 
 
 def _gaps_in_logs(rows: Rows) -> list[str]:

@@ -128,6 +128,9 @@ POINTS = (
     Point("pump-handled", PUMP, "hanzo_compute_host.functions:Functions.call", "after", _of_queue),
     Point("pump-before-ack", PUMP, f"{_QUEUE}.ack", "before"),
     Point("pump-acked", PUMP, f"{_QUEUE}.ack", "after"),
+    Point("pump-before-log", PUMP, f"{_SERVICES}.log:_Tree.append", "before"),
+    Point("pump-logged-not-durable", PUMP, f"{_SERVICES}.log:_Tree.append", "after"),
+    Point("pump-logged", PUMP, f"{_SERVICES}.log:sequence", "after", _some),
     Point("pump-reconciled", PUMP, f"{_SERVICES}.reconcile:reconcile", "after"),
     # The agent
     Point("agent-leased", AGENT, f"{_API}.lease", "after", _some),
@@ -143,6 +146,7 @@ POINTS = (
     Point("agent-journal-written", AGENT, f"{_JOURNAL}.intend", "after"),
     Point("agent-log-sent", AGENT, f"{_API}.logs", "after"),
     Point("agent-uploaded", AGENT, f"{_API}.upload", "after"),
+    Point("agent-signed", AGENT, "hanzo_compute_agent.signing:Signer.sign", "after"),
     Point("agent-before-complete", AGENT, f"{_API}.complete", "before"),
     Point("agent-completed", AGENT, f"{_API}.complete", "after"),
     Point("agent-reaping", AGENT, "shutil:rmtree", "before", _in("/attempts/.new-")),
@@ -163,6 +167,8 @@ START_POINTS = (
     Point("credentials-written", SUPERVISOR, "pathlib:Path.replace", "after", _in("/.credentials.json.")),
     Point("platform-before-replace", SUPERVISOR, "pathlib:Path.replace", "before", _in("/run/.platform.json.")),
     Point("url-key-made", "", "os:link", "before", _in("/keys/")),
+    Point("agent-key-made", AGENT, "os:link", "before", _in("/agents/")),
+    Point("tariff-stored", PROVISION, f"{_SERVICES}.pricing:publish", "after"),
 )
 
 

@@ -12,8 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hanzo_compute import config, ready, wiring
+from hanzo_compute.model.statement import key_id
+from hanzo_compute.model.stored import UNFINISHED
+from hanzo_compute.ports import KeyKind
 from hanzo_compute_agent.agent import Agent, Settings
 from hanzo_compute_agent.journal import FileJournal
+from hanzo_compute_agent.signing import KEY
 
 log = logging.getLogger("hanzo_compute_agent")
 
@@ -74,8 +78,13 @@ def main() -> int:
     container = wiring.agent(url, key, state, config.default_cache(environ), slots, patience)
     journal = FileJournal(state / "journal")
     agent = Agent(container.api, container.runner, container.clock, journal, spawn, settings, container.vault)
+    for path in state.iterdir():  # the runner holds this folder for us alone
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    signs_as = key_id(container.vault.public_key(KEY, KeyKind.P256))
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
+    log.info("it signs its statements as %s", signs_as)
     ready.say(ready.READY)
     stopping.wait()
     agent.stop()

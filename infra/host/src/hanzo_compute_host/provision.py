@@ -14,7 +14,7 @@ import sys
 from hanzo_compute import wiring
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.security.authorizer import Role
-from hanzo_compute.services import credentials, pricing
+from hanzo_compute.services import credentials, log, pricing
 from hanzo_compute_host import process
 
 
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             owner = credentials.create(container, credentials.DEFAULT_TENANT, Role.OWNER, "owner")
         runner = credentials.ensure_runner(container)
         pricing.publish(container)
+        log.verifier_key(container)  # makes the key of the transparency log
         ticket = None if container.commits is None else container.commits.take()
         if container.commits is not None and ticket is not None:
             container.commits.wait(ticket)
