@@ -88,7 +88,7 @@ def test_a_key_has_one_kind(vault: KeyVault) -> None:
         vault.public_key("log", KeyKind.P256)
 
 
-@pytest.mark.parametrize("name", ["", "../log", "a/b", ".log", "Log", "a" * 64, "a\n", "a b", "\u00e9"])
+@pytest.mark.parametrize("name", ["", "../log", "a/b", ".log", "Log", "a" * 81, "a\n", "a b", "\u00e9"])
 def test_names(vault: KeyVault, name: str) -> None:
     with pytest.raises(InvalidRequest, match="no name of a key"):
         vault.public_key(name, KeyKind.P256)

@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         FileVault(tmp_path / "keys").public_key("log", KeyKind.ED25519)
 
 
-@pytest.mark.parametrize("call", ["fsync", "link"])
+@pytest.mark.parametrize("call", ["fsync", "open"])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl, urlsplit
 from hanzo_compute.errors import ComputeError, Conflict, IdempotencyMismatch, NotFound, Unauthenticated
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import digest
+from hanzo_compute.services import pricing
+from tests.support.proofs import Proofs, named_platform, succeeded
 
 KEY = "hzk_0000000000000000000000TEST_secret"
 STARTED = "2026-01-02T03:04:05.000Z"
@@ -56,6 +58,11 @@ class FakeApi:
     def __init__(self) -> None:
         self.program: Callable[[Body, bytes], Run] = lambda _spec, _stdin: Run()
         self.jobs: dict[str, Body] = {}
+        platform, self.ids = named_platform()
+        succeeded(platform)
+        self.proofs = Proofs(platform)
+        """What is quoted, logged and proven is made by the services."""
+        self.receipts: set[str] = set()
         self.runs: dict[str, Run] = {}
         self.blobs: dict[str, bytes] = {}
         self.keys: dict[str, tuple[str, str]] = {}
@@ -286,6 +293,20 @@ class _Handler(BaseHTTPRequestHandler):
                 return fake.submit(fake.jobs[job]["spec"], origin={"kind": "redrive", "job": job})
             case ("POST", ["blobs"] | ["leases", _, "blobs"]):
                 return self._new_blob(body["sha256"], body["size"])
+            case ("POST", ["quotes"]):
+                quote = pricing.quote(fake.proofs.platform.ctx, parse_spec(body), "wasm")
+                return 200, quote.as_json(), {}
+            case ("GET", ["jobs", job, "receipt"]):
+                if job not in fake.receipts:
+                    fake.ids.jobs.append(job)
+                    succeeded(fake.proofs.platform)
+                    fake.receipts.add(job)
+                return 200, fake.proofs.receipt(job), {}
+            case ("GET", ["log", "checkpoint"]):
+                return 200, fake.proofs.checkpoint(), {}
+            case ("GET", ["log", "consistency"]):
+                old, new = int(self.query["from"]), int(self.query["to"])
+                return 200, {"hashes": [node.hex() for node in fake.proofs.consistency(old, new)]}, {}
             case ("POST", ["leases", *rest]):
                 return 200, fake.lease_answers["/".join(rest)], {}
         raise NotFound(f"there is no {self.parts.path}")

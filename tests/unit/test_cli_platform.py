@@ -93,9 +93,13 @@ def test_demo_shows_job_result_way_and_next_steps(api: FakeApi, hzc: Hzc, home: 
     for words in ("submitted", "123,456,789 instructions", "32.0 MiB", "1.50 s", report["checksum"][:16]):
         assert words in shown
     assert f"hzc show {job}" in shown
+    assert "It can cost 0.000850205 cr at most" in shown
+    assert "was verified without the platform" in shown
+    assert "everything in it holds" in shown
     document = hzc.json("demo")
     assert document["agrees"] is True
     assert document["report"] == report
+    assert document["receipt"]["leaf"]["body"]["job"] == document["result"]["id"]
 
 
 @pytest.mark.parametrize("stdout", [b"", b"not json", b"[]", b'{"checksum": "1"}'])
@@ -135,7 +139,7 @@ def test_the_next_steps_work_in_a_shell(home: Path, api: FakeApi, tmp_path: Path
     job = api.submit({"source": {"code": "pass", "language": "python"}})[1]["id"]
     lines = [line.strip() for line in next_steps(home, api.url, job, env).splitlines()]
     commands = [line for line in lines if line.startswith(("export", "hzc", "KEY=", "curl"))]
-    assert len(commands) == 13
+    assert len(commands) == 16
     hzc = f'hzc() {{ {shlex.quote(sys.executable)} -m hanzo_compute_host.cli "$@"; }}'
     curl = 'curl() { printf "%s\\n" "$@" >&2; }'
     script = "\n".join(["set -eu", hzc, curl, *commands])
@@ -143,7 +147,7 @@ def test_the_next_steps_work_in_a_shell(home: Path, api: FakeApi, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert "made" in done.stdout
     assert job in done.stdout
-    assert done.stderr.count(f"Authorization: Bearer {KEY}") == 5
+    assert done.stderr.count(f"Authorization: Bearer {KEY}") == 6
     assert f"{api.url}/v1/jobs/{list(api.jobs)[-1]}/cancel" in done.stderr
     assert [view["state"] for view in api.jobs.values()][2] == "cancelled"
     (spec,) = [line for line in done.stderr.splitlines() if line.startswith("{")]

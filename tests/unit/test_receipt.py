@@ -207,7 +207,7 @@ def test_a_receipt_that_is_nested_too_deeply(real: Receipt, filled: Platform) ->
     deep: Any = 0
     for _ in range(20_000):
         deep = [deep]
-    assert refused(put(real, ("statement", "usage"), deep), filled).name == "format"
+    assert refused(put(real, ("statement", "usage"), deep), filled).name == "statement.usage"
 
 
 def test_a_receipt_of_another_job(real: Receipt, filled: Platform) -> None:

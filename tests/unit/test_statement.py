@@ -10,8 +10,6 @@ from typing import Any
 
 import jcs
 import pytest
-from eth_account.messages import encode_typed_data
-from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +19,7 @@ from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
 from hanzo_compute.model.statement import P256_ORDER, Settlement, Subject, Terms
 from hanzo_compute.model.tariff import DEFAULT, Rates
 from hanzo_compute.ports import KeyKind
+from tests.support.eip712 import encode_typed_data, keccak
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "statements.json").read_text())
 

@@ -83,6 +83,10 @@ def _named(*endings: str) -> Only:
     return lambda args, result: str(args[0]).endswith(endings)
 
 
+def _to(ending: str) -> Only:
+    return lambda args, result: str(args[1]).endswith(ending)
+
+
 def _in(*parts: str) -> Only:
     return lambda args, result: all(part in str(args[0]) for part in parts)
 
@@ -166,8 +170,9 @@ START_POINTS = (
     Point("credentials-before-replace", SUPERVISOR, "pathlib:Path.replace", "before", _in("/.credentials.json.")),
     Point("credentials-written", SUPERVISOR, "pathlib:Path.replace", "after", _in("/.credentials.json.")),
     Point("platform-before-replace", SUPERVISOR, "pathlib:Path.replace", "before", _in("/run/.platform.json.")),
-    Point("url-key-made", "", "os:link", "before", _in("/keys/")),
-    Point("agent-key-made", AGENT, "os:link", "before", _in("/agents/")),
+    Point("url-key-made", "", "pathlib:Path.rename", "before", _to("/keys/presign.key")),
+    Point("log-key-made", PROVISION, "pathlib:Path.rename", "before", _to("/keys/log.pem")),
+    Point("agent-key-made", AGENT, "pathlib:Path.rename", "before", _to("/keys/agent-local-1.pem")),
     Point("tariff-stored", PROVISION, f"{_SERVICES}.pricing:publish", "after"),
 )
 

@@ -12,12 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hanzo_compute import config, ready, wiring
-from hanzo_compute.model.statement import key_id
-from hanzo_compute.model.stored import UNFINISHED
-from hanzo_compute.ports import KeyKind
 from hanzo_compute_agent.agent import Agent, Settings
 from hanzo_compute_agent.journal import FileJournal
-from hanzo_compute_agent.signing import KEY
 
 log = logging.getLogger("hanzo_compute_agent")
 
@@ -75,13 +71,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     patience = _patience(stopping) if ready.takes_over() else None
-    container = wiring.agent(url, key, state, config.default_cache(environ), slots, patience)
+    keys = Path(home) / "keys"
+    container = wiring.agent(url, key, state, config.default_cache(environ), slots, keys, patience)
     journal = FileJournal(state / "journal")
     agent = Agent(container.api, container.runner, container.clock, journal, spawn, settings, container.vault)
-    for path in state.iterdir():  # the runner holds this folder for us alone
-        if UNFINISHED.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-    signs_as = key_id(container.vault.public_key(KEY, KeyKind.P256))
+    signs_as = agent.signer.key_id
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
     log.info("it signs its statements as %s", signs_as)

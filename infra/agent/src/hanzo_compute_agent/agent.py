@@ -56,7 +56,8 @@ class Agent:
         self._journal = journal
         self._spawn = spawn
         self._settings = settings
-        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, Signer(vault, settings.name))
+        self.signer = Signer(vault, settings.name)
+        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, self.signer)
         self._leasing: set[int] = set()
         """Slots inside a call that may bring a lease."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from hanzo_compute.model import statement
 from hanzo_compute.model.outcome import Outcome
@@ -11,16 +10,22 @@ from hanzo_compute.model.spec import code_digest, digest, input_digest
 from hanzo_compute.model.statement import Signed, Subject, Terms
 from hanzo_compute.ports import KeyKind, KeyVault, Lease
 
-KEY: Final = "agent"
-"""Name of the signing key in the agent's vault; made at the first start."""
-
 
 @dataclass(frozen=True)
 class Signer:
-    """Signs statements as the agent of this name."""
+    """Signs statements as the agent of this name, whose key has its name, too; made at the first start."""
 
     vault: KeyVault
     agent: str
+
+    @property
+    def _key(self) -> str:
+        return f"agent-{self.agent}"
+
+    @property
+    def key_id(self) -> str:
+        """What the key is known by: SHA-256, hex, of the public key."""
+        return statement.key_id(self.vault.public_key(self._key, KeyKind.P256))
 
     def sign(self, lease: Lease, outcome: Outcome) -> Signed:
         """The signature over the statement of an outcome."""
@@ -30,5 +35,5 @@ class Signer:
         )
         body = statement.body(subject, outcome, Terms.from_json(lease.terms))
         root = statement.root(statement.field_digests(body))
-        signature = self.vault.sign(KEY, KeyKind.P256, statement.signing_digest(body, root))
-        return Signed(self.vault.public_key(KEY, KeyKind.P256), signature)
+        signature = self.vault.sign(self._key, KeyKind.P256, statement.signing_digest(body, root))
+        return Signed(self.vault.public_key(self._key, KeyKind.P256), signature)

@@ -106,9 +106,16 @@ class AgentParts:
 
 
 def agent(
-    url: str, key: str, state: Path, cache: Path, slots: int, patience: Callable[[], bool] | None = None
+    url: str,
+    key: str,
+    state: Path,
+    cache: Path,
+    slots: int,
+    keys: Path,
+    patience: Callable[[], bool] | None = None,
 ) -> AgentParts:
-    """An agent's parts: the platform's lease API at ``url``, and a runner that keeps its attempts under ``state``.
+    """An agent's parts: the platform's lease API at ``url``, a runner that keeps its attempts under ``state``, and
+    a vault in the folder ``keys``.
 
     While another agent has ``state``, ``patience`` is called again and again until it returns False.
     """
@@ -118,7 +125,7 @@ def agent(
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
     clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
-    return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(state))
+    return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(keys))
 
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
 
-NAME: Final = re.compile(r"[a-z][a-z0-9.-]{0,62}")
+NAME: Final = re.compile(r"[a-z][A-Za-z0-9._-]{0,79}")
 KEY_BYTES: Final = 32
 VERSION: Final = b"\x01"
 """First byte of a wrapped key: AES-256-GCM, a nonce of 12 bytes, then ciphertext and tag."""
@@ -28,7 +28,9 @@ _NONCE: Final = 12
 def check_name(name: str) -> None:
     """Refuse what is no name of a key."""
     if not NAME.fullmatch(name):
-        raise InvalidRequest(f"{name[:80]!r} is no name of a key", hint="names are of a-z 0-9 . -, at most 63")
+        raise InvalidRequest(
+            f"{name[:80]!r} is no name of a key", hint="names are of letters, digits, . _ -, at most 80"
+        )
 
 
 def generate(kind: KeyKind) -> PrivateKey:

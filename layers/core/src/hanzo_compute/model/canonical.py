@@ -11,6 +11,8 @@ import rfc8785
 EXACT_MAX: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exact; larger ones are written as decimal strings."""
 
+DEPTH_MAX: Final = 64
+
 _encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -18,9 +20,10 @@ def canonical(value: Any) -> bytes:
     """The one text that stands for a JSON value.
 
     Raises:
-        ValueError: it has a form in no JSON, such as NaN, a lone surrogate, or an integer over ``EXACT_MAX``.
+        ValueError: it has a form in no JSON, such as NaN, a lone surrogate, or an integer over ``EXACT_MAX``; or it
+            is nested deeper than ``DEPTH_MAX``.
     """
-    if _plain(value):
+    if _plain(value, DEPTH_MAX):
         return _encode(value).encode()  # the same text, from the standard library's encoder in C
     return rfc8785.dumps(value)
 
@@ -30,15 +33,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: Any, depth: int) -> bool:
     """Whether both encoders write a value alike: no floats, no big integers, ASCII names (whose order is the same)."""
+    if not depth:
+        raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
     if kind is int:
         return bool(-EXACT_MAX <= value <= EXACT_MAX)
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _plain(item) for name, item in value.items())
+        return all(type(name) is str and name.isascii() and _plain(item, depth - 1) for name, item in value.items())
     if kind is list:
-        return all(map(_plain, value))
+        return all(_plain(item, depth - 1) for item in value)
     return False

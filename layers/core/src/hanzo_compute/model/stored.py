@@ -12,8 +12,8 @@ from hanzo_compute.model.keys import Key
 UNFINISHED: Final = re.compile(
     r"\.(credentials\.json|platform\.json|runner\.key|key)\.[a-z0-9_]{8}|\.[0-9a-f]{16}|\.hzc-unfinished"
 )
-"""Names of small files in a state folder, ``run``, ``keys`` and those of agents that a killed process was writing: one
-that was to replace another, a key before it had its name, the mark of a restore."""
+"""Names of small files in a state folder, ``run`` and ``keys`` that a killed process was writing: one that was to
+replace another, a key before it had its name, the mark of a restore."""
 
 
 @dataclass(frozen=True, slots=True)

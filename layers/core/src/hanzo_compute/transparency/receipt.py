@@ -73,13 +73,6 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     Raises:
         ReceiptInvalid: the first thing that does not hold.
     """
-    try:
-        return _verified(receipt, trusted, agents, job)
-    except RecursionError:
-        raise ReceiptInvalid("format", "is nested too deeply") from None
-
-
-def _verified(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, job: str | None) -> Verified:
     _shape(receipt)
     key, point = _checkpoint(receipt, trusted)
     body = _leaf(receipt, point)

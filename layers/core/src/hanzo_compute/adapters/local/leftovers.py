@@ -52,7 +52,7 @@ def attempts(home: Path) -> Iterator[LeftAttempt]:
 
 
 def _plain(home: Path) -> Iterator[Path]:
-    for folder in (home, home / "run", home / "keys", *_children(home / "agents")):
+    for folder in (home, home / "run", home / "keys"):
         for path in _children(folder):
             if path.is_file() and UNFINISHED.fullmatch(path.name):
                 yield path

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hanzo_compute.errors import PermissionDenied, Unavailable
+from hanzo_compute.model.stored import UNFINISHED
 
 
 def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
@@ -22,27 +24,43 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
         with suppress(FileNotFoundError):
             return _read(path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{secrets.token_hex(8)}")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(make())
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):  # unlike a rename, a link does not replace another process's key
-                os.link(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with _alone(path.parent) as folder:
+            if not path.exists():
+                for left in path.parent.iterdir():  # by who was killed here: nobody else is at it now
+                    if UNFINISHED.fullmatch(left.name) and left.name.count(".") == 1:
+                        left.unlink(missing_ok=True)
+                _write(path, make())
+                os.fsync(folder)
         return _read(path)
     except OSError as error:
         raise Unavailable(
             f"{path} cannot be read or made: {error.strerror or error}", hint="is the disk full, or read-only?"
         ) from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[int]:
+    """Only one process at a time makes secrets in a folder."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, data: bytes) -> None:
+    unfinished = path.with_name(f".{secrets.token_hex(8)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> bytes:
