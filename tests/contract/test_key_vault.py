@@ -74,10 +74,18 @@ def test_keys_stay(make: Make) -> None:
     public = first.public_key("agent", KeyKind.P256), first.public_key("log", KeyKind.ED25519)
     assert public == (first.public_key("agent", KeyKind.P256), first.public_key("log", KeyKind.ED25519))
     again = make("one")
-    assert public == (again.public_key("agent", KeyKind.P256), again.public_key("log", KeyKind.ED25519))
+    reverse = again.public_key("log", KeyKind.ED25519), again.public_key("agent", KeyKind.P256)
+    assert public == reverse[::-1]
     other = make("two")
     assert other.public_key("agent", KeyKind.P256) != public[0]
     assert first.public_key("agent-2", KeyKind.P256) != public[0]
+
+
+def test_signatures_are_of_the_key_of_that_name(vault: KeyVault) -> None:
+    key = load_der_public_key(vault.public_key("log", KeyKind.ED25519))
+    assert isinstance(key, ed25519.Ed25519PublicKey)
+    with pytest.raises(InvalidSignature):
+        key.verify(vault.sign("log-2", KeyKind.ED25519, b"message"), b"message")
 
 
 def test_a_key_has_one_kind(vault: KeyVault) -> None:
@@ -88,20 +96,26 @@ def test_a_key_has_one_kind(vault: KeyVault) -> None:
         vault.public_key("log", KeyKind.P256)
 
 
-@pytest.mark.parametrize("name", ["", "../log", "a/b", ".log", "Log", "a" * 81, "a\n", "a b", "\u00e9"])
-def test_names(vault: KeyVault, name: str) -> None:
+@pytest.mark.parametrize("name", ["", "../log", "a/b", ".log", "Log", "a" * 81, "a\n", "a b", "a\0", "\u00e9"])
+def test_what_is_no_name(vault: KeyVault, name: str) -> None:
     with pytest.raises(InvalidRequest, match="no name of a key"):
         vault.public_key(name, KeyKind.P256)
 
 
-def test_data_keys(make: Make) -> None:
-    vault = make("one")
+@pytest.mark.parametrize("name", ["a", "a..", "agent-local_1.Z", "z" * 80])
+def test_names(vault: KeyVault, name: str) -> None:
+    assert load_der_public_key(vault.public_key(name, KeyKind.P256))
+
+
+def test_data_keys(vault: KeyVault) -> None:
     made = vault.data_key(CONTEXT)
     assert len(made.plaintext) == 32
     assert made.plaintext not in made.wrapped
     assert repr(made.plaintext) not in repr(made)
     assert vault.unwrap(made.wrapped, dict(reversed(CONTEXT.items()))) == made.plaintext
-    assert vault.data_key(CONTEXT).plaintext != made.plaintext
+    another = vault.data_key(CONTEXT)
+    assert another.plaintext != made.plaintext
+    assert another.wrapped[:13] != made.wrapped[:13]  # a nonce that comes twice gives GCM's key away
 
 
 def test_data_keys_outlive_the_process(make: Make) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import stat
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hanzo_compute.adapters.local.vault import FileVault
 from hanzo_compute.errors import ComputeError, InternalError, PermissionDenied, Unavailable
 from hanzo_compute.ports import KeyKind
+from tests.support.killed import file_steps, killed_at
+
+ROOT = Path(__file__).parents[2]
+
+
+def without_threads(function: str, folder: Path) -> None:
+    """Run a function of this file in a process of its own, which may fork because it has no threads."""
+    code = f"from {__name__} import Path, {function}; {function}(Path({str(folder)!r}))"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=100)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
@@ -35,30 +48,73 @@ def test_a_key_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> No
     assert "chmod 600" in str(refused.value.hint)
 
 
+def test_a_key_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "log.pem", 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionDenied, match=r"log\.pem"):
+        FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+
+
 def _public(folder: Path, barrier: object, answers: object) -> None:
     barrier.wait()  # type: ignore[attr-defined]
     answers.put(FileVault(folder).public_key("log", KeyKind.ED25519))  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
-def test_of_two_processes_at_once_the_first_wins(tmp_path: Path) -> None:
+def race(rounds: Path) -> None:
+    """Four processes make one key at once, again and again."""
     context = multiprocessing.get_context("fork")
-    for number in range(10):
-        barrier, answers = context.Barrier(4), context.Queue()
-        folder = tmp_path / str(number)
+    FileVault(rounds / "first").public_key("log", KeyKind.ED25519)  # what it imports is there before the start
+    for number in range(30):
+        barrier, answers = context.Barrier(4), context.SimpleQueue()
+        folder = rounds / str(number)
         processes = [context.Process(target=_public, args=(folder, barrier, answers)) for _ in range(4)]
         for each in processes:
             each.start()
-        found = {answers.get(timeout=30) for _ in processes}
         for each in processes:
             each.join(30)
-        assert len(found) == 1
+            assert each.exitcode == 0
+        assert len({answers.get() for _ in processes}) == 1
         assert [path.name for path in folder.iterdir()] == ["log.pem"]
 
 
-def test_what_a_killed_process_left_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_of_processes_at_once_the_first_wins(tmp_path: Path) -> None:
+    without_threads("race", tmp_path)
+
+
+def kills(rounds: Path) -> None:
+    """A process is killed at each of the steps by which it makes a key."""
+    FileVault(rounds / "first").public_key("log", KeyKind.ED25519)
+    step, had_name = 0, set()
+    while True:
+        step += 1
+        path = rounds / str(step) / "log.pem"
+        make = partial(FileVault(path.parent).public_key, "log", KeyKind.ED25519)
+        killed = killed_at(step, make, file_steps)
+        before = path.read_bytes() if path.exists() else None
+        public = FileVault(path.parent).public_key("log", KeyKind.ED25519)
+        assert public == FileVault(path.parent).public_key("log", KeyKind.ED25519), f"step {step}"
+        assert before in (None, path.read_bytes()), f"step {step}: another key has its name"
+        assert [left.name for left in path.parent.iterdir()] == ["log.pem"], f"step {step}"
+        if not killed:
+            assert had_name == {True, False}
+            return
+        had_name.add(before is not None)
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_a_whole_key_or_none(tmp_path: Path) -> None:
+    without_threads("kills", tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".0123456789abcdef").write_bytes(b"-----BEGIN")
     assert FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.pem"]
 
 
 def rsa_key() -> bytes:
@@ -81,6 +137,15 @@ def test_a_file_that_holds_no_key_is_told(tmp_path: Path, data: bytes) -> None:
         assert (tmp_path / "log.pem").read_bytes() == data
 
 
+def test_a_process_reads_a_key_once(tmp_path: Path) -> None:
+    vault = FileVault(tmp_path)
+    public, made = vault.public_key("log", KeyKind.ED25519), vault.data_key({})
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"rubbish")
+    assert vault.public_key("log", KeyKind.ED25519) == public
+    assert vault.unwrap(made.wrapped, {}) == made.plaintext
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file")
     with pytest.raises(Unavailable, match="cannot be read or made"):
@@ -99,6 +164,18 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert refused.value.retryable
     assert list(tmp_path.iterdir()) == []
     assert FileVault(tmp_path).public_key("log", KeyKind.ED25519)
+
+
+def test_a_disk_that_takes_no_byte_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(Unavailable) as refused:
+            FileVault(tmp_path).data_key({})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.strerror(errno.EFBIG) in refused.value.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_key_gets_into_what_is_shown(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import urllib3
 
 from hanzo_compute import wiring
 from hanzo_compute.security.authorizer import Role
+from tests.support import statements
 from tests.support.live import Platform, until
 
 SOURCE = {"code": "print(1)", "language": "python"}
@@ -103,6 +104,11 @@ def test_an_encoded_slash_reaches_no_other_route(platform: Platform, call: Calle
         assert call("GET", f"/v1/jobs/{job}%2F{path}")[0] == 404
 
 
+def lease_holder(platform: Platform, job: str) -> str:
+    """The name of the agent that has the job."""
+    return str(platform.client().get(job)["agent"])
+
+
 class TestAgents:
     """A runner credential is trusted to run, not to break what others read."""
 
@@ -142,7 +148,24 @@ class TestAgents:
         assert agent("POST", f"/v1/leases/{job}/logs", {"attempt": 1, "seq": 1, "entries": [late]})[0] == 400
         assert agent("POST", f"/v1/leases/{job}/heartbeat", {"attempt": True})[0] == 400
         outcome = {"category": "ok", "exit_code": 0, "outputs": [good]}
-        body = {"reports": [{"job": job, "attempt": 1, "outcome": outcome}]}
+        report: dict[str, Any] = {"job": job, "attempt": 1, "outcome": outcome}
+        lease = agent("GET", f"/v1/leases/{job}?attempt=1", None)[1]
+        statement = statements.of_report(lease, outcome, lease_holder(platform, job))
+        for wrong in (
+            None,
+            {"key": "00", "signature": statement["signature"]},
+            {"key": statement["key"], "signature": "00" * 64},
+            statements.of_report(lease, outcome | {"usage": {"wall_ms": 1}}, lease_holder(platform, job)),
+            statements.of_report(lease, outcome, "another"),
+            statements.of_report(lease | {"attempt": 2}, outcome, lease_holder(platform, job)),
+        ):
+            (refused,) = agent("POST", "/v1/leases/complete", {"reports": [report | {"statement": wrong}]})[1][
+                "results"
+            ]
+            assert refused["problem"]["errors"][0]["field"].startswith("statement"), wrong
+        for wrong in ({"key": "", "signature": ""}, {"key": statement["key"]}, "x", {**statement, "signature": "x"}):
+            assert agent("POST", "/v1/leases/complete", {"reports": [report | {"statement": wrong}]})[0] == 400, wrong
+        body = {"reports": [report | {"statement": statement}]}
         assert agent("POST", "/v1/leases/complete", body)[1]["results"] == [{"job": job, "state": "succeeded"}]
         assert platform.client().output(job) == b"x"
 

@@ -33,6 +33,7 @@ class _Parameter:
     source: str
     name: str
     shown: str
+    required: bool
     adapter: TypeAdapter[Any]
 
 
@@ -49,7 +50,7 @@ class Binding:
         """Compile the signature: a model is the body, ``Query`` and ``Header`` say so, all else is in the path."""
         made = cls()
         hints = typing.get_type_hints(function, include_extras=True)
-        for argument in inspect.signature(function).parameters:
+        for argument, parameter in inspect.signature(function).parameters.items():
             hint = hints[argument]
             plain = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
             info = next((each for each in typing.get_args(hint) if isinstance(each, Query | Header)), None)
@@ -60,7 +61,8 @@ class Binding:
             else:
                 shown = info.alias or argument
                 name = shown.lower() if isinstance(info, Header) else shown
-                made.parameters.append(_Parameter(argument, _SOURCES[type(info)], name, shown, TypeAdapter(hint)))
+                source, required = _SOURCES[type(info)], parameter.default is inspect.Parameter.empty
+                made.parameters.append(_Parameter(argument, source, name, shown, required, TypeAdapter(hint)))
         return made
 
     @property
@@ -82,6 +84,8 @@ class Binding:
         for each in self.parameters:
             sent = event.get(each.source)
             if not sent or each.name not in sent:
+                if each.required:
+                    wrong.append(FieldProblem(each.shown, "must be given", "missing"))
                 continue
             try:
                 found[each.argument] = each.adapter.validate_python(sent[each.name])

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds
 from hanzo_compute.model.canonical import EXACT_MAX
+from hanzo_compute.model.spec import Text
 from hanzo_compute.model.states import State
 
 Count = Annotated[int, Field(ge=0, le=EXACT_MAX)]
@@ -92,19 +93,19 @@ class Outcome(_Strict):
     """The end of one attempt."""
 
     category: Category
-    detail: Annotated[str, StringConstraints(max_length=4096)] = ""
+    detail: Annotated[Text, StringConstraints(max_length=4096)] = ""
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**32)] | None = None
     signal: Annotated[int, Field(ge=1, le=64)] | None = None
-    trap: Annotated[str, StringConstraints(max_length=255)] | None = None
+    trap: Annotated[Text, StringConstraints(max_length=255)] | None = None
     oom: bool = False
     child_oom: bool = False
     timed_out: bool = False
-    truncated: list[Annotated[str, StringConstraints(max_length=64)]] = Field(
+    truncated: list[Annotated[Text, StringConstraints(max_length=64)]] = Field(
         default_factory=list, max_length=8, description="What was cut at its bound: stdout, log."
     )
     outputs: list[Output] = Field(default_factory=list, max_length=64)
     usage: Usage = Field(default_factory=Usage)
-    runtime_version: Annotated[str, StringConstraints(max_length=255)] = ""
+    runtime_version: Annotated[Text, StringConstraints(max_length=255)] = ""
 
     @model_validator(mode="after")
     def _totals(self) -> Outcome:

@@ -212,5 +212,6 @@ DEFAULT: Final = parse(
 )
 """What jobs cost where the operator has set no prices: credits that nobody has to pay."""
 
-FREE: Final = Rates("0", "credit", "cr", 9, "any", "any", 0, MappingProxyType({}))
+ANY: Final = "any"
+FREE: Final = Rates("0", "credit", "cr", 9, ANY, ANY, 0, MappingProxyType({}))
 """For jobs that were accepted by a release without prices."""

@@ -9,7 +9,7 @@ from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, Not
 from hanzo_compute.model import keys, statement
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
-from hanzo_compute.model.spec import Retry, code_digest
+from hanzo_compute.model.spec import Retry, code_digest, input_digest
 from hanzo_compute.model.statement import Signed, Stated, Subject
 from hanzo_compute.ports import Body, LogEntry, Operation, Put, WriteConflict
 from hanzo_compute.services import leaves, pricing, records
@@ -74,8 +74,7 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
                 return None
             raise claim.stale(job)
         _check_outputs(ctx, job, outcome)
-        paid = outcome.category is not Category.PLATFORM and not _unfounded(job, outcome.category)
-        stated = _stated(ctx, job, ended) if paid else None
+        stated = None if _lost(job, outcome) else _stated(ctx, job, ended)
         bill = _bill(job, stated)
         job = replace(job, billed=str(int(job.billed) + int(bill["units"])))
         step = _judge(ctx, job, outcome)
@@ -113,8 +112,11 @@ def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
     if signed is None:
         problem = FieldProblem("statement", "must be there: an outcome is signed by its agent", "missing")
         raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
-    code = job.code or code_digest(stored_spec(ctx, job.id))  # jobs of a release without statements
-    subject = Subject(job.id, job.attempt, job.agent or "", job.spec_digest, code, job.input, job.runtime)
+    code, given = job.code, job.input
+    if not code:  # a job of a release without statements
+        spec = stored_spec(ctx, job.id)
+        code, given = code_digest(spec), input_digest(spec)
+    subject = Subject(job.id, job.attempt, job.agent or "", job.spec_digest, code, given, job.runtime)
     body = statement.body(subject, ended.outcome, pricing.terms_of(ctx, job))
     root = statement.root(statement.field_digests(body))
     if not statement.holds(signed.key, signed.signature, statement.signing_digest(body, root)):
@@ -130,12 +132,14 @@ def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
 
 def _bill(job: Job, stated: Stated | None) -> Body:
     """What an outcome costs: an attempt that the platform lost costs nothing."""
-    return {"token": job.token, "units": stated.body["price"]["units"] if stated else "0"}
+    if stated is None:
+        return {"token": job.token, "units": "0"}
+    return {name: stated.body["price"][name] for name in ("token", "units")}
 
 
 def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
     category = outcome.category
-    if category is Category.PLATFORM or _unfounded(job, category):
+    if _lost(job, outcome):
         return lapsed(ctx, job, outcome.detail or f"the agent reported {category}")
     failures = job.failures + (category in RETRIED)
     ended = replace(job, failures=failures, lapses=0, cancel=None)
@@ -150,11 +154,14 @@ def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
     return records.finish(ctx, ended, state, reason=reason, category=category, exit_code=outcome.exit_code)
 
 
-def _unfounded(job: Job, category: Category) -> bool:
-    """An agent that stopped a job which nobody asked it to stop has failed, not the job."""
-    if category is Category.CANCELLED:
+def _lost(job: Job, outcome: Outcome) -> bool:
+    """Whether the attempt was lost by the platform: an agent that stopped a job which nobody asked it to stop has
+    failed, not the job. Such an attempt needs no statement, and costs nothing."""
+    if outcome.category is Category.CANCELLED:
         return job.cancel != "cancelled"
-    return category is Category.DEADLINE and job.deadline_ms is None
+    if outcome.category is Category.DEADLINE:
+        return job.deadline_ms is None
+    return outcome.category is Category.PLATFORM
 
 
 def _accepted(ctx: Context, claim: Claim) -> bool:

@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from hanzo_compute.errors import InternalError, InvalidRequest, NotFound
+from hanzo_compute.errors import InternalError, NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.ports import ABSENT, TRANSACTION_MAX, Body, KeyKind, Operation, Put, Record, WriteConflict
 from hanzo_compute.services import outbox
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.leaves import placed
+from hanzo_compute.services.read import invalid
 from hanzo_compute.transparency import checkpoint as notes
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey
 from hanzo_compute.transparency.tiles import BUNDLE, TileNodes
-
-log = logging.getLogger(__name__)
 
 KEY: Final = "log"
 """Name of the log's signing key in the vault."""
@@ -63,6 +61,7 @@ def sequence(ctx: Context) -> Sequenced:
     tree = _Tree(ctx, record)
     if not waiting and tree.signed_size == tree.size:
         return Sequenced()
+    hurried = tree.signed_size < tree.size
     appended, signed = 0, False
     try:
         for start in range(0, max(1, len(waiting)), ROOM):
@@ -71,8 +70,8 @@ def sequence(ctx: Context) -> Sequenced:
             appended += len(batch)
     except WriteConflict:  # another pass was quicker, or what we read was old
         return Sequenced(appended)
-    if not signed:
-        _hurry(ctx, waiting)
+    if not signed and not hurried:
+        _hurry(ctx, waiting[-1])
     return Sequenced(appended, signed)
 
 
@@ -82,11 +81,9 @@ def _waiting(ctx: Context) -> list[Record]:
     return [record for _, record in sorted(rows, key=lambda row: row[0])]
 
 
-def _hurry(ctx: Context, waiting: Sequence[Record]) -> None:
+def _hurry(ctx: Context, leaf: Record) -> None:
     """Have somebody look again in a second: who waits for a receipt should not wait for the reconciler."""
-    if waiting:
-        job = waiting[-1].key.pk.partition("#")[2]
-        ctx.queue.send(outbox.COMPLETION, {"job": job}, delay_s=1)
+    ctx.queue.send(outbox.COMPLETION, {"job": leaf.key.pk.partition("#")[2]}, delay_s=1)
 
 
 class _Tree:
@@ -208,7 +205,7 @@ def inclusion(ctx: Context, index: int, size: int) -> list[str]:
     """
     _check_size(ctx, size, "size")
     if not 0 <= index < size:
-        raise InvalidRequest(f"index {index} is not below size {size}")
+        raise invalid("index", f"{index} is not below size {size}")
     return [node.hex() for node in merkle.inclusion_proof(index, size, _nodes(ctx))]
 
 
@@ -216,7 +213,7 @@ def consistency(ctx: Context, old: int, new: int) -> list[str]:
     """Hashes, hex, that prove the log of ``new`` leaves to extend that of ``old`` (RFC 9162 section 2.1.4)."""
     _check_size(ctx, new, "to")
     if not 0 < old <= new:
-        raise InvalidRequest(f"from {old} is not between 1 and {new}")
+        raise invalid("from", f"{old} is not between 1 and {new}")
     return [node.hex() for node in merkle.consistency_proof(old, new, _nodes(ctx))]
 
 
@@ -238,4 +235,4 @@ def _size(ctx: Context) -> int:
 def _check_size(ctx: Context, size: int, name: str) -> None:
     newest = _size(ctx)
     if not 0 < size <= newest:
-        raise InvalidRequest(f"{name} {size} is not between 1 and {newest}, the size of the newest checkpoint")
+        raise invalid(name, f"{size} is not between 1 and {newest}, the size of the newest checkpoint")

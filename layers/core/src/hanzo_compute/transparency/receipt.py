@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hanzo_compute.model import canonical, statement
-from hanzo_compute.model.tariff import Rates
+from hanzo_compute.model.tariff import ANY, Rates
 from hanzo_compute.transparency import checkpoint as notes
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey
@@ -273,6 +273,8 @@ def _price(given: Body, body: Body, leaf: Body) -> Rates:
         raise ReceiptInvalid("rates", str(error)) from None
     if not named:
         raise ReceiptInvalid("rates", "are not those that the statement names")
+    if rates.version != price["tariff"] or rates.runtime not in (body["runtime"]["name"], ANY):
+        raise ReceiptInvalid("rates", "are of another tariff or runtime than the statement")
     try:
         units = rates.bill(body["usage"], int(price["most"]))
     except (KeyError, TypeError, ValueError):

@@ -11,6 +11,7 @@ import click
 
 from hanzo_compute import errors
 from hanzo_compute.model.money import show as show_money
+from hanzo_compute.model.spec import format_time
 from hanzo_compute.transparency.checkpoint import VerifierKey
 from hanzo_compute.transparency.receipt import Verified
 from hanzo_compute_host.cli import witness
@@ -141,7 +142,8 @@ def _platform_key(text: str) -> VerifierKey:
 def print_verified(session: Session, proven: Verified) -> None:
     """What a receipt proves, for people."""
     facts: list[tuple[str, Any]] = [("receipt", "everything in it holds")]
-    facts += [("job", proven.job), ("state", proven.state), ("attempt", proven.attempt or "never ran")]
+    facts += [("job", proven.job), ("state", f"{proven.state}, {format_time(proven.at_ms)} by the platform's clock")]
+    facts.append(("attempt", proven.attempt or "never ran"))
     price = show_money(proven.units, proven.decimals, proven.symbol)
     facts.append(("bill", f"{price} ({proven.units} base units of {proven.token})"))
     if proven.statement is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from hanzo_compute.adapters import blob_ids
+from hanzo_compute.adapters.local.folders import make_folders, sync
 from hanzo_compute.adapters.local.secret_file import made_once
 from hanzo_compute.adapters.presign import Signer
 from hanzo_compute.errors import InternalError, InvalidRequest, NotFound, Unavailable
@@ -88,8 +89,8 @@ class FileBlobs:
         """Start to store a blob of ``size`` bytes piece by piece."""
         path = self.path(tenant, blob)
         with _on_disk():
-            _make_folders(path.parent)
-            _make_folders(self._new)
+            make_folders(path.parent)
+            make_folders(self._new)
             return Upload(path, size, self._new)
 
     def _intact(self, tenant: str, blob: str) -> bool:
@@ -99,7 +100,7 @@ class FileBlobs:
             return False
         # It may be there by the rename of a process that has not synced the folder yet.
         with _on_disk():
-            _sync(self.path(tenant, blob).parent)
+            sync(self.path(tenant, blob).parent)
         return True
 
 
@@ -138,7 +139,7 @@ class Upload:
             self._temporary.rename(self._path)
             self._file.close()
             try:
-                _sync(self._path.parent)
+                sync(self._path.parent)
             except OSError:
                 # Whoever saw it here would take it for stored. It comes again.
                 self._path.unlink(missing_ok=True)
@@ -181,22 +182,6 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError), path.open("rb") as file:  # somebody writes it, or has moved it; or the disk refuses
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-
-
-def _make_folders(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folders(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _sync(folder.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load_key(path: Path) -> bytes:

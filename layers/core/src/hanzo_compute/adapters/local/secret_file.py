@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hanzo_compute.adapters.local.folders import make_folders, sync
 from hanzo_compute.errors import PermissionDenied, Unavailable
 from hanzo_compute.model.stored import UNFINISHED
 
@@ -22,15 +23,17 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
     """
     try:
         with suppress(FileNotFoundError):
-            return _read(path)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone(path.parent) as folder:
+            found = _read(path)
+            sync(path.parent)  # whoever made it may have got no further than its name
+            return found
+        make_folders(path.parent)
+        with _alone(path.parent):
             if not path.exists():
                 for left in path.parent.iterdir():  # by who was killed here: nobody else is at it now
                     if UNFINISHED.fullmatch(left.name) and left.name.count(".") == 1:
                         left.unlink(missing_ok=True)
                 _write(path, make())
-                os.fsync(folder)
+            sync(path.parent)
         return _read(path)
     except OSError as error:
         raise Unavailable(
@@ -39,12 +42,12 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[int]:
+def _alone(path: Path) -> Iterator[None]:
     """Only one process at a time makes secrets in a folder."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        yield folder
+        yield
     finally:
         os.close(folder)
 
@@ -66,7 +69,11 @@ def _write(path: Path, data: bytes) -> None:
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        if status.st_mode & 0o077 or status.st_uid not in (os.geteuid(), 0):
+        if status.st_uid not in (os.geteuid(), 0):
+            raise PermissionDenied(
+                f"{path} belongs to another user", hint=f"if nobody has had it: chown {os.geteuid()} {path}"
+            )
+        if status.st_mode & 0o077:
             raise PermissionDenied(
                 f"{path} can be read or written by others", hint=f"if nobody has had it: chmod 600 {path}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class MemoryVault:
-    """The same keys in the same order of their first use, for the same ``random``."""
+    """For the same ``random`` the same keys: signing keys by name, whatever the order of their first use, data keys
+    in the order in which they are made."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self._keys: dict[str, tuple[KeyKind, PrivateKey, bytes]] = {}
         self._master = random.randbytes(sealing.KEY_BYTES)
+        self._seed = random.randbytes(sealing.KEY_BYTES)
 
     def public_key(self, name: str, kind: KeyKind) -> bytes:
         """Public key as SubjectPublicKeyInfo (DER)."""
@@ -43,16 +46,17 @@ class MemoryVault:
     def _key(self, name: str, kind: KeyKind) -> tuple[PrivateKey, bytes]:
         sealing.check_name(name)
         if name not in self._keys:
-            key = self._derived(kind)
+            key = self._derived(name, kind)
             self._keys[name] = kind, key, sealing.public_bytes(key)
         found, key, public = self._keys[name]
         if found is not kind:
             raise Conflict(f"the key {name} is of kind {found}, not {kind}", hint="use another name")
         return key, public
 
-    def _derived(self, kind: KeyKind) -> PrivateKey:
+    def _derived(self, name: str, kind: KeyKind) -> PrivateKey:
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+        secret = hashlib.sha512(self._seed + name.encode()).digest()
         if kind is KeyKind.ED25519:
-            return ed25519.Ed25519PrivateKey.from_private_bytes(self._random.randbytes(32))
-        return ec.derive_private_key(self._random.randrange(1, P256_ORDER), ec.SECP256R1())
+            return ed25519.Ed25519PrivateKey.from_private_bytes(secret[:32])
+        return ec.derive_private_key(1 + int.from_bytes(secret) % (P256_ORDER - 1), ec.SECP256R1())
