@@ -15,7 +15,7 @@ from hanzo_compute.front.telemetry import configure
 from hanzo_compute.front.uploads import upload_view
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
-from hanzo_compute.ports import Beat
+from hanzo_compute.ports import Beat, Want
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import complete as completing
 from hanzo_compute.services import lease as leasing
@@ -38,7 +38,8 @@ def _claim(job: str, attempt: int) -> Claim:
 
 
 def _acquire(want: requests.Want) -> list[dict[str, Any]]:
-    found = leasing.acquire(container(), want.pool, want.agent, api.caller.tenant, want.limit)
+    wanted = Want(want.pool, want.agent, want.key, want.limit)
+    found = leasing.acquire(container(), wanted, api.caller.tenant)
     return [asdict(each) for each in found]
 
 

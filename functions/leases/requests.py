@@ -27,6 +27,9 @@ class Want(_Body):
 
     pool: Name
     agent: Name
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="SHA-256 of the public key that the agent signs with, hex. The first of a name stays its key."
+    )
     limit: Annotated[int, Field(ge=1, le=16)] = 1
 
 

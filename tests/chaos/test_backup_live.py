@@ -84,7 +84,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
             with pytest.raises(Unauthenticated):
                 stale.complete([Report(long, attempt, Outcome(category=Category.OK))])
         with pytest.raises(Unauthenticated):
-            stale.lease(Want("local", "local-1"), 0.0)
+            stale.lease(Want("local", "local-1", "ab" * 32), 0.0)
         for key, job in before.items():
             assert client.submit(spec(module, key), idempotency_key=key).job["id"] == job
 

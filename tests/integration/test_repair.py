@@ -28,6 +28,7 @@ from hanzo_compute.services import place, reconcile
 from hanzo_compute.services.submit import submit
 from hanzo_compute_host import orphans
 from hanzo_compute_host.repair import repair
+from tests.support import statements
 from tests.support.cli import Hzc
 from tests.support.live import until
 
@@ -224,7 +225,7 @@ def test_attempts_that_may_still_be_handed_in_stay(stopped: Stopped) -> None:
     with wiring.offline(stopped.config) as (ctx, _):
         from hanzo_compute.services import lease
 
-        (leased,) = lease.acquire(ctx, "local", "local-1", "platform", 1)
+        (leased,) = lease.acquire(ctx, statements.want("local-1"), "platform")
     stopped.file(f"agents/local-1/attempts/{leased.job}.1/lease.json")
     stopped.file(f"agents/local-1/journal/{leased.job}.1.json")
     assert stopped.repair() == NOTHING

@@ -121,7 +121,7 @@ class TestAgents:
         keepers = [client.submit({"source": busy}).job["id"] for _ in range(2)]
         until(lambda: all(client.get(keeper)["state"] == "running" for keeper in keepers), 60, "both slots are busy")
         job = client.submit({"source": SOURCE}).job["id"]
-        request = {"pool": "local", "agent": "test", "wait_s": 5}
+        request = {"pool": "local", "agent": "test", "key": statements.want("test").key, "wait_s": 5}
         leases = until(lambda: agent("POST", "/v1/leases", request)[1]["leases"], 60, "it is leased")
         assert leases[0]["job"] == job
         yield agent, job

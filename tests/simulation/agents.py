@@ -37,7 +37,7 @@ class SimLeaseApi:
 
     def lease(self, want: Want, wait_s: float) -> list[Lease]:
         def work(ctx: Context) -> Answer[list[Lease]]:
-            found = lease.acquire(ctx, want.pool, want.agent, LESSEE, want.limit)
+            found = lease.acquire(ctx, want, LESSEE)
             return found, () if found else (keys.pool_partition(want.pool),)
 
         return self._network.call("lease", work, wait_s)
@@ -87,7 +87,7 @@ class SimLeaseApi:
             leases: list[Lease] = []
             if want is not None:
                 with suppress(Unavailable):
-                    leases = lease.acquire(ctx, want.pool, want.agent, LESSEE, want.limit)
+                    leases = lease.acquire(ctx, want, LESSEE)
             return Completed([each.state.value if isinstance(each, Job) else each for each in found], leases), ()
 
         told = " ".join(f"{each.job} {each.outcome.category}" for each in reports)

@@ -10,7 +10,7 @@ from hanzo_compute.adapters.memory import MemoryVault
 from hanzo_compute.errors import StaleFence
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.model.statement import Signed
-from hanzo_compute.ports import Lease, LogEntry
+from hanzo_compute.ports import Lease, LogEntry, Want
 from hanzo_compute.services import lease as leasing
 from hanzo_compute.services import records
 from hanzo_compute.services.complete import Ended
@@ -19,6 +19,11 @@ from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.signing import Signer
 
 VAULT = MemoryVault(Random("agent"))
+
+
+def want(agent: str, limit: int = 1, pool: str = "local") -> Want:
+    """What an agent of this name wants to lease."""
+    return Want(pool, agent, Signer(VAULT, agent).key_id, limit)
 
 
 def sign(lease: Lease, outcome: Outcome, agent: str) -> Signed:

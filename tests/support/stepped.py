@@ -84,7 +84,7 @@ class Platform:
 
     def lease(self, agent: str = "agent-0") -> Lease:
         """Lease one attempt."""
-        (found,) = lease.acquire(self.ctx, "local", agent, LESSEE, 1)
+        (found,) = lease.acquire(self.ctx, statements.want(agent), LESSEE)
         return found
 
     @staticmethod

@@ -43,7 +43,7 @@ def receipt(platform: Platform) -> dict[str, Any]:
 def test_a_receipt_is_verified_and_its_keys_pinned(hzc: Hzc, file: Path) -> None:
     first = hzc("receipt", "verify", str(file))
     assert "everything in it holds" in first.stdout
-    assert "no agent finished it, and it costs nothing" in first.stdout
+    assert "no agent signed for this end, and it costs nothing" in first.stdout
     assert "is known from now on" in first.stderr
     again = hzc("receipt", "verify", str(file))
     assert again.stdout == first.stdout

@@ -36,6 +36,7 @@ from hanzo_compute.wiring import Container
 from tests.support import statements
 
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
+A1 = statements.want("a1").key
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=128, invoked_function_arn="arn:aws:lambda:x", aws_request_id="r"
 )
@@ -142,7 +143,7 @@ def place(container: Container) -> None:
 def run(container: Container, agent: Client, outcome: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Place and lease the next job and hand in an outcome."""
     place(container)
-    lease = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"}).body["leases"][0]
+    lease = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1}).body["leases"][0]
     found = hand_in(agent, lease["job"], outcome, attempt=lease["attempt"], **more)
     assert "state" in found, found
     return dict(lease)
@@ -280,14 +281,14 @@ class TestLeases:
         assert [event["seq"] for event in events] == [1, 2, 3, 4]
 
     def test_an_idle_lease_call_is_parked_on_its_pool(self, agent: Client) -> None:
-        answer = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "wait_s": 5})
+        answer = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1, "wait_s": 5})
         assert answer.body == {"leases": []}
         assert (answer.headers["hzc-wake"], answer.headers["hzc-wait"]) == ("POOL#local", "5.0")
 
     def test_a_heartbeat_hears_of_a_cancel(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
         place(container)
-        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"})
+        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1})
         beat = {"attempt": 1, "seen": {"cancel": None, "follow": False}, "wait_s": 5}
         quiet = agent("POST", f"/v1/leases/{job}/heartbeat", beat)
         assert quiet.headers["hzc-wake"] == f"JOB#{job}"
@@ -311,7 +312,7 @@ class TestLeases:
     def test_another_lessee_is_refused(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
         place(container)
-        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"})
+        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1})
         thief = Client(container, "someone", Role.RUNNER)
         refused = hand_in(thief, job, {"category": "ok"})["problem"]
         assert (refused["status"], refused["code"]) == (409, "stale_fence")
@@ -321,7 +322,7 @@ class TestLeases:
     ) -> None:
         jobs = {call("POST", "/v1/jobs", SPEC | {"args": [name]}).body["id"] for name in ("1", "2")}
         place(container)
-        want = {"pool": "local", "agent": "a1"}
+        want = {"pool": "local", "agent": "a1", "key": A1}
         (first,) = agent("POST", "/v1/leases", want).body["leases"]
         report = signed(agent, {"job": first["job"], "attempt": 1, "outcome": {"category": "ok", "exit_code": 0}})
         answer = agent("POST", "/v1/leases/complete", {"reports": [report], "want": want}).body
@@ -334,7 +335,7 @@ class TestLeases:
     ) -> None:
         jobs = [call("POST", "/v1/jobs", SPEC | {"args": [name]}).body["id"] for name in ("1", "2", "3")]
         place(container)
-        leases = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "limit": 8}).body["leases"]
+        leases = agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1, "limit": 8}).body["leases"]
         assert {lease["job"] for lease in leases} == set(jobs)
         output = {"name": "stdout", "size": 9, "blob": f"b1-{'0' * 64}"}
         outcomes = [{"category": "ok"}, {"category": "ok", "outputs": [output]}, {"category": "exit", "exit_code": 3}]
@@ -359,7 +360,7 @@ class TestLeases:
     def test_an_output_must_have_been_uploaded(self, container: Container, call: Client, agent: Client) -> None:
         job = call("POST", "/v1/jobs", SPEC).body["id"]
         place(container)
-        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1"})
+        agent("POST", "/v1/leases", {"pool": "local", "agent": "a1", "key": A1})
         data = b"x" * 20_000
         digest = hashlib.sha256(data).hexdigest()
         output = {"name": "stdout", "size": len(data), "blob": f"b1-{digest}"}

@@ -291,7 +291,7 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
         "complete": {"results": [{"job": "j-1", "state": "succeeded"}, {"job": "j-2", "problem": refusal}]},
         "j-1/release": {},
     }
-    assert leases.lease(Want("local", "a-1", 4), 0.5) == [
+    assert leases.lease(Want("local", "a-1", "ab" * 32, 4), 0.5) == [
         Lease("j-1", 2, "wasm", SPEC, 15000, 60000, False, None, api.url, False)
     ]
     assert leases.heartbeat("j-1", 2, seen=Beat(None, False), wait_s=0.1) == Beat("cancelled", True)
@@ -302,19 +302,25 @@ def test_the_lease_api_speaks_the_protocol(api: FakeApi, client: ApiClient) -> N
     outcome = Outcome(category=Category.OK, exit_code=0, usage=Usage(wall_ms=1))
     tail = [LogEntry(6, "stderr", "x")]
     reports = [Report("j-1", 2, outcome, 2, tail), Report("j-2", 1, outcome)]
-    state, refused = leases.complete(reports, want=Want("local", "a-1")).states
+    state, refused = leases.complete(reports, want=Want("local", "a-1", "ab" * 32)).states
     assert state == "succeeded"
     assert isinstance(refused, errors.StaleFence)
     assert refused.message == "attempt 3 holds the job"
     leases.release("j-1", 2, "drain")
     sent = {path: json.loads(body) for _, path, _, body in api.requests if path.startswith("/v1/leases")}
-    assert sent["/v1/leases"] == {"pool": "local", "agent": "a-1", "limit": 4, "wait_s": 0.5}
+    assert sent["/v1/leases"] == {
+        "pool": "local",
+        "agent": "a-1",
+        "key": "ab" * 32,
+        "limit": 4,
+        "wait_s": 0.5,
+    }
     assert sent["/v1/leases/j-1/heartbeat"]["seen"] == {"cancel": None, "follow": False}
     assert sent["/v1/leases/j-1/logs"]["entries"] == [{"at_ms": 5, "stream": "stdout", "text": "hi"}]
     first, second = sent["/v1/leases/complete"]["reports"]
     assert (first["job"], first["attempt"], first["outcome"]) == ("j-1", 2, outcome.as_json())
     assert (first["log"]["seq"], "log" in second) == (2, False)
-    assert sent["/v1/leases/complete"]["want"] == {"pool": "local", "agent": "a-1", "limit": 1}
+    assert sent["/v1/leases/complete"]["want"] == {"pool": "local", "agent": "a-1", "key": "ab" * 32, "limit": 1}
     assert sent["/v1/leases/j-1/release"] == {"attempt": 2, "reason": "drain"}
 
 
@@ -324,5 +330,5 @@ def test_a_stale_fence_is_told_apart(api: FakeApi, client: ApiClient, slept: Sle
         HttpLeaseApi(client).release("j-1", 2, "drain")
     api.faults = [Fault(503)]
     with pytest.raises(errors.Unavailable):
-        HttpLeaseApi(client).lease(Want("local", "a-1"), 0)
+        HttpLeaseApi(client).lease(Want("local", "a-1", "ab" * 32), 0)
     assert slept == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -15,11 +16,14 @@ import pytest
 
 from hanzo_compute.adapters.memory import MemoryVault
 from hanzo_compute.errors import InvalidRequest
+from hanzo_compute.model import canonical, keys, statement
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
 from hanzo_compute.model.spec import format_time
-from hanzo_compute.ports import KeyKind
-from hanzo_compute.services import cancel, complete, log, receipts, reconcile
-from hanzo_compute.transparency.checkpoint import VerifierKey
+from hanzo_compute.ports import KeyKind, Put
+from hanzo_compute.services import cancel, complete, leaves, log, receipts, reconcile, records
+from hanzo_compute.transparency import merkle
+from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey, note
 from hanzo_compute.transparency.receipt import ReceiptInvalid, Verified, verify
 from tests.support import statements
 from tests.support.stepped import Platform
@@ -157,14 +161,11 @@ def put(receipt: Receipt, path: tuple[Any, ...], value: Any) -> Receipt:
 def expected(path: tuple[Any, ...]) -> set[str]:
     """The names by which a change there may be told."""
     dotted = ".".join(map(str, path))
-    if path[:2] == ("leaf", "body"):
-        # What a statement needs is looked at first.
-        return {".".join(("leaf", "body", *map(str, path[2:n]))) for n in range(3, len(path) + 1)}
-    if path[0] == "statement":
-        return {f"statement.{path[1]}"}
     if path[0] in ("rates", "proof"):
-        return {path[0], dotted} | ({f"rates.{path[1]}"} if path[0] == "rates" else set())
-    return {dotted}
+        return {path[0], dotted}
+    # The field of the leaf or statement, or what within it has not its form.
+    least = {"leaf": 3, "statement": 2}.get(path[0], 1)
+    return {".".join(map(str, path[:n])) for n in range(min(least, len(path)), len(path) + 1)}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
@@ -174,7 +175,9 @@ def test_whatever_is_changed_is_named(path: tuple[Any, ...], real: Receipt, fill
     assert tried
     for each in tried:
         error = refused(put(real, path, each), filled)
-        assert error.name in expected(path), f"{path}: {value!r} → {each!r} is told as {error}"
+        assert {error.name, error.name.rpartition(".")[0]} & expected(path), (
+            f"{path}: {value!r} → {each!r} is told as {error}"
+        )
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: ".".join(map(str, path)))
@@ -328,7 +331,7 @@ def test_an_end_without_an_agent(ending: Ending, state: str) -> None:
     assert "statement" not in receipt
     found = check(receipt, platform)
     assert (found.state, found.units, found.attempt, found.agent) == (state, 0, 0, None)
-    assert "no agent finished it, and it costs nothing" in found.proven
+    assert "no agent signed for this end, and it costs nothing" in found.proven
     for path in paths(receipt):
         for each in changes(at(receipt, path)):
             refused(put(receipt, path, each), platform)
@@ -372,3 +375,143 @@ def test_a_retried_job_has_a_receipt_for_each_billed_attempt() -> None:
     assert (first.state, first.attempt) == ("retrying", 1)
     with pytest.raises(Exception, match="has not ended"):
         receipts.receipt(platform.ctx, "acme", claim.job)
+
+
+# What is signed with the right keys, and is wrong all the same.
+
+
+class Forge:
+    """A platform and an agent that sign whatever they are told."""
+
+    def __init__(self) -> None:
+        self.platform = Platform()
+        self.job = finished(self.platform)
+        settled(self.platform)
+        self.receipt = receipt_of(self.platform, self.job)
+
+    def made(self, change: Callable[[Receipt, Receipt], None]) -> Receipt:
+        """The receipt with statement and leaf changed, everything signed anew."""
+        receipt = copy.deepcopy(self.receipt)
+        body, stated = receipt["leaf"]["body"], receipt["statement"]
+        change(body, stated)
+        receipt["fields"] = statement.field_digests(stated)
+        root = statement.root(receipt["fields"])
+        try:
+            digest = statement.signing_digest(stated, root)
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
+            digest = bytes(32)
+        signature = statements.VAULT.sign("agent-agent-0", KeyKind.P256, digest).hex()
+        receipt["signature"] = signature
+        if isinstance(body.get("statement"), dict):
+            body["statement"] |= {"root": root.hex(), "signature": signature}
+        receipt["leaf"]["fields"] = statement.field_digests(body)
+        data = leaves.Leaf(bytes.fromhex(receipt["leaf"]["salt"]), body).data
+        receipt["leaf"]["data"] = data.hex()
+        point = Checkpoint(key_of(self.platform).name, 1, merkle.leaf_hash(data))
+        receipt["proof"] = {"index": 0, "hashes": []}
+        vault = self.platform.ctx.vault
+        sign = lambda message: vault.sign(log.KEY, KeyKind.ED25519, message)  # noqa: E731
+        receipt["checkpoint"] = note(point, key_of(self.platform), sign)
+        return json.loads(json.dumps(receipt))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def forge() -> Forge:
+    return Forge()
+
+
+def test_a_forge_that_changes_nothing_makes_a_receipt_that_holds(forge: Forge) -> None:
+    assert check(forge.made(lambda leaf, stated: None), forge.platform).job == forge.job
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda leaf, stated: leaf.update(category="trap", state="failed"), "leaf.body.category"),
+        (lambda leaf, stated: leaf.update(state="failed"), "leaf.body.state"),
+        (lambda leaf, stated: leaf.update(state="retrying"), "leaf.body.state"),
+        (lambda leaf, stated: leaf.update(state="won"), "leaf.body.state"),
+        (lambda leaf, stated: leaf.update(kind="end"), "leaf.body.kind"),
+        (lambda leaf, stated: leaf.update(kind="audit"), "leaf.body.kind"),
+        (lambda leaf, stated: leaf.update(version=2), "leaf.body.version"),
+        (lambda leaf, stated: leaf.update(at_ms=-1), "leaf.body.at_ms"),
+        (lambda leaf, stated: leaf.update(attempt=True), "leaf.body.attempt"),
+        (lambda leaf, stated: leaf.update(billed="0"), "leaf.body.billed"),
+        (lambda leaf, stated: leaf.update(statement=None), "statement"),
+        (lambda leaf, stated: leaf["bill"].update(units="1"), "leaf.body.bill"),
+        (lambda leaf, stated: leaf.update(job="j-" + "0" * 26), "statement.job"),
+        (lambda leaf, stated: stated.update(attempt=2), "statement.attempt"),
+        (lambda leaf, stated: stated["usage"].update(wall_ms="x"), "statement.usage.wall_ms"),
+        (lambda leaf, stated: stated["usage"].update(wall_ms=[[1]]), "statement.usage.wall_ms"),
+        (lambda leaf, stated: stated["usage"].update(wall_ms=1), "statement.price"),
+        (lambda leaf, stated: stated["usage"].update(fuel=[]), "statement.usage.fuel"),
+        (lambda leaf, stated: stated["usage"].pop("cpu_ms"), "statement.usage.cpu_ms"),
+        (lambda leaf, stated: stated["price"].pop("rates"), "statement.price.rates"),
+        (lambda leaf, stated: stated["price"].update(most="1e300"), "statement.price.most"),
+        (lambda leaf, stated: stated["price"].update(most="1"), "statement.price"),
+        (lambda leaf, stated: stated["price"].update(tariff="9"), "rates"),
+        (lambda leaf, stated: stated["runtime"].update(name="docker"), "rates"),
+        (lambda leaf, stated: stated.update(runtime="wasm"), "statement.runtime"),
+        (lambda leaf, stated: stated["tier"].update(basis="evidence"), "statement.tier.basis"),
+        (lambda leaf, stated: stated["tier"].update(delivered=5), "statement.tier.delivered"),
+        (lambda leaf, stated: stated.update(evidence="x"), "statement.evidence"),
+        (lambda leaf, stated: stated["settlement"].update(chain_id="1_0"), "statement.settlement.chain_id"),
+        (lambda leaf, stated: stated["settlement"].update(contract="0x0"), "statement.settlement.contract"),
+        (lambda leaf, stated: stated["exit"].update(oom=1), "statement.exit.oom"),
+        (lambda leaf, stated: stated.update(outputs=[{}]), "statement.outputs.0.name"),
+        (lambda leaf, stated: stated.update(more=1), "statement.more"),
+    ],
+)
+def test_what_its_keys_have_signed_and_is_wrong(
+    change: Callable[[Receipt, Receipt], None], told: str, forge: Forge
+) -> None:
+    assert refused(forge.made(change), forge.platform).name == told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"decimals": 10**9}, {"decimals": -1}, {"symbol": "\x1b[2J"}, {"version": "\n"}, {"tier": 9}, {"token": ""}],
+)
+def test_rates_that_are_none(change: Receipt, forge: Forge) -> None:
+    def with_rates(leaf: Receipt, stated: Receipt) -> None:
+        stated["price"]["rates"] = canonical.digest(forge.receipt["rates"] | change)
+
+    receipt = forge.made(with_rates)
+    receipt["rates"] |= change
+    assert refused(receipt, forge.platform).name == "rates"
+
+
+def test_a_platform_that_is_not_named_by_its_key(real: Receipt) -> None:
+    key = VerifierKey("hanzo-compute/log", bytes(range(32)))
+    with pytest.raises(ReceiptInvalid, match="digest"):
+        verify(real | {"platform_key": str(key)}, lambda given: given, lambda *_: True)
+
+
+def test_a_job_that_was_cancelled_after_attempts_that_were_billed() -> None:
+    platform = Platform()
+    claim = platform.running(retry={"max_attempts": 3, "backoff_s": 60})
+    platform.end(claim, Category.EXIT, exit_code=1, usage=Usage(wall_ms=1000))
+    cancel.cancel(platform.ctx, "acme", claim.job)
+    settled(platform)
+    found = check(receipt_of(platform, claim.job), platform)
+    assert (found.state, found.units, found.billed) == ("cancelled", 0, 10200)
+    assert "attempts before it cost 10200" in found.proven[-1]
+    assert check(receipt_of(platform, claim.job, 1), platform).billed == 10200
+
+
+def test_a_job_of_a_release_without_prices_ends_with_a_receipt() -> None:
+    """In flight at the upgrade: its record has none of what is new."""
+    platform = Platform()
+    claim = platform.running(input={"inline": "x"})
+    record = platform.store.get(keys.job(claim.job))
+    assert record is not None
+    new = ("code", "input", "profile", "tariff", "token", "most", "billed", "agent_key")
+    body = {name: value for name, value in record.body.items() if name not in new}
+    index = records.index(Job.from_record(body))
+    platform.store.transact([Put(record.key, body, expect=record.rev, index=index)])
+    assert platform.end(claim, usage=Usage(wall_ms=10**6)).state == "succeeded"
+    settled(platform)
+    found = check(receipt_of(platform, claim.job), platform)
+    assert (found.units, found.billed, found.state) == (0, 0, "succeeded")
+    assert found.statement is not None
+    assert found.statement["input"] == hashlib.sha256(b"x").hexdigest()

@@ -8,6 +8,7 @@ from hanzo_compute.errors import Conflict, NotFound
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.services import cancel, lease, reconcile
+from tests.support import statements
 from tests.support.stepped import LESSEE, Platform
 
 
@@ -17,7 +18,7 @@ def test_a_queued_job_ends_at_once_and_never_runs() -> None:
     found = cancel.cancel(platform.ctx, "acme", job_id)
     assert (found.state, found.category, found.reason) == (State.CANCELLED, "cancelled", "cancelled before it ran")
     platform.dispatch()
-    assert lease.acquire(platform.ctx, "local", "a", LESSEE, 1) == []
+    assert lease.acquire(platform.ctx, statements.want("a", 1, "local"), LESSEE) == []
     assert platform.events(job_id) == ["submitted", "cancelled"]
 
 
@@ -25,7 +26,7 @@ def test_a_placed_job_leaves_the_line() -> None:
     platform = Platform()
     job_id = platform.placed()
     assert cancel.cancel(platform.ctx, "acme", job_id).state is State.CANCELLED
-    assert lease.acquire(platform.ctx, "local", "a", LESSEE, 1) == []
+    assert lease.acquire(platform.ctx, statements.want("a", 1, "local"), LESSEE) == []
 
 
 def test_a_job_between_attempts_ends_without_the_exit_code_of_the_last_one() -> None:

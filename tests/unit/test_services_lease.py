@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 import pytest
 
-from hanzo_compute.errors import InvalidRequest, NotFound, StaleFence, Unavailable
+from hanzo_compute.adapters.memory import MemoryVault
+from hanzo_compute.errors import InvalidRequest, NotFound, PermissionDenied, StaleFence, Unavailable
 from hanzo_compute.model import bounds, keys
-from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.outcome import Category, Outcome
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Beat, Operation, Send
-from hanzo_compute.services import cancel, lease, read, reconcile
+from hanzo_compute.services import cancel, complete, lease, read, reconcile
 from hanzo_compute.services.lease import Claim
+from hanzo_compute_agent.signing import Signer
+from tests.support import statements
 from tests.support.faults import FaultyStore, scripted
 from tests.support.stepped import LESSEE, Platform, entries
 
@@ -25,9 +29,9 @@ def test_jobs_are_leased_in_the_order_in_which_they_were_placed() -> None:
     for _ in range(3):
         placed.append(platform.placed())
         platform.clock.advance(1)
-    assert [found.job for found in lease.acquire(platform.ctx, "local", "a", LESSEE, 2)] == placed[:2]
-    assert [found.job for found in lease.acquire(platform.ctx, "local", "b", LESSEE, 9)] == placed[2:]
-    assert lease.acquire(platform.ctx, "local", "b", LESSEE, 9) == []
+    assert [found.job for found in lease.acquire(platform.ctx, statements.want("a", 2, "local"), LESSEE)] == placed[:2]
+    assert [found.job for found in lease.acquire(platform.ctx, statements.want("b", 9, "local"), LESSEE)] == placed[2:]
+    assert lease.acquire(platform.ctx, statements.want("b", 9, "local"), LESSEE) == []
 
 
 def test_a_lease_tells_all_that_the_agent_needs() -> None:
@@ -52,7 +56,7 @@ def test_past_its_deadline_a_job_expires_instead_of_being_leased() -> None:
     platform = Platform()
     job_id = platform.placed(deadline=format_time(platform.clock.now_ms() + 5000))
     platform.clock.advance(5000)
-    assert lease.acquire(platform.ctx, "local", "a", LESSEE, 1) == []
+    assert lease.acquire(platform.ctx, statements.want("a", 1, "local"), LESSEE) == []
     found = platform.job(job_id)
     assert (found.state, found.category, found.attempt) == (State.EXPIRED, "deadline", 0)
 
@@ -60,7 +64,7 @@ def test_past_its_deadline_a_job_expires_instead_of_being_leased() -> None:
 def test_another_pools_jobs_are_not_seen() -> None:
     platform = Platform()
     platform.placed()
-    assert lease.acquire(platform.ctx, "other", "a", LESSEE, 1) == []
+    assert lease.acquire(platform.ctx, statements.want("a", 1, "other"), LESSEE) == []
 
 
 def test_two_agents_at_one_job_get_one_lease() -> None:
@@ -74,7 +78,7 @@ def test_two_agents_at_one_job_get_one_lease() -> None:
             return stale
 
     behind = replace(platform.ctx, store=Behind(platform.store, scripted()))
-    assert lease.acquire(behind, "local", "b", LESSEE, 1) == []
+    assert lease.acquire(behind, statements.want("b", 1, "local"), LESSEE) == []
     assert (first.job, platform.job(job_id).attempt, platform.job(job_id).agent) == (job_id, 1, "agent-0")
 
 
@@ -92,9 +96,9 @@ def test_what_is_taken_reaches_the_agent_although_the_store_fails_then() -> None
             super().transact(operations, sends)
 
     ctx = replace(platform.ctx, store=Fails(platform.store, scripted()))
-    assert [found.job for found in lease.acquire(ctx, "local", "a", LESSEE, 2)] == placed[:1]
+    assert [found.job for found in lease.acquire(ctx, statements.want("a", 2, "local"), LESSEE)] == placed[:1]
     with pytest.raises(Unavailable):
-        lease.acquire(ctx, "local", "a", LESSEE, 2)
+        lease.acquire(ctx, statements.want("a", 2, "local"), LESSEE)
 
 
 def test_a_heartbeat_renews_a_lease_that_has_lost_a_third() -> None:
@@ -251,3 +255,29 @@ def test_an_attempt_that_no_agent_ends_lapses_again_and_again_until_the_job_is_d
     found = platform.job(claim.job)
     assert (found.state, found.category, found.lapses) == (State.DEAD, "platform", 5)
     assert "the runner broke" in str(found.reason)
+
+
+def test_a_name_has_the_key_that_came_first() -> None:
+    platform = Platform()
+    platform.placed()
+    want = statements.want("a")
+    other = replace(want, key="ab" * 32)
+    assert lease.acquire(platform.ctx, want, LESSEE)
+    for ctx in (platform.ctx, replace(platform.ctx, agents={})):  # the process that saw it first, and another
+        with pytest.raises(PermissionDenied, match="another key") as refused:
+            lease.acquire(ctx, other, LESSEE)
+        assert "HZC_AGENT_NAME" in str(refused.value.hint)
+    assert lease.acquire(platform.ctx, replace(other, agent="b"), LESSEE) == []
+    assert lease.acquire(platform.ctx, other, "another-lessee") == []
+
+
+def test_an_attempt_is_signed_for_by_the_key_that_leased_it() -> None:
+    platform = Platform()
+    claim = platform.running()
+    ended = statements.ended(platform.ctx, claim, Outcome(category=Category.OK))
+    stranger = MemoryVault(Random(9))
+    assert ended.signed is not None
+    forged = Signer(stranger, "agent-0").sign(lease.again(platform.ctx, claim), ended.outcome)
+    with pytest.raises(InvalidRequest, match="with which the attempt was leased"):
+        complete.complete(platform.ctx, replace(ended, signed=forged))
+    assert complete.complete(platform.ctx, ended).state is State.SUCCEEDED

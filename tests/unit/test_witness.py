@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from hanzo_compute.adapters.memory import MemoryVault
-from hanzo_compute.errors import InvalidRequest, Rejected
+from hanzo_compute.errors import ComputeError, Conflict, InvalidRequest, NotFound, Rejected, Unavailable
 from hanzo_compute.ports import KeyKind
 from hanzo_compute.services import log
+from hanzo_compute.transparency.checkpoint import Checkpoint, note
 from hanzo_compute_host.cli import witness
 from hanzo_compute_host.cli.known import FILE, Known, open_known
 from tests.support.proofs import Proofs, cancelled
@@ -151,3 +152,99 @@ def test_two_processes_do_not_lose_each_others_pins(tmp_path: Path) -> None:
 
 def test_a_vault_is_what_makes_the_key() -> None:
     assert log.verifier_key(Platform().ctx).public == MemoryVault(Random(1)).public_key("log", KeyKind.ED25519)[-32:]
+
+
+class Stale(Proofs):
+    """Shows an older log than it has."""
+
+    def __init__(self, platform: Platform, shown: Platform) -> None:
+        super().__init__(platform)
+        self.shown = shown
+
+    def checkpoint(self) -> dict[str, Any]:
+        return Proofs(self.shown).checkpoint()
+
+
+def test_a_log_that_went_back_is_caught(tmp_path: Path) -> None:
+    """Even to a true beginning of it: what was newest cannot become older."""
+    now, before = Platform(), Platform()
+    for platform in (now, before):
+        cancelled(platform, 3)
+    cancelled(now, 2)
+    assert look(now, tmp_path) == 5
+    with pytest.raises(Rejected, match="older than one that was seen"), open_known(tmp_path) as known:
+        witness.look(Stale(now, before), known)  # type: ignore[arg-type]
+    assert look(now, tmp_path) == 5
+
+
+def test_an_empty_log_is_never_signed(tmp_path: Path) -> None:
+    platform = Platform()
+    cancelled(platform, 5)
+    key = log.verifier_key(platform.ctx)
+    sign = lambda message: platform.ctx.vault.sign(log.KEY, KeyKind.ED25519, message)  # noqa: E731
+    empty = note(Checkpoint(key.name, 0, b"\7" * 32), key, sign)
+    for _ in range(2):  # as the first that is seen, and after another
+        with pytest.raises(Rejected, match="empty"), open_known(tmp_path) as known:
+            witness.look(Liar(platform, note=empty), known)  # type: ignore[arg-type]
+        look(platform, tmp_path)
+
+
+class Refusing(Proofs):
+    """Does not prove what it has signed."""
+
+    def __init__(self, platform: Platform, error: ComputeError) -> None:
+        super().__init__(platform)
+        self.error = error
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no"), NotFound("no"), Conflict("no")])
+def test_a_platform_that_will_not_prove_it_is_caught(tmp_path: Path, error: ComputeError) -> None:
+    platform = Platform()
+    cancelled(platform, 2)
+    look(platform, tmp_path)
+    cancelled(platform, 2)
+    with pytest.raises(Rejected, match="has been rewritten"), open_known(tmp_path) as known:
+        witness.look(Refusing(platform, error), known)  # type: ignore[arg-type]
+    with pytest.raises(Unavailable), open_known(tmp_path) as known:
+        witness.look(Refusing(platform, Unavailable("later")), known)  # type: ignore[arg-type]
+
+
+def test_pins_of_one_platform_do_not_touch_anothers() -> None:
+    known = Known({})
+    assert known.agent("log", "a/b", "11")
+    assert known.agent("log/a", "b", "22")
+    assert known.agent("log", "a/b", "11")
+    known._set("addresses", "http://one", "log")
+    known._set("addresses", "http://two", "log")
+    assert known.forget("http://one")
+    assert known.agent("log/a", "b", "22")
+    assert not known.forget("http://two")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"platforms": {"a": 5}}',
+        '{"platforms": {"a": "x"}}',
+        '{"checkpoints": {"a": 5}}',
+        '{"agents": {"a": "b"}}',
+        '{"agents": {"a": {"b": 5}}}',
+        "[" * 100_000,
+    ],
+)
+def test_pins_of_wrong_forms_are_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(InvalidRequest, match="keys that you trust"), open_known(tmp_path):
+        pass
+
+
+def test_pins_that_cannot_be_locked_can_be_used(tmp_path: Path) -> None:
+    with open_known(tmp_path) as known:
+        known.agent("log", "a", "11")
+    (tmp_path / f"{FILE}.lock").unlink()
+    (tmp_path / f"{FILE}.lock").mkdir()  # as root is not stopped by modes
+    with open_known(tmp_path) as known:
+        assert not known.agent("log", "a", "22")

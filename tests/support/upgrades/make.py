@@ -25,6 +25,7 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import LogEntry
 from hanzo_compute.services import cancel, complete, credentials, lease, outbox, place, submit
 from hanzo_compute.services.lease import Claim
+from tests.support import statements
 from tests.support.writer import WriterProcess
 
 TENANT = "default"
@@ -81,7 +82,7 @@ def fill(home: Path) -> str:
     def running(name: str, **fields: object) -> Claim:
         submitted(name, **fields)
         dispatched()
-        (found,) = lease.acquire(ctx, "local", "agent-0", "platform", 1)
+        (found,) = lease.acquire(ctx, statements.want("agent-0"), "platform")
         return Claim(found.job, found.attempt, "platform")
 
     def closed() -> None:
@@ -94,7 +95,7 @@ def fill(home: Path) -> str:
         claim = running(name, **fields)
         lease.append_logs(ctx, claim, 1, [LogEntry(clock.now_ms(), "stdout", f"{name}\n")])
         output = Output(name="stdout", size=3, inline_base64="b2xk")
-        complete.complete(ctx, claim, Outcome(category=category, exit_code=0, outputs=[output]))
+        complete.complete(ctx, statements.ended(ctx, claim, Outcome(category=category, exit_code=0, outputs=[output])))
 
     ended("succeeded", Category.OK)
     ended("failed", Category.EXIT)
@@ -102,10 +103,11 @@ def fill(home: Path) -> str:
     cancel.cancel(ctx, TENANT, submitted("cancelled"))
     claim = running("dead")
     for attempt in range(1, policy.max_lapses + 1):
-        complete.complete(ctx, replace(claim, attempt=attempt), Outcome(category=Category.PLATFORM, detail="lost"))
+        lost = Outcome(category=Category.PLATFORM, detail="lost")
+        complete.complete(ctx, complete.Ended(replace(claim, attempt=attempt), lost))
         clock.advance(60_000)
         dispatched()
-        lease.acquire(ctx, "local", "agent-0", "platform", 1)
+        lease.acquire(ctx, statements.want("agent-0"), "platform")
     submitted("expired", deadline=format_time(clock.now_ms() + 1000))
     clock.advance(2000)
     dispatched()
@@ -114,7 +116,7 @@ def fill(home: Path) -> str:
     # From here on nothing comes to an end.
     ended("not_closed", Category.OK)
     retried = running("retrying", retry={"max_attempts": 3})
-    complete.complete(ctx, retried, Outcome(category=Category.EXIT, exit_code=1))
+    complete.complete(ctx, statements.ended(ctx, retried, Outcome(category=Category.EXIT, exit_code=1)))
     running("running")
     asked = running("cancel_requested")
     cancel.cancel(ctx, TENANT, asked.job)

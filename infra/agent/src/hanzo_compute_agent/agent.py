@@ -116,7 +116,7 @@ class Agent:
     @property
     def _want(self) -> Want:
         limit = min(TOGETHER_MAX, max(1, int(AT_ONCE_S / max(self._carrier.pace_s, 0.001))))
-        return Want(self._settings.pool, self._settings.name, limit)
+        return Want(self._settings.pool, self._settings.name, self.signer.key_id, limit)
 
     def _run(self, leases: list[Lease]) -> list[Lease]:
         """Carry attempts in turn; returns what was leased when the last of them was handed in.

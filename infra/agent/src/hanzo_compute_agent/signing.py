@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from hanzo_compute.model import statement
 from hanzo_compute.model.outcome import Outcome
@@ -22,7 +23,7 @@ class Signer:
     def _key(self) -> str:
         return f"agent-{self.agent}"
 
-    @property
+    @cached_property
     def key_id(self) -> str:
         """What the key is known by: SHA-256, hex, of the public key."""
         return statement.key_id(self.vault.public_key(self._key, KeyKind.P256))

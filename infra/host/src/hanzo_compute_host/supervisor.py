@@ -189,6 +189,7 @@ class Supervisor:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=self._environment(),
             process_group=0,
             preexec_fn=dies_with_parent(signal.SIGKILL),  # noqa: PLW1509
@@ -207,9 +208,11 @@ class Supervisor:
                     if time.monotonic() > deadline:
                         raise Unavailable("the writer does not answer", hint=f"read {writer.log}")
                 assert process.stdout is not None
+                assert process.stderr is not None
                 if process.returncode:
+                    told = " ".join(process.stderr.read().decode(errors="replace").split()[-60:])
                     raise Unavailable(
-                        "the credentials could not be made",
+                        f"the keys and credentials could not be made: {told}",
                         hint=f"is the disk full? Read {writer.log}, then: hzc doctor",
                     )
                 made: dict[str, Any] = json.loads(process.stdout.read())

@@ -378,6 +378,8 @@ class Want:
 
     pool: str
     agent: str
+    key: str
+    """What the key is known by that the agent signs with: SHA-256, hex."""
     limit: int = 1
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,24 +95,25 @@ class Known:
 
     def agent(self, origin: str, name: str, key_id: str) -> bool:
         """Whether an agent's key may speak; the first that is seen of a name is pinned."""
-        at = f"{origin}/{name}"
-        found = self._part("agents").get(at)
+        agents: dict[str, str] = self._part("agents").setdefault(origin, {})
+        found = agents.get(name)
         if found is None:
-            self._set("agents", at, key_id)
+            agents[name] = key_id
+            self.changed = True
             self.news.append(f"agent {name} is known from now on, by the key {key_id}")
             return True
         return bool(found == key_id)
 
     def forget(self, url: str) -> bool:
-        """Forget an address, its log, and its agents; False when it is not known."""
-        origin = self._part("addresses").pop(url, None)
+        """Forget the log at an address, its agents, and its other addresses; False when the address is not known."""
+        addresses = self._part("addresses")
+        origin = addresses.get(url)
         if origin is None:
             return False
-        for part in ("platforms", "checkpoints"):
+        for part in ("platforms", "checkpoints", "agents"):
             self._part(part).pop(origin, None)
-        agents = self._part("agents")
-        for name in [name for name in agents if name.startswith(f"{origin}/")]:
-            del agents[name]
+        for other in [other for other, pinned in addresses.items() if pinned == origin]:
+            del addresses[other]
         self.changed = True
         return True
 
@@ -120,10 +121,11 @@ class Known:
 @contextmanager
 def open_known(home: Path) -> Iterator[Known]:
     """What is pinned, for this process alone; what is changed is written at the end, unless an error comes."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home / FILE
-    with (home / f"{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that cannot be written: what is pinned there can still be used
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fcntl.flock(stack.enter_context((home / f"{FILE}.lock").open("w")), fcntl.LOCK_EX)
         known = Known(_read(path))
         yield known
         if known.changed:
@@ -131,19 +133,34 @@ def open_known(home: Path) -> Iterator[Known]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    found: Any
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    parts = ("platforms", "addresses", "checkpoints", "agents")
-    if not isinstance(found, dict) or any(not isinstance(found.get(part, {}), dict) for part in parts):
+    if not _holds_pins(found):
         raise InvalidRequest(
             f"{path} cannot be read: it holds the keys that you trust",
             hint="restore it; or remove it, and compare the keys that are pinned anew with what the operator publishes",
         )
-    return found
+    return dict(found)
+
+
+def _holds_pins(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return False
+    parts = [found.get(part, {}) for part in ("platforms", "addresses", "checkpoints", "agents")]
+    if not all(isinstance(part, dict) for part in parts) or not all(
+        isinstance(each, dict) for each in parts[3].values()
+    ):
+        return False
+    texts = [text for part in (*parts[:3], *parts[3].values()) for text in part.values()]
+    try:
+        return all(isinstance(text, str) for text in texts) and all(map(VerifierKey.parse, parts[0].values()))
+    except ValueError:
+        return False
 
 
 def _write(path: Path, body: dict[str, Any]) -> None:

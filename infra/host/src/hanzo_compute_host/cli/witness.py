@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hanzo_compute.errors import Rejected, Unavailable
+from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Rejected
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey, open_checkpoint
 from hanzo_compute.transparency.receipt import ReceiptInvalid, Verified, verify
@@ -28,7 +28,11 @@ def look(client: ProofClient, known: Known) -> tuple[Checkpoint, VerifierKey, st
         raise Rejected(f"the platform's key is none: {error}", name="platform_key") from None
     key = known.online(client.url, given)
     note = str(found.get("note"))
-    return extend(client, known, key, note), key, note
+    last = known.checkpoint(key.name)
+    point = extend(client, known, key, note)
+    if last is not None and point.size < (seen := opened(last, key)).size:
+        raise _rewritten(client.url, seen, point, "the newest checkpoint is older than one that was seen")
+    return point, key, note
 
 
 def extend(client: ProofClient, known: Known, key: VerifierKey, note: str) -> Checkpoint:
@@ -41,18 +45,13 @@ def extend(client: ProofClient, known: Known, key: VerifierKey, note: str) -> Ch
     seen = opened(last, key)
     small, large = sorted((seen, point), key=lambda each: each.size)
     try:
-        if small.size and small.size != large.size:
+        if small.size == large.size and small.root != large.root:
+            raise merkle.ProofError("two logs of one size")
+        if small.size != large.size:
             proof = client.consistency(small.size, large.size)
             merkle.verify_consistency(small.size, large.size, small.root, large.root, proof)
-        elif small.size == large.size and small.root != large.root:
-            raise merkle.ProofError("two logs of one size")
-    except (merkle.ProofError, Unavailable) as error:
-        if isinstance(error, Unavailable):
-            raise
-        raise _rewritten(client.url, seen, point, str(error)) from None
-    except Exception as error:  # it refuses to prove it: the log is shorter than what it has signed
-        if getattr(error, "status", 0) != 400:
-            raise
+    except (merkle.ProofError, InvalidRequest, NotFound, Conflict, PermissionDenied) as error:
+        # Also when it refuses to prove it: what it has signed, it can prove.
         raise _rewritten(client.url, seen, point, str(error)) from None
     if point.size > seen.size:
         known.remember(key.name, note)
@@ -67,6 +66,8 @@ def opened(note: str, key: VerifierKey) -> Checkpoint:
         raise Rejected(f"the checkpoint does not hold: {error}", name="checkpoint") from None
     if found.origin != key.name:
         raise Rejected(f"the checkpoint is of the log {found.origin}, not of {key.name}", name="checkpoint")
+    if not found.size:
+        raise Rejected("the checkpoint is of an empty log: none is signed", name="checkpoint")
     return found
 
 

@@ -23,7 +23,8 @@ def canonical(value: Any) -> bytes:
         ValueError: it has a form in no JSON, such as NaN, a lone surrogate, or an integer over ``EXACT_MAX``; or it
             is nested deeper than ``DEPTH_MAX``.
     """
-    if _plain(value, DEPTH_MAX):
+    _check_depth(value, DEPTH_MAX)
+    if _plain(value):
         return _encode(value).encode()  # the same text, from the standard library's encoder in C
     return rfc8785.dumps(value)
 
@@ -33,17 +34,24 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def _plain(value: Any, depth: int) -> bool:
-    """Whether both encoders write a value alike: no floats, no big integers, ASCII names (whose order is the same)."""
+def _check_depth(value: Any, depth: int) -> None:
     if not depth:
         raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, dict | list):
+                _check_depth(item, depth - 1)
+
+
+def _plain(value: Any) -> bool:
+    """Whether both encoders write a value alike: no floats, no big integers, ASCII names (whose order is the same)."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
     if kind is int:
         return bool(-EXACT_MAX <= value <= EXACT_MAX)
     if kind is dict:
-        return all(type(name) is str and name.isascii() and _plain(item, depth - 1) for name, item in value.items())
+        return all(type(name) is str and name.isascii() and _plain(item) for name, item in value.items())
     if kind is list:
-        return all(_plain(item, depth - 1) for item in value)
+        return all(map(_plain, value))
     return False

@@ -32,6 +32,8 @@ class Job:
     events: int = 0
     pool: str | None = None
     agent: str | None = None
+    agent_key: str | None = None
+    """What the agent's key is known by: it signs for the attempt that it leased."""
     lessee: str | None = None
     """Tenant of the credential that the agent leased with."""
     deadline_ms: int | None = None

@@ -95,6 +95,11 @@ def tile(level: int, number: int) -> Key:
     return Key(f"TILE#{level}", f"{number:015d}")
 
 
+def agent(lessee: str, name: str) -> Key:
+    """The key of an agent, by its name."""
+    return Key(f"AGENT#{lessee}#{name}", "-")
+
+
 def tariff(version: str) -> Key:
     """A tariff; one of the same version never changes."""
     return Key(f"TARIFF#{version}", "-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,18 +23,6 @@ def parse_units(text: str) -> int:
     if not _UNITS.fullmatch(text) or int(text) > UNITS_MAX:
         raise ValueError("is no number of base units")
     return int(text)
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    """An amount."""
-
-    token: str
-    units: int
-
-    def as_json(self) -> dict[str, str]:
-        """As it stands in JSON."""
-        return {"token": self.token, "units": str(self.units)}
 
 
 def show(units: int, decimals: int, symbol: str) -> str:

@@ -81,6 +81,15 @@ class Rates:
             raise ValueError("is no entry of a tariff")
         if any(name not in UNITS or type(rate) is not int or not 0 <= rate <= RATE_MAX for name, rate in rates.items()):
             raise ValueError("has a rate that is none")
+        names = (body["version"], body["runtime"], body["profile"])
+        if not all(map(_TEXT.fullmatch, names)) or not re.fullmatch(money.TOKEN, body["token"]):
+            raise ValueError("has a name that is none")
+        if (
+            not _SYMBOL.fullmatch(body["symbol"])
+            or not 0 <= body["decimals"] <= DECIMALS_MAX
+            or not 0 <= body["tier"] <= 4
+        ):
+            raise ValueError("has a symbol, decimals or a tier that are none")
         return cls(**{**body, "rates": MappingProxyType(dict(rates))})
 
     @cached_property

@@ -23,9 +23,10 @@ from hanzo_compute.services import leaves, outbox, records
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
 
-WITHOUT_ENTRIES: Final = frozenset(
-    ["JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "TREE", "CHECKPOINT", "TILE", "TARIFF"]
-)
+WITHOUT_ENTRIES: Final = {
+    *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
+    *("TREE", "CHECKPOINT", "TILE", "TARIFF"),
+}
 """Kinds of records that no index holds."""
 
 Exists = Callable[[str], bool]

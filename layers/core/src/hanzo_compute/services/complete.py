@@ -112,6 +112,9 @@ def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
     if signed is None:
         problem = FieldProblem("statement", "must be there: an outcome is signed by its agent", "missing")
         raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
+    if job.agent_key not in (None, signed.key_id):
+        problem = FieldProblem("statement.key", "is not the one with which the attempt was leased", "key")
+        raise InvalidRequest(f"{problem.field} {problem.message}", fields=[problem])
     code, given = job.code, job.input
     if not code:  # a job of a release without statements
         spec = stored_spec(ctx, job.id)

@@ -41,5 +41,7 @@ class Context:
     """Where statements are settled."""
     tariffs: dict[str, Tariff] = field(default_factory=dict)
     """Stored tariffs that this process has read, by version."""
+    agents: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Keys of agents that this process has seen: see ``agents``."""
     waiting: Counts = field(default_factory=Counts)
     """What this process last counted of the jobs that wait: see ``admission``."""

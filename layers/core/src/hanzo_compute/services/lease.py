@@ -11,8 +11,8 @@ from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
-from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, WriteConflict
-from hanzo_compute.services import pricing, records
+from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, Want, WriteConflict
+from hanzo_compute.services import agents, pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.submit import stored_spec
 
@@ -40,8 +40,14 @@ class Claim:
         )
 
 
-def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> list[Lease]:
-    """Up to ``limit`` of the jobs that were placed first; each becomes a new attempt, whose number is its fence."""
+def acquire(ctx: Context, want: Want, lessee: str) -> list[Lease]:
+    """Up to ``limit`` of the jobs that were placed first; each becomes a new attempt, whose number is its fence.
+
+    Raises:
+        PermissionDenied: the agent's name has another key.
+    """
+    agents.introduce(ctx, lessee, want.agent, want.key)
+    pool, limit = want.pool, want.limit
     partition = keys.pool_partition(pool)
     # A few more than asked for: other agents look at the same head of the line.
     found = {
@@ -50,7 +56,7 @@ def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> lis
     # Before anything is written: what is written in this call is read through the writer.
     specs = {job_id: stored_spec(ctx, job_id) for job_id in found}
     taken: set[str] = set()
-    take = partial(_take, ctx, pool, agent, lessee, taken)
+    take = partial(_take, ctx, want, lessee, taken)
     leases: list[Lease] = []
     first = list(found)[:limit]
     if len(first) > 1:
@@ -74,11 +80,11 @@ def acquire(ctx: Context, pool: str, agent: str, lessee: str, limit: int) -> lis
     return leases
 
 
-def _take(ctx: Context, pool: str, agent: str, lessee: str, taken: set[str], job: Job) -> records.Change | None:
+def _take(ctx: Context, want: Want, lessee: str, taken: set[str], job: Job) -> records.Change | None:
     """Move a placed job to this agent, and note that in ``taken``; one that has its deadline behind it expires."""
     taken.discard(job.id)
     now = ctx.clock.now_ms()
-    if job.state is not State.PLACED or job.pool != pool:
+    if job.state is not State.PLACED or job.pool != want.pool:
         return None
     if job.deadline_ms is not None and now >= job.deadline_ms:
         reason = "the deadline passed before it could run"
@@ -89,17 +95,18 @@ def _take(ctx: Context, pool: str, agent: str, lessee: str, taken: set[str], job
         job,
         state=State.RUNNING,
         attempt=job.attempt + 1,
-        agent=agent,
+        agent=want.agent,
+        agent_key=want.key,
         lessee=lessee,
         started_ms=now,
         lease_until_ms=until,
         due_ms=_running_due(ctx, job, until),
     )
-    attempt = {"attempt": running.attempt, "agent": agent, "pool": pool, "started_ms": now}
+    attempt = {"attempt": running.attempt, "agent": want.agent, "pool": want.pool, "started_ms": now}
     return records.Change(
         running,
         "running",
-        {"agent": agent},
+        {"agent": want.agent},
         operations=[Put(keys.attempt(job.id, running.attempt), attempt, expect=ABSENT)],
     )
 

@@ -74,6 +74,7 @@ def _leaf(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, state
         "reason": job.reason,
         "at_ms": ctx.clock.now_ms(),
         "bill": bill,
+        "billed": job.billed,
         "statement": statement,
     }
     return Leaf(base64.urlsafe_b64decode(ctx.ids.token() + "="), body)

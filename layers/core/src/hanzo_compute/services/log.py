@@ -9,7 +9,6 @@ proofs cost a few reads however long the log is.
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,6 +24,7 @@ from hanzo_compute.services.read import invalid
 from hanzo_compute.transparency import checkpoint as notes
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey
+from hanzo_compute.transparency.receipt import origin_of
 from hanzo_compute.transparency.tiles import BUNDLE, TileNodes
 
 KEY: Final = "log"
@@ -43,7 +43,7 @@ LEAF_BYTES: Final = 32
 def verifier_key(ctx: Context) -> VerifierKey:
     """The log's public key under its name, which is the origin of its checkpoints and made from the key."""
     public = ctx.vault.public_key(KEY, KeyKind.ED25519)[-32:]  # the last 32 bytes of SPKI: RFC 8410 section 4
-    return VerifierKey(f"hanzo-compute/log/{hashlib.sha256(public).hexdigest()[:16]}", public)
+    return VerifierKey(origin_of(public), public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +144,22 @@ class _Tree:
         """Put the entry ``number`` of a level into its tile."""
         place, within = (level, number // BUNDLE), number % BUNDLE * LEAF_BYTES
         if place not in self._tiles:
-            self._tiles[place] = bytearray(_read(self._ctx, *place, within)[:within] if within else b"")
+            kept = _read(self._ctx, *place, within)[:within] if within else b""
+            if level == 0:
+                self._check(kept, number // BUNDLE)
+            self._tiles[place] = bytearray(kept)
         self._tiles[place] += data
         return place
+
+    def _check(self, kept: bytes, bundle: int) -> None:
+        """A bundle that was damaged must not be built on: its leaves make the head's last peaks."""
+        rebuilt = merkle.Frontier()
+        for at in range(0, len(kept), LEAF_BYTES):
+            rebuilt.append(merkle.leaf_hash(kept[at : at + LEAF_BYTES]))
+        if rebuilt.peaks != self._frontier.peaks[len(self._frontier.peaks) - len(rebuilt.peaks) :]:
+            raise InternalError(
+                f"bundle {bundle} of the log is not what was logged", hint="restore a backup: hzc restore"
+            )
 
     def _sign(self, now: int) -> Put:
         key = verifier_key(self._ctx)
@@ -155,7 +168,7 @@ class _Tree:
         return Put(keys.checkpoint(), {"size": made.size, "root": made.root.hex(), "note": note, "at_ms": now})
 
 
-def _read(ctx: Context, level: int, number: int, least: int = 1) -> bytes:
+def _read(ctx: Context, level: int, number: int, least: int) -> bytes:
     """What a tile holds, at least so many bytes of it."""
     at = keys.tile(level, number)
     for fresh in (False, True):
@@ -193,8 +206,18 @@ def checkpoint(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _nodes(ctx: Context) -> TileNodes:
-    return TileNodes(lambda number: _read(ctx, 0, number), lambda level, number: _read(ctx, level, number))
+def _nodes(ctx: Context, size: int) -> TileNodes:
+    """The nodes of the log of ``size`` leaves."""
+
+    def read(level: int, number: int) -> bytes:
+        return _read(ctx, level, number, _length(size >> 8 * level, number))
+
+    return TileNodes(lambda number: read(0, number), read)
+
+
+def _length(count: int, number: int) -> int:
+    """Bytes that a tile must have in a level of ``count`` hashes."""
+    return min(BUNDLE, count - number * BUNDLE) * LEAF_BYTES
 
 
 def inclusion(ctx: Context, index: int, size: int) -> list[str]:
@@ -206,7 +229,7 @@ def inclusion(ctx: Context, index: int, size: int) -> list[str]:
     _check_size(ctx, size, "size")
     if not 0 <= index < size:
         raise invalid("index", f"{index} is not below size {size}")
-    return [node.hex() for node in merkle.inclusion_proof(index, size, _nodes(ctx))]
+    return [node.hex() for node in merkle.inclusion_proof(index, size, _nodes(ctx, size))]
 
 
 def consistency(ctx: Context, old: int, new: int) -> list[str]:
@@ -214,15 +237,14 @@ def consistency(ctx: Context, old: int, new: int) -> list[str]:
     _check_size(ctx, new, "to")
     if not 0 < old <= new:
         raise invalid("from", f"{old} is not between 1 and {new}")
-    return [node.hex() for node in merkle.consistency_proof(old, new, _nodes(ctx))]
+    return [node.hex() for node in merkle.consistency_proof(old, new, _nodes(ctx, new))]
 
 
 def entries(ctx: Context, start: int, limit: int) -> bytes:
     """Up to ``limit`` leaves (32 bytes each) from ``start`` on, as far as the newest checkpoint goes."""
     end = min(start + min(limit, ENTRIES_MAX), _size(ctx))
-    found = b"".join(
-        _read(ctx, 0, number)[: BUNDLE * LEAF_BYTES] for number in range(start // BUNDLE, -(-end // BUNDLE))
-    )
+    numbers = range(start // BUNDLE, -(-end // BUNDLE))
+    found = b"".join(_read(ctx, 0, number, _length(end, number)) for number in numbers)
     skipped = start % BUNDLE * LEAF_BYTES
     return found[skipped : skipped + max(0, end - start) * LEAF_BYTES]
 

@@ -12,7 +12,7 @@ from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import Body, Record
 from hanzo_compute.services import log, pricing, records
 from hanzo_compute.services.context import Context
-from hanzo_compute.transparency.receipt import FORMAT
+from hanzo_compute.transparency.form import FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ def receipt(ctx: Context, tenant: str, job_id: str, attempt: int | None = None) 
             f"job {job_id} has not ended: it is {job.state}", hint=f"hzc logs -f {job_id}", state=job.state.value
         )
     leaf = _leaf(ctx, job, attempt)
+    if leaf is None:
+        return Found(job, None)
     newest = ctx.store.get(keys.checkpoint())
     index = leaf.body.get("index")
     if newest is None or index is None or index >= newest.body["size"]:
@@ -43,13 +45,16 @@ def receipt(ctx: Context, tenant: str, job_id: str, attempt: int | None = None) 
     return Found(job, _made(ctx, job, leaf, newest.body))
 
 
-def _leaf(ctx: Context, job: Job, attempt: int | None) -> Record:
+def _leaf(ctx: Context, job: Job, attempt: int | None) -> Record | None:
+    """The record of the leaf; None when what was read is too old to show it."""
     if attempt is None:
         # The end without an outcome sorts after all attempts.
         rows = ctx.store.query(keys.job_partition(job.id), prefix=keys.LEAF, limit=1, reverse=True)
-        if not rows:
+        if rows and rows[0].key in (keys.leaf(job.id, None), keys.leaf(job.id, job.attempt)):
+            return rows[0]
+        if job.tariff is None:
             raise Conflict(f"job {job.id} ended before this platform gave receipts", state=job.state.value)
-        return rows[0]
+        return None
     record = ctx.store.get(keys.leaf(job.id, attempt))
     if record is None:
         raise NotFound(f"no outcome of attempt {attempt} of job {job.id} was accepted", hint=f"hzc show {job.id}")

@@ -6,21 +6,15 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from hanzo_compute.model import canonical, statement
+from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category
+from hanzo_compute.model.states import State
 from hanzo_compute.model.tariff import ANY, Rates
 from hanzo_compute.transparency import checkpoint as notes
-from hanzo_compute.transparency import merkle
+from hanzo_compute.transparency import form, merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey
-
-FORMAT: Final = "hanzo-compute/receipt/v1"
-
-_ALWAYS: Final = {"format", "leaf", "proof", "checkpoint", "platform_key"}
-_STATED: Final = {"statement", "fields", "signature", "agent_key", "rates"}
-_LEAF: Final = (
-    "version", "kind", "tenant", "job", "attempt", "state", "category", "reason", "at_ms", "bill", "statement"
-)  # fmt: skip
 
 Body = Mapping[str, Any]
 
@@ -47,6 +41,8 @@ class Verified:
     at_ms: int
     token: str
     units: int
+    billed: int
+    """Base units that all attempts of the job had cost by then."""
     symbol: str
     decimals: int
     index: int
@@ -61,6 +57,11 @@ class Verified:
     """Sentences, in the order in which they were established."""
 
 
+def origin_of(public: bytes) -> str:
+    """The name of a log, and the origin of its checkpoints: made from its key (Ed25519, 32 bytes)."""
+    return f"hanzo-compute/log/{hashlib.sha256(public).hexdigest()[:16]}"
+
+
 PlatformKeys = Callable[[VerifierKey], VerifierKey | None]
 """The key that is trusted for the platform that the given key names, or None when none is."""
 AgentKeys = Callable[[str, str, str], bool]
@@ -73,7 +74,10 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     Raises:
         ReceiptInvalid: the first thing that does not hold.
     """
-    _shape(receipt)
+    try:
+        form.check(receipt)
+    except form.Malformed as error:
+        raise ReceiptInvalid(error.name, error.why) from None
     key, point = _checkpoint(receipt, trusted)
     body = _leaf(receipt, point)
     if job is not None and body["job"] != job:
@@ -81,6 +85,9 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     rates = _statement(receipt, body, key.name, agents) if body["statement"] is not None else None
     if rates is None and body["bill"]["units"] != "0":
         raise ReceiptInvalid("leaf.body.bill", "charges for an end that no agent has signed")
+    if int(body["billed"]) < int(body["bill"]["units"]):
+        raise ReceiptInvalid("leaf.body.billed", "is less than this outcome costs")
+    _end(body)
     stated = receipt.get("statement")
     found = Verified(
         job=body["job"],
@@ -92,6 +99,7 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
         at_ms=body["at_ms"],
         token=body["bill"]["token"],
         units=int(body["bill"]["units"]),
+        billed=int(body["billed"]),
         symbol=rates.symbol if rates else body["bill"]["token"],
         decimals=rates.decimals if rates else 0,
         index=receipt["proof"]["index"],
@@ -104,57 +112,6 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     )
     found.proven.extend(_sentences(found, rates))
     return found
-
-
-def _shape(receipt: Any) -> None:
-    if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
-        raise ReceiptInvalid("format", f"is not {FORMAT}")
-    leaf = receipt.get("leaf")
-    body = leaf.get("body") if isinstance(leaf, dict) else None
-    stated = isinstance(body, dict) and body.get("statement") is not None
-    _names("", receipt, _ALWAYS | (_STATED if stated else set()))
-    _names("leaf", leaf, {"salt", "data", "body", "fields"})
-    _names("leaf.body", body, set(_LEAF))
-    _names("proof", receipt["proof"], {"index", "hashes"})
-    _kinds(
-        receipt,
-        {
-            "leaf.salt": str,
-            "leaf.data": str,
-            "leaf.fields": dict,
-            "proof.index": int,
-            "proof.hashes": list,
-            "checkpoint": str,
-            "platform_key": str,
-            "leaf.body.job": str,
-            "leaf.body.tenant": str,
-            "leaf.body.attempt": int,
-            "leaf.body.state": str,
-            "leaf.body.category": str,
-            "leaf.body.at_ms": int,
-            "leaf.body.bill": dict,
-        },
-    )
-    if stated:
-        kinds = {"statement": dict, "fields": dict, "signature": str, "agent_key": str, "rates": dict}
-        _kinds(receipt, {**kinds, "leaf.body.statement": dict})
-
-
-def _names(path: str, value: Any, names: set[str]) -> None:
-    if not isinstance(value, dict):
-        raise ReceiptInvalid(path or "format", "is no object")
-    for name in sorted(names ^ value.keys()):
-        where = f"{path}.{name}" if path else name
-        raise ReceiptInvalid(where, "is missing" if name in names else "does not belong there")
-
-
-def _kinds(receipt: Body, kinds: Mapping[str, type]) -> None:
-    for path, kind in kinds.items():
-        value: Any = receipt
-        for name in path.split("."):
-            value = value[name]
-        if type(value) is not kind:
-            raise ReceiptInvalid(path, f"is no {'object' if kind is dict else kind.__name__}")
 
 
 def _bytes(path: str, text: Any, size: int | None = None) -> bytes:
@@ -175,6 +132,8 @@ def _checkpoint(receipt: Body, trusted: PlatformKeys) -> tuple[VerifierKey, Chec
     key = trusted(given)
     if key is None:
         raise ReceiptInvalid("platform_key", f"is of {given.name}, a platform that is not known here")
+    if key.name != origin_of(key.public):
+        raise ReceiptInvalid("platform_key", "is not named by its own digest")
     if key != given:
         raise ReceiptInvalid("platform_key", f"is not the key that is known for {key.name}")
     try:
@@ -232,10 +191,20 @@ def _differing(path: str, made: Mapping[str, str], given: Mapping[str, Any]) -> 
     return None
 
 
+def _end(body: Body) -> None:
+    """The state must be one that the category leads to."""
+    category, state = Category(body["category"]), State(body["state"])
+    lost = body["statement"] is None
+    if state is FINAL_STATE[category] or (state is State.RETRYING and (lost or category in RETRIED)):
+        return
+    if lost and state in (State.CANCELLED, State.EXPIRED, State.DEAD):
+        return
+    raise ReceiptInvalid("leaf.body.state", f"is {state}, which {category} does not lead to")
+
+
 def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rates:
     """The rates by which it was billed, once all of the statement holds."""
     body, given, signed = receipt["statement"], receipt["fields"], leaf["statement"]
-    _names("leaf.body.statement", signed, {"root", "signature", "key"})
     digests = _digests("statement", body)
     made = statement.root(digests)
     if made.hex() != signed["root"]:
@@ -243,7 +212,6 @@ def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rat
         raise ReceiptInvalid(name or "statement", "is not what the agent signed and the log has")
     if name := _differing("fields", digests, given):
         raise ReceiptInvalid(name, "is not the digest of its field")
-    _names("statement", body, set(statement.FIELDS))
     key = _bytes("agent_key", receipt["agent_key"])
     if statement.key_id(key) != signed["key"]:
         raise ReceiptInvalid("agent_key", "is not the key that the log has for this statement")
@@ -256,6 +224,10 @@ def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rat
         raise ReceiptInvalid("statement", "has a field of a form that none has") from None
     if not statement.holds(key, signature, digest):
         raise ReceiptInvalid("signature", "is not one of this key over this statement")
+    if body["exit"]["category"] != leaf["category"]:
+        raise ReceiptInvalid(
+            "leaf.body.category", f"is {leaf['category']}, and the agent says {body['exit']['category']}"
+        )
     for name in ("job", "attempt"):
         if body[name] != leaf[name]:
             raise ReceiptInvalid(f"statement.{name}", f"is {body[name]}, and the log has {leaf[name]}")
@@ -293,12 +265,15 @@ def _sentences(found: Verified, rates: Rates | None) -> list[str]:
         + (f" after attempt {found.attempt}" if found.attempt else ", and never ran"),
     ]
     if found.statement is None or rates is None:
-        return [*said, "no agent finished it, and it costs nothing"]
+        before = f"; attempts before it cost {found.billed} base units" if found.billed else ""
+        return [*said, f"no agent signed for this end, and it costs nothing{before}"]
     runtime, tier = found.statement["runtime"], found.statement["tier"]
     place = f"{runtime['name']} {runtime['version']}".rstrip()
     return [
         *said,
-        f"agent {found.agent} signed what ran (code, input, outputs), how it ended ({found.category}) and what it used",
+        f"agent {found.agent} signed what ran (code, input, outputs), how it ended"
+        f" ({found.statement['exit']['category']}) and what it used",
         f"it ran on {place}, privacy tier {tier['delivered']} by word of the {tier['basis']}",
-        f"usage at tariff {rates.version} makes the bill: {found.units} base units of {found.token}",
+        f"usage at tariff {rates.version} makes the bill: {found.units} base units of {found.token}"
+        + (f"; with the attempts before it {found.billed}" if found.billed != found.units else ""),
     ]

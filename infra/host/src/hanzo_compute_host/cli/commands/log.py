@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import click
 
@@ -37,6 +41,7 @@ def checkpoint(session: Session) -> None:
     """
     with open_known(session.home) as known:
         point, key, note = witness.look(session.proofs, known)
+    tell(session, known)
     if session.json:
         session.print_json({"size": point.size, "root": point.root.hex(), "key": str(key), "note": note})
         return
@@ -44,7 +49,6 @@ def checkpoint(session: Session) -> None:
         session.console,
         [("log", key.name), ("leaves", f"{point.size:,}"), ("root", point.root.hex()), ("key", str(key))],
     )
-    tell(session, known)
 
 
 @log.command("export")
@@ -55,21 +59,21 @@ def export(session: Session, file: Path) -> None:
     """Write all leaves to FILE (32 bytes each) and the checkpoint over them to FILE.checkpoint, verified."""
     with open_known(session.home) as known, Progress(SHOW_AFTER_S) as progress:
         point, _, note = witness.look(session.proofs, known)
-        bulk, count = BulkRoot(), 0
-        with file.open("wb") as target:
+        with _replacing(file) as target:
+            bulk, count = BulkRoot(), 0
             while count < point.size:
                 data = session.proofs.entries(count)[: (point.size - count) * LEAF]
                 if not data or len(data) % LEAF:
-                    raise errors.Rejected(
-                        f"the platform gives no more than {count} of {point.size} leaves", name="entries"
-                    )
+                    short = f"the platform gives no more than {count} of {point.size} leaves"
+                    raise errors.Rejected(short, name="entries")
                 target.write(data)
                 bulk.update(data)
                 count += len(data) // LEAF
                 progress(f"exporting: {count:,} of {point.size:,} leaves")
-        if bulk.root() != point.root:
-            raise errors.Rejected("the leaves that the platform gives are not those of its checkpoint", name="entries")
-        _beside(file).write_text(note, encoding="utf-8")
+            if bulk.root() != point.root:
+                raise errors.Rejected("the platform's leaves are not those of its checkpoint", name="entries")
+        with _replacing(_beside(file)) as target:
+            target.write(note.encode())
     tell(session, known)
     _print(session, file, point.size, point.root)
 
@@ -125,11 +129,24 @@ def verify(session: Session, file: Path, receipts: tuple[Path, ...]) -> None:
 @pass_session
 def forget(session: Session, address: str | None) -> None:
     """Forget the pinned log, checkpoint and agents of the platform at URL: it is trusted anew at its next use."""
-    address = address or find_endpoint(session.url, session.key, session.home).url
+    address = (address or find_endpoint(session.url, session.key, session.home).url).rstrip("/")
     with open_known(session.home) as known:
         if not known.forget(address):
             raise errors.NotFound(f"nothing is pinned for {address}", hint="hzc log checkpoint")
     session.say(f"forgotten: {address}")
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which replaces ``file`` once it is whole."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            yield target
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _beside(file: Path) -> Path:

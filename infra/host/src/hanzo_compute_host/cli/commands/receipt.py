@@ -15,6 +15,7 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.transparency.checkpoint import VerifierKey
 from hanzo_compute.transparency.receipt import Verified
 from hanzo_compute_host.cli import witness
+from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.known import Known, open_known
 from hanzo_compute_host.cli.render import print_pairs, usage_text
 from hanzo_compute_host.cli.session import Session, client_options, output_option, pass_session
@@ -49,11 +50,11 @@ def show(session: Session, job: str, attempt: int | None, save: Path | None) -> 
         found, proven = fetch(session.proofs, known, session.job_id(job), attempt)
     if save is not None:
         save.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    tell(session, known)
     if session.json:
         session.print_json(found)
         return
     print_verified(session, proven)
-    tell(session, known)
     if save is not None:
         session.say(f"written to {save}; anybody verifies it: hzc receipt verify {save}")
 
@@ -89,6 +90,7 @@ def verify(session: Session, file: Path, job: str | None, platform_key: str | No
     with open_known(session.home) as known:
         platform = None if platform_key is None else _platform_key(platform_key)
         proven = witness.verified(given, known, job=job, platform=platform, agents=set(agent_key))
+    tell(session, known)
     if session.json:
         session.print_json(
             {
@@ -98,15 +100,16 @@ def verify(session: Session, file: Path, job: str | None, platform_key: str | No
                 "state": proven.state,
                 "token": proven.token,
                 "units": str(proven.units),
+                "billed": str(proven.billed),
                 "index": proven.index,
                 "platform_key": str(proven.platform_key),
                 "agent_key": proven.agent_key,
                 "proven": proven.proven,
+                "pinned": known.news,
             }
         )
         return
     print_verified(session, proven)
-    tell(session, known)
 
 
 def read_receipt(file: Path) -> Any:
@@ -146,12 +149,14 @@ def print_verified(session: Session, proven: Verified) -> None:
     facts.append(("attempt", proven.attempt or "never ran"))
     price = show_money(proven.units, proven.decimals, proven.symbol)
     facts.append(("bill", f"{price} ({proven.units} base units of {proven.token})"))
+    if proven.billed != proven.units:
+        facts.append(("in all", f"{show_money(proven.billed, proven.decimals, proven.symbol)} with earlier attempts"))
     if proven.statement is not None:
         facts.append(("usage", usage_text(proven.statement["usage"])))
     facts.append(("log", f"leaf {proven.index} of {proven.checkpoint.size}, {proven.platform_key.name}"))
     print_pairs(session.console, facts)
     for sentence in proven.proven:
-        click.echo(f"  proven: {sentence}")
+        click.echo(f"  proven: {escape_line(sentence)}")
 
 
 def tell(session: Session, known: Known) -> None:

@@ -33,23 +33,30 @@ class ProofClient:
         """A receipt, or None while its leaf waits for a checkpoint. Raises Conflict while the job has not ended."""
         path = f"/v1/jobs/{quote(job, safe='')}/receipt"
         query = {"attempt": attempt, "wait_s": wait_s or None}
-        found: Body = self._client.call("GET", path, query=query, wait_s=wait_s).body
+        found = self._client.call("GET", path, query=query, wait_s=wait_s).body
+        if not isinstance(found, dict):
+            raise errors.Unavailable("the platform's answer is no receipt")
         return None if found.get("status") == "pending" else found
 
     def checkpoint(self) -> Body:
         """The newest checkpoint: ``origin key size root note at``. Raises NotFound: nothing is logged yet."""
-        found: Body = self._client.call("GET", "/v1/log/checkpoint").body
+        found = self._client.call("GET", "/v1/log/checkpoint").body
+        if not isinstance(found, dict):
+            raise errors.Unavailable("the platform's answer is no checkpoint")
         return found
 
     def consistency(self, old: int, new: int) -> list[bytes]:
         """The proof that the log of ``new`` leaves extends that of ``old``."""
         found = self._client.call("GET", "/v1/log/consistency", query={"from": old, "to": new}).body
-        return [bytes.fromhex(node) for node in found["hashes"]]
+        try:
+            return [bytes.fromhex(node) for node in found["hashes"]]
+        except (ValueError, KeyError, TypeError):
+            raise errors.Unavailable("the platform's answer is no proof") from None
 
     def entries(self, start: int) -> bytes:
         """Leaves (32 bytes each) from ``start`` on: as many as the platform gives at a time."""
         found = self._client.call("GET", "/v1/log/entries", query={"start": start}).body
         try:
             return base64.b64decode(found["leaves"], validate=True)
-        except (binascii.Error, ValueError):
+        except (binascii.Error, ValueError, KeyError, TypeError):
             raise errors.Unavailable("the platform's answer is no list of leaves") from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hanzo_compute.adapters.local.folders import make_folders, sync
-from hanzo_compute.errors import PermissionDenied, Unavailable
+from hanzo_compute.errors import InternalError, Unavailable
 from hanzo_compute.model.stored import UNFINISHED
 
 
@@ -18,7 +18,7 @@ def made_once(path: Path, make: Callable[[], bytes]) -> bytes:
     """What a secret file holds, which is made with ``make()`` by whichever process comes first, durably.
 
     Raises:
-        PermissionDenied: others could read or change it.
+        InternalError: others could read or change it.
         Unavailable: it cannot be read or written.
     """
     try:
@@ -70,11 +70,11 @@ def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid not in (os.geteuid(), 0):
-            raise PermissionDenied(
+            raise InternalError(
                 f"{path} belongs to another user", hint=f"if nobody has had it: chown {os.geteuid()} {path}"
             )
         if status.st_mode & 0o077:
-            raise PermissionDenied(
+            raise InternalError(
                 f"{path} can be read or written by others", hint=f"if nobody has had it: chmod 600 {path}"
             )
         return file.read()
