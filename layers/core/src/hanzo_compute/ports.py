@@ -321,7 +321,10 @@ class DataKey:
 
 @runtime_checkable
 class KeyVault(Protocol):
-    """Keys that do not leave their place: signing keys by name, envelope keys bound to what they are for."""
+    """Keys that do not leave their place: signing keys by name, envelope keys bound to what they are for.
+
+    A name begins with a-z, then come letters, digits, ``.``, ``_``, ``-``; at most 80 characters.
+    """
 
     def public_key(self, name: str, kind: KeyKind) -> bytes:
         """Public key as SubjectPublicKeyInfo (DER); the key is made at its first use.

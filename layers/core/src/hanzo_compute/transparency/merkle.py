@@ -110,13 +110,6 @@ class BulkRoot:
         return tree.root()
 
 
-def hash_all(leaves: bytes | memoryview, width: int = HASH) -> bytes:
-    """The root over leaves of ``width`` bytes, one after the other. Raises ValueError: the last one is not whole."""
-    bulk = BulkRoot(width)
-    bulk.update(leaves)
-    return bulk.root()
-
-
 def _subtree(data: bytes | bytearray, width: int) -> bytes:
     """The hash over a number of leaves that is a power of two."""
     hashed = [sha256(b"\0" + leaf).digest() for (leaf,) in iter_unpack(f"{width}s", data)]
