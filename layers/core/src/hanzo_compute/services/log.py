@@ -31,7 +31,7 @@ KEY: Final = "log"
 """Name of the log's signing key in the vault."""
 SIGN_MS: Final = 1000
 """Checkpoints are signed at most this often."""
-PASS_MAX: Final = 4096
+PASS_MAX: Final = 1024
 """Leaves that one pass looks at, of each shard."""
 ROOM: Final = TRANSACTION_MAX - 8
 """Leaves in one transaction: the rest is for the head, the checkpoint, two bundles and the tiles above them."""
