@@ -213,7 +213,7 @@ class Supervisor:
                     told = " ".join(process.stderr.read().decode(errors="replace").split()[-60:])
                     raise Unavailable(
                         f"the keys and credentials could not be made: {told}",
-                        hint=f"is the disk full? Read {writer.log}, then: hzc doctor",
+                        hint=f"if that names no cause, is the disk full? Read {writer.log}, then: hzc doctor",
                     )
                 made: dict[str, Any] = json.loads(process.stdout.read())
                 return made
