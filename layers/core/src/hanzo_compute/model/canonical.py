@@ -23,7 +23,8 @@ def canonical(value: Any) -> bytes:
         ValueError: it has a form in no JSON, such as NaN, a lone surrogate, or an integer over ``EXACT_MAX``; or it
             is nested deeper than ``DEPTH_MAX``.
     """
-    _check_depth(value, DEPTH_MAX)
+    if isinstance(value, dict | list):
+        _check_depth(value, DEPTH_MAX)
     if _plain(value):
         return _encode(value).encode()  # the same text, from the standard library's encoder in C
     return rfc8785.dumps(value)
@@ -34,13 +35,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def _check_depth(value: Any, depth: int) -> None:
+def _check_depth(value: dict[str, Any] | list[Any], depth: int) -> None:
     if not depth:
         raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, dict | list):
-                _check_depth(item, depth - 1)
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            _check_depth(item, depth - 1)
 
 
 def _plain(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -83,8 +84,14 @@ class Terms:
     def from_json(cls, body: Mapping[str, Any]) -> Terms:
         """The terms of a lease."""
         return cls(
-            Rates.from_json(body["tariff"]), int(body["most"]), Settlement(**body["settlement"]), int(body["tier"])
+            _rates(json.dumps(body["tariff"])), int(body["most"]), Settlement(**body["settlement"]), int(body["tier"])
         )
+
+
+@lru_cache(64)
+def _rates(text: str) -> Rates:
+    """An agent meets the same rates again and again."""
+    return Rates.from_json(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ def signing_digest(statement: Mapping[str, Any], body_root: bytes) -> bytes:
         int(statement["price"]["units"]).to_bytes(32),
         body_root,
     )
-    execution = keccak(keccak(EXECUTION.encode()) + b"".join(words))
+    execution = keccak(_type_hash(EXECUTION) + b"".join(words))
     return keccak(b"\x19\x01" + _separator(int(settlement["chain_id"]), settlement["contract"]) + execution)
 
 
@@ -206,7 +213,12 @@ def signing_digest(statement: Mapping[str, Any], body_root: bytes) -> bytes:
 def _separator(chain_id: int, contract: str) -> bytes:
     name, version = keccak(NAME.encode()), keccak(VERSION.encode())
     place = chain_id.to_bytes(32) + _word(contract, 20).rjust(32, b"\0")
-    return keccak(keccak(DOMAIN.encode()) + name + version + place)
+    return keccak(_type_hash(DOMAIN) + name + version + place)
+
+
+@lru_cache(8)
+def _type_hash(of: str) -> bytes:
+    return keccak(of.encode())
 
 
 def _word(text: str, size: int) -> bytes:
