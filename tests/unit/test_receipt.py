@@ -24,7 +24,8 @@ from hanzo_compute.ports import KeyKind, Put
 from hanzo_compute.services import cancel, complete, leaves, log, receipts, reconcile, records
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey, note
-from hanzo_compute.transparency.receipt import ReceiptInvalid, Verified, verify
+from hanzo_compute.transparency.form import ReceiptInvalid
+from hanzo_compute.transparency.receipt import Verified, verify
 from tests.support import statements
 from tests.support.stepped import Platform
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, Rejected
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey, open_checkpoint
-from hanzo_compute.transparency.receipt import ReceiptInvalid, Verified, verify
+from hanzo_compute.transparency.form import ReceiptInvalid
+from hanzo_compute.transparency.receipt import Verified, verify
 from hanzo_compute_host.cli.known import FORGET, Known
 
 if TYPE_CHECKING:

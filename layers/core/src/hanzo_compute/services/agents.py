@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from typing import Final
 
 from hanzo_compute.errors import PermissionDenied
 from hanzo_compute.model import keys
 from hanzo_compute.ports import ABSENT, Put, WriteConflict
 from hanzo_compute.services.context import Context
 
-KNOWN_MAX = 4096
+KNOWN_MAX: Final = 4096
 """Agents that a process remembers."""
 
 
@@ -24,9 +24,12 @@ def introduce(ctx: Context, lessee: str, name: str, key_id: str) -> None:
     at = keys.agent(lessee, name)
     record = ctx.store.get(at)
     if record is None:
-        with suppress(WriteConflict):
+        try:
             ctx.store.transact([Put(at, {"key": key_id, "since_ms": ctx.clock.now_ms()}, expect=ABSENT)])
-        record = ctx.store.get(at, fresh=True)
+        except WriteConflict as conflict:
+            record = conflict.current[at]
+        else:
+            return  # remembered once it was read: what was only applied may be lost
     if record is None or record.body["key"] != key_id:
         raise PermissionDenied(
             f"agent {name} signs with another key than it did before",

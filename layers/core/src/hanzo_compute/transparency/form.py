@@ -93,8 +93,8 @@ class Exit(_Form):
     oom: bool
     child_oom: bool
     timed_out: bool
-    code: int = 0
-    signal: int = 0
+    code: Annotated[int, Field(ge=-(2**31), lt=2**32)] = 0
+    signal: Count = 0
     trap: Text = ""
 
 
@@ -182,8 +182,8 @@ class Receipt(EndReceipt):
     rates: dict[str, Any]
 
 
-class Malformed(ValueError):
-    """``name`` is the path of what has not its form, ``why`` says what is wrong with it."""
+class ReceiptInvalid(ValueError):
+    """``name`` is the path of what does not hold, ``why`` says what is wrong with it."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
@@ -196,9 +196,9 @@ CATEGORIES: Final = frozenset(Category)
 
 
 def check(receipt: Any) -> None:
-    """Raise Malformed for what is no receipt."""
+    """Raise ReceiptInvalid for what is no receipt."""
     if not isinstance(receipt, dict) or receipt.get("format") != FORMAT:
-        raise Malformed("format", f"is not {FORMAT}")
+        raise ReceiptInvalid("format", f"is not {FORMAT}")
     leaf = receipt.get("leaf")
     body = leaf.get("body") if isinstance(leaf, dict) else None
     stated = isinstance(body, dict) and body.get("statement") is not None
@@ -206,13 +206,13 @@ def check(receipt: Any) -> None:
         (Receipt if stated else EndReceipt).model_validate(receipt)
     except (ValidationError, RecursionError) as error:
         if isinstance(error, RecursionError):
-            raise Malformed("format", "is nested too deeply") from None
+            raise ReceiptInvalid("format", "is nested too deeply") from None
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Malformed(".".join(map(str, first["loc"])), first["msg"]) from None
+        raise ReceiptInvalid(".".join(map(str, first["loc"])), first["msg"]) from None
     assert isinstance(body, dict)
     if body["state"] not in STATES:
-        raise Malformed("leaf.body.state", "is no state of a job")
+        raise ReceiptInvalid("leaf.body.state", "is no state of a job")
     if body["category"] not in CATEGORIES:
-        raise Malformed("leaf.body.category", "is no category of an outcome")
+        raise ReceiptInvalid("leaf.body.category", "is no category of an outcome")
     if body["kind"] == "end" and stated:
-        raise Malformed("leaf.body.kind", "is end, and there is a statement")
+        raise ReceiptInvalid("leaf.body.kind", "is end, and there is a statement")
