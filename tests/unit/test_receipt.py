@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,46 +14,18 @@ import pytest
 
 from hanzo_compute.adapters.memory import MemoryVault
 from hanzo_compute.errors import InvalidRequest
-from hanzo_compute.model import canonical, keys, statement
+from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
-from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
+from hanzo_compute.model.outcome import Category, Outcome, Usage
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import KeyKind, Put
-from hanzo_compute.services import cancel, complete, leaves, log, receipts, reconcile, records
-from hanzo_compute.transparency import merkle
-from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey, note
+from hanzo_compute.services import cancel, complete, receipts, reconcile, records
+from hanzo_compute.transparency.checkpoint import VerifierKey
 from hanzo_compute.transparency.form import ReceiptInvalid
-from hanzo_compute.transparency.receipt import Verified, verify
+from hanzo_compute.transparency.receipt import verify
 from tests.support import statements
+from tests.support.receipts import Receipt, check, finished, key_of, outcome, receipt_of, refused, settled
 from tests.support.stepped import Platform
-
-Receipt = dict[str, Any]
-
-
-def outcome(**fields: Any) -> Outcome:
-    usage = Usage(wall_ms=1500, cpu_ms=1400, memory_peak_bytes=5, memory_mib_ms=384_000, fuel=12345)
-    output = Output(name="stdout", size=5, inline_base64=base64.b64encode(b"hello").decode())
-    given = {"category": Category.OK, "exit_code": 0, "outputs": [output], "usage": usage} | fields
-    return Outcome(runtime_version="wasmtime 50.0.1", **given)
-
-
-def settled(platform: Platform) -> None:
-    """Everything has its place, under a checkpoint."""
-    platform.clock.advance(1000)
-    log.sequence(platform.ctx)
-
-
-def receipt_of(platform: Platform, job: str, attempt: int | None = None) -> Receipt:
-    found = receipts.receipt(platform.ctx, "acme", job, attempt).receipt
-    assert found is not None
-    # As it comes out of a file.
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
-
-
-def finished(platform: Platform, given: Outcome | None = None, **spec: Any) -> str:
-    claim = platform.running(**spec)
-    complete.complete(platform.ctx, statements.ended(platform.ctx, claim, given or outcome()))
-    return claim.job
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +43,6 @@ def filled() -> Platform:
 def real(filled: Platform) -> Receipt:
     jobs = [record.body["id"] for _, record in filled.store.query_index("tenant", "TENANT#acme", limit=20)]
     return receipt_of(filled, jobs[6])
-
-
-def key_of(platform: Platform) -> VerifierKey:
-    return log.verifier_key(platform.ctx)
-
-
-def check(receipt: Any, platform: Platform, *, job: str | None = None, agents: set[str] | None = None) -> Verified:
-    pinned = key_of(platform)
-    return verify(
-        receipt,
-        lambda given: pinned if given.name == pinned.name else None,
-        lambda origin, name, key: agents is None or key in agents,
-        job=job,
-    )
-
-
-def refused(receipt: Any, platform: Platform, **options: Any) -> ReceiptInvalid:
-    with pytest.raises(ReceiptInvalid) as found:
-        check(receipt, platform, **options)
-    return found.value
 
 
 def test_a_real_receipt_holds(real: Receipt, filled: Platform) -> None:
@@ -376,110 +326,6 @@ def test_a_retried_job_has_a_receipt_for_each_billed_attempt() -> None:
     assert (first.state, first.attempt) == ("retrying", 1)
     with pytest.raises(Exception, match="has not ended"):
         receipts.receipt(platform.ctx, "acme", claim.job)
-
-
-# What is signed with the right keys, and is wrong all the same.
-
-
-class Forge:
-    """A platform and an agent that sign whatever they are told."""
-
-    def __init__(self) -> None:
-        self.platform = Platform()
-        self.job = finished(self.platform)
-        settled(self.platform)
-        self.receipt = receipt_of(self.platform, self.job)
-
-    def made(self, change: Callable[[Receipt, Receipt], None]) -> Receipt:
-        """The receipt with statement and leaf changed, everything signed anew."""
-        receipt = copy.deepcopy(self.receipt)
-        body, stated = receipt["leaf"]["body"], receipt["statement"]
-        change(body, stated)
-        receipt["fields"] = statement.field_digests(stated)
-        root = statement.root(receipt["fields"])
-        try:
-            digest = statement.signing_digest(stated, root)
-        except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
-            digest = bytes(32)
-        signature = statements.VAULT.sign("agent-agent-0", KeyKind.P256, digest).hex()
-        receipt["signature"] = signature
-        if isinstance(body.get("statement"), dict):
-            body["statement"] |= {"root": root.hex(), "signature": signature}
-        receipt["leaf"]["fields"] = statement.field_digests(body)
-        data = leaves.Leaf(bytes.fromhex(receipt["leaf"]["salt"]), body).data
-        receipt["leaf"]["data"] = data.hex()
-        point = Checkpoint(key_of(self.platform).name, 1, merkle.leaf_hash(data))
-        receipt["proof"] = {"index": 0, "hashes": []}
-        vault = self.platform.ctx.vault
-        sign = lambda message: vault.sign(log.KEY, KeyKind.ED25519, message)  # noqa: E731
-        receipt["checkpoint"] = note(point, key_of(self.platform), sign)
-        return json.loads(json.dumps(receipt))  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def forge() -> Forge:
-    return Forge()
-
-
-def test_a_forge_that_changes_nothing_makes_a_receipt_that_holds(forge: Forge) -> None:
-    assert check(forge.made(lambda leaf, stated: None), forge.platform).job == forge.job
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda leaf, stated: leaf.update(category="trap", state="failed"), "leaf.body.category"),
-        (lambda leaf, stated: leaf.update(state="failed"), "leaf.body.state"),
-        (lambda leaf, stated: leaf.update(state="retrying"), "leaf.body.state"),
-        (lambda leaf, stated: leaf.update(state="won"), "leaf.body.state"),
-        (lambda leaf, stated: leaf.update(kind="end"), "leaf.body.kind"),
-        (lambda leaf, stated: leaf.update(kind="audit"), "leaf.body.kind"),
-        (lambda leaf, stated: leaf.update(version=2), "leaf.body.version"),
-        (lambda leaf, stated: leaf.update(at_ms=-1), "leaf.body.at_ms"),
-        (lambda leaf, stated: leaf.update(attempt=True), "leaf.body.attempt"),
-        (lambda leaf, stated: leaf.update(billed="0"), "leaf.body.billed"),
-        (lambda leaf, stated: leaf.update(statement=None), "statement"),
-        (lambda leaf, stated: leaf["bill"].update(units="1"), "leaf.body.bill"),
-        (lambda leaf, stated: leaf.update(job="j-" + "0" * 26), "statement.job"),
-        (lambda leaf, stated: stated.update(attempt=2), "statement.attempt"),
-        (lambda leaf, stated: stated["usage"].update(wall_ms="x"), "statement.usage.wall_ms"),
-        (lambda leaf, stated: stated["usage"].update(wall_ms=[[1]]), "statement.usage.wall_ms"),
-        (lambda leaf, stated: stated["usage"].update(wall_ms=1), "statement.price"),
-        (lambda leaf, stated: stated["usage"].update(fuel=[]), "statement.usage.fuel"),
-        (lambda leaf, stated: stated["usage"].pop("cpu_ms"), "statement.usage.cpu_ms"),
-        (lambda leaf, stated: stated["price"].pop("rates"), "statement.price.rates"),
-        (lambda leaf, stated: stated["price"].update(most="1e300"), "statement.price.most"),
-        (lambda leaf, stated: stated["price"].update(most="1"), "statement.price"),
-        (lambda leaf, stated: stated["price"].update(tariff="9"), "rates"),
-        (lambda leaf, stated: stated["runtime"].update(name="docker"), "rates"),
-        (lambda leaf, stated: stated.update(runtime="wasm"), "statement.runtime"),
-        (lambda leaf, stated: stated["tier"].update(basis="evidence"), "statement.tier.basis"),
-        (lambda leaf, stated: stated["tier"].update(delivered=5), "statement.tier.delivered"),
-        (lambda leaf, stated: stated.update(evidence="x"), "statement.evidence"),
-        (lambda leaf, stated: stated["settlement"].update(chain_id="1_0"), "statement.settlement.chain_id"),
-        (lambda leaf, stated: stated["settlement"].update(contract="0x0"), "statement.settlement.contract"),
-        (lambda leaf, stated: stated["exit"].update(oom=1), "statement.exit.oom"),
-        (lambda leaf, stated: stated.update(outputs=[{}]), "statement.outputs.0.name"),
-        (lambda leaf, stated: stated.update(more=1), "statement.more"),
-    ],
-)
-def test_what_its_keys_have_signed_and_is_wrong(
-    change: Callable[[Receipt, Receipt], None], told: str, forge: Forge
-) -> None:
-    assert refused(forge.made(change), forge.platform).name == told
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"decimals": 10**9}, {"decimals": -1}, {"symbol": "\x1b[2J"}, {"version": "\n"}, {"tier": 9}, {"token": ""}],
-)
-def test_rates_that_are_none(change: Receipt, forge: Forge) -> None:
-    def with_rates(leaf: Receipt, stated: Receipt) -> None:
-        stated["price"]["rates"] = canonical.digest(forge.receipt["rates"] | change)
-
-    receipt = forge.made(with_rates)
-    receipt["rates"] |= change
-    assert refused(receipt, forge.platform).name == "rates"
 
 
 def test_a_platform_that_is_not_named_by_its_key(real: Receipt) -> None:
