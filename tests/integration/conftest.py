@@ -11,10 +11,12 @@ import pytest
 @pytest.fixture(scope="session")
 def wasm_cache() -> Path:
     """The folder that keeps interpreters and compiled modules between runs of the suite, CPython made ready."""
-    from hanzo_compute.adapters.runner.wasm import interpreters
+    from hanzo_compute.adapters.sandbox import interpreters
+    from hanzo_compute.adapters.sandbox.settings import Profile
 
     folder = os.environ.get("HZC_CACHE") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hanzo-compute"
     )
-    interpreters.precompile("python", Path(folder), print)
+    for language in interpreters.PINS:
+        interpreters.precompile(language, Profile.FAST, Path(folder), print)
     return Path(folder)

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from hanzo_compute.adapters.local.system import SystemClock
-from hanzo_compute.adapters.runner.wasm import WasmRunner, interpreters
+from hanzo_compute.adapters.runner.wasm import WasmRunner
+from hanzo_compute.adapters.sandbox import interpreters
+from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.errors import NotSupported
 from hanzo_compute.model.outcome import Category
 from tests.support.wasm import Runs
@@ -51,7 +53,7 @@ def test_a_table_of_some_hundred_kilobytes_is_summed_up(runs: Runs) -> None:
     handle = runs.start(SALES, stdin=data)
     outcome, stdout = runs.end(handle)
     assert (outcome.category, outcome.exit_code, outcome.truncated) == (Category.OK, 0, [])
-    assert outcome.runtime_version == "wasmtime 50.0.1 cpython 3.12.0"
+    assert outcome.runtime_version == "wasmtime 50.0.1 hzc-wasi 1 cpython 3.12.0"
     assert json.loads(stdout) == {city: sum(amount for name, amount in rows if name == city) for city in sorted(cities)}
     assert ("stderr", "20000 rows\n") in {(entry.stream, entry.text) for entry in runs.entries(handle)}
     assert outcome.usage.fuel is not None
@@ -152,7 +154,7 @@ def test_one_job_leaves_nothing_to_the_next(runs: Runs) -> None:
 
 def test_precompile_says_what_it_does_and_is_quick_the_second_time(wasm_cache: Path) -> None:
     said: list[str] = []
-    interpreters.precompile("python", wasm_cache, said.append)
+    interpreters.precompile("python", Profile.FAST, wasm_cache, said.append)
     assert said[-1] == "cpython 3.12.0 is ready (compiled earlier)"
 
 

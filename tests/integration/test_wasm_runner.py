@@ -48,9 +48,8 @@ def test_a_command_that_returns_is_ok(runs: Runs) -> None:
     outcome, stdout = runs.run(command(writes("hello\n"), extra=HELLO))
     assert (outcome.category, outcome.exit_code, stdout) == (Category.OK, 0, b"hello\n")
     assert outcome.truncated == []
-    assert outcome.runtime_version == "wasmtime 50.0.1"
-    assert outcome.usage.fuel is not None
-    assert 0 < outcome.usage.fuel < 100
+    assert outcome.runtime_version == "wasmtime 50.0.1 hzc-wasi 1"
+    assert outcome.usage.fuel is None  # nobody asked for a count, which costs speed
     assert outcome.usage.memory_peak_bytes == 65536
     assert outcome.usage.memory_mib_ms == 64 * outcome.usage.wall_ms
 
@@ -113,7 +112,7 @@ def test_fuel_ends_the_program(runs: Runs) -> None:
 def test_fuel_counts_the_same_each_time(runs: Runs) -> None:
     count_on = "(local.tee $i (i32.add (local.get $i) (i32.const 1)))"
     body = f"(local $i i32) (loop $l (br_if $l (i32.lt_u {count_on} (i32.const 1000))))"
-    used = {runs.run(command(body))[0].usage.fuel for _ in range(2)}
+    used = {runs.run(command(body), fuel=10**9)[0].usage.fuel for _ in range(2)}
     assert len(used) == 1
     assert used.pop() > 1000  # type: ignore[operator]
 
@@ -181,7 +180,7 @@ def test_a_table_cannot_grow_without_bound(runs: Runs) -> None:
 INVALID = {
     "no module at all": (b"hello", "begin with"),
     "text format": (b"(module)", "begin with"),
-    "cut off": (b"\0asm\1\0\0\0\1\4", "does not compile"),
+    "cut off": (b"\0asm\1\0\0\0\1\4", "ends in the middle"),
     "no _start": (wat("(module)"), "_start"),
     "_start is no function": (wat('(module (memory (export "_start") 1))'), "_start"),
     "_start with a result": (
@@ -190,11 +189,11 @@ INVALID = {
     ),
     "unknown import": (
         wat('(module (import "env" "launch" (func)) (func (export "_start")))'),
-        "env::launch",
+        "env.launch",
     ),
     "64-bit memory": (
         wat('(module (memory i64 1) (func (export "_start")))'),
-        "does not compile",
+        "64-bit memory",
     ),
 }
 
@@ -245,11 +244,12 @@ def test_output_over_the_bound_is_cut_and_the_program_is_told(runs: Runs) -> Non
     assert outcome.truncated == ["stdout", "log"]
 
 
-def test_one_huge_write_is_refused_without_a_copy(runs: Runs) -> None:
+def test_one_huge_write_is_cut_at_the_bound(runs: Runs) -> None:
     body = """(i32.store (i32.const 0) (i32.const 0)) (i32.store (i32.const 4) (i32.const 0x40000000))
       (call $exit (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))"""
     outcome, stdout = runs.run(command(body, memory="16384"), memory_mib=1100)
-    assert (outcome.exit_code, stdout) == (48, b"")  # ENOMEM
+    assert (outcome.exit_code, len(stdout)) == (0, bounds.OUTPUT_MAX)
+    assert outcome.truncated == ["stdout", "log"]
 
 
 def test_the_log_keeps_to_its_limit(runs: Runs) -> None:
@@ -416,7 +416,7 @@ def test_what_ended_on_a_full_disk_is_not_believed(runs: Runs, monkeypatch: pyte
     assert "ran full while it ran" in outcome.detail
 
 
-def test_a_host_call_that_fails_is_the_programs_trap(runs: Runs) -> None:
+def test_a_host_call_without_a_memory_is_the_programs_trap(runs: Runs) -> None:
     """It was compiled and linked, so it is no invalid program: another attempt may go otherwise."""
     module = wat(
         """(module
@@ -426,5 +426,5 @@ def test_a_host_call_that_fails_is_the_programs_trap(runs: Runs) -> None:
             (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"""
     )
     outcome, _ = runs.run(module)
-    assert (outcome.category, outcome.trap) == (Category.TRAP, "host_error")
+    assert (outcome.category, outcome.trap) == (Category.TRAP, "memory_out_of_bounds")
     assert outcome.detail

@@ -162,8 +162,8 @@ def orphans() -> list[str]:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue
-        if b"hanzo_compute.adapters.runner.wasm.worker" in words:
-            agent = words[words.index(b"hanzo_compute.adapters.runner.wasm.worker") + 1].decode()
+        if b"hanzo_compute.adapters.sandbox.worker" in words:
+            agent = words[words.index(b"hanzo_compute.adapters.sandbox.worker") + 1].decode()
             if not Path(f"/proc/{agent}").exists():
                 found.append(f"worker {entry.name} of agent {agent}")
     return found

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from hanzo_compute.adapters.runner.wasm.cache import ArtefactCache
+from hanzo_compute.adapters.sandbox.cache import ArtefactCache
 
 ONE = hashlib.sha256(b"one").hexdigest()
 TWO = hashlib.sha256(b"two").hexdigest()
 
 
 def loaded(cache: ArtefactCache, digest: str) -> bytes | None:
-    with cache.verified(digest) as path:
-        return None if path is None else Path(path).read_bytes()[:-32]
+    fd = cache.sealed(digest)
+    if fd is None:
+        return None
+    with os.fdopen(fd, "rb") as file:
+        return os.pread(file.fileno(), 1 << 20, 0)
 
 
 def test_what_was_stored_is_loaded_and_the_rest_is_absent(tmp_path: Path) -> None:
@@ -81,14 +84,33 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     assert loaded(cache, ONE) is None
 
 
-def test_the_checked_file_is_loaded_even_when_replaced_meanwhile(tmp_path: Path) -> None:
+def test_what_was_checked_cannot_be_changed_any_more(tmp_path: Path) -> None:
     cache = ArtefactCache(tmp_path, "tag")
     cache.store(ONE, b"checked")
-    with cache.verified(ONE) as path:
-        assert path is not None
+    fd = cache.sealed(ONE)
+    assert fd is not None
+    with os.fdopen(fd, "rb") as file:
         (tmp_path / "other").write_bytes(b"not checked at all" + b"\0" * 32)
         (tmp_path / "other").rename(cache.path(ONE))
-        assert Path(path).read_bytes()[:-32] == b"checked"
+        for change in (lambda: os.pwrite(fd, b"x", 0), lambda: os.truncate(fd, 1), lambda: os.truncate(fd, 100)):
+            with pytest.raises(PermissionError):
+                change()
+        assert os.pread(file.fileno(), 100, 0) == b"checked"
+
+
+def test_a_module_that_cannot_be_compiled_is_remembered_for_a_day(tmp_path: Path) -> None:
+    cache = ArtefactCache(tmp_path, "tag")
+    assert cache.bad(ONE) is None
+    cache.remember_bad(ONE, "too large")
+    assert ArtefactCache(tmp_path, "tag").bad(ONE) == "too large"
+    assert ArtefactCache(tmp_path, "another engine").bad(ONE) is None
+    path = cache.path(ONE).with_suffix(".bad")
+    path.write_bytes(b"another reason" + path.read_bytes()[-32:])
+    assert cache.bad(ONE) is None
+    assert not path.exists()
+    cache.remember_bad(ONE, "too large")
+    os.utime(path, (1000, 1000))
+    assert cache.bad(ONE) is None
 
 
 def test_a_key_that_others_can_read_is_replaced_and_its_entries_with_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hanzo_compute.adapters.runner.wasm import interpreters
-from hanzo_compute.adapters.runner.wasm.interpreters import PINS, Pin, ensure
+from hanzo_compute.adapters.sandbox import interpreters
+from hanzo_compute.adapters.sandbox.interpreters import PINS, Pin, ensure
 from hanzo_compute.errors import Unavailable
 
 WASM = b"\0asm not really"

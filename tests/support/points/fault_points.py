@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).parent
 CORE = "hanzo_compute.adapters"
 WRITER, FRONT, PUMP = f"{CORE}.local.writer", "hanzo_compute_host.front", "hanzo_compute_host.pump"
-AGENT, WORKER = "hanzo_compute_agent", f"{CORE}.runner.wasm.worker"
+AGENT, WORKER = "hanzo_compute_agent", f"{CORE}.sandbox.worker"
 SUPERVISOR, PROVISION = "hanzo_compute_host.cli", "hanzo_compute_host.provision"
 
 Only = Callable[[Sequence[Any], Any], bool]
@@ -156,8 +156,8 @@ POINTS = (
     Point("agent-reaping", AGENT, "shutil:rmtree", "before", _in("/attempts/.new-")),
     Point("agent-reaped", AGENT, f"{_ATTEMPT}.remove", "after"),
     # The sandbox worker
-    Point("worker-before-run", WORKER, f"{CORE}.runner.wasm.engine:Engine.run", "before"),
-    Point("worker-ran", WORKER, f"{CORE}.runner.wasm.engine:Engine.run", "after"),
+    Point("worker-before-run", WORKER, f"{CORE}.sandbox.sandbox:Sandbox.run", "before"),
+    Point("worker-ran", WORKER, f"{CORE}.sandbox.sandbox:Sandbox.run", "after"),
 )
 
 START_POINTS = (

@@ -130,9 +130,11 @@ def agent(
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
     """Make sure that the interpreters for source code are here and compiled."""
-    from hanzo_compute.adapters.runner.wasm import interpreters
+    from hanzo_compute.adapters.sandbox import interpreters
+    from hanzo_compute.adapters.sandbox.settings import Profile
 
-    interpreters.precompile("python", cache, progress)
+    for language in interpreters.PINS:
+        interpreters.precompile(language, Profile.FAST, cache, progress)
 
 
 def backup(home: Path, target: Path, scratch: Path, say: Callable[[str], None]) -> BackupReport:

@@ -1,10 +1,8 @@
 """The WASM runner: WASI preview 1 commands, and Python source, in worker processes that run wasmtime.
 
 runner      the Runner port: attempts, slots, adoption after a restart
+program     from a lease to what a worker is asked
 supervise   one attempt on one worker, with every limit that ends it
-process     a worker process as its supervisor sees it
-worker      the worker process itself            engine   wasmtime's configuration, and one run in it
-cache       authenticated compiled modules       interpreters   CPython as a pinned module
 attempt     an attempt's directory               logtail  its output as log entries
 outcomes    from how a run ended to the Outcome
 """

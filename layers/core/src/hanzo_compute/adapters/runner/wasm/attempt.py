@@ -1,6 +1,6 @@
 """An attempt's directory: what goes in, what comes out, and what an agent finds after a restart.
 
-    <job>.<attempt>/  lease.json  in/  stdin  module.wasm  stdout  stderr  result.json
+    <job>.<attempt>/  lease.json  in/  tmp/  stdin  module.wasm  stdout  stderr  result.json
 
 It appears whole, by a rename, before the attempt starts; result.json, by a rename too, once it has ended.
 """
@@ -25,6 +25,8 @@ from hanzo_compute.ports import Handle, Lease
 
 _NAME: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
 _NEW: Final = ".new-"
+MAIN: Final = {"python": "main.py", "javascript": "main.js"}
+"""Name of the file that holds the code of a language."""
 
 
 class AttemptDir:
@@ -41,6 +43,21 @@ class AttemptDir:
     def module(self) -> Path:
         """The module that came with the lease, if one did."""
         return self.path / "module.wasm"
+
+    @property
+    def inputs(self) -> Path:
+        """The folder that the program sees as ``/in``."""
+        return self.path / "in"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder that the program may write to, as ``/tmp``."""
+        return self.path / "tmp"
+
+    @property
+    def stdin(self) -> Path:
+        """Standard input."""
+        return self.path / "stdin"
 
     @property
     def stdout(self) -> Path:
@@ -62,15 +79,17 @@ class AttemptDir:
         try:
             new.mkdir(mode=0o700)
             (new / "in").mkdir(mode=0o700)
+            (new / "tmp").mkdir(mode=0o700)
             # URLs that need no credential are nothing to keep.
             kept = asdict(replace(lease, module_url=None, input_url=None))
             (new / "lease.json").write_text(json.dumps(kept), encoding="utf-8")
             (new / "stdin").write_bytes(stdin)
             (new / "stdout").touch()
             (new / "stderr").touch()
-            code = lease.spec["source"].get("code")
-            if code is not None:
-                (new / "in" / "main.py").write_text(code, encoding="utf-8", newline="")
+            source = lease.spec["source"]
+            if source.get("code") is not None:
+                name = MAIN[source["language"]]
+                (new / "in" / name).write_text(source["code"], encoding="utf-8", newline="")
             if module is not None:
                 (new / "module.wasm").write_bytes(module)
             new.rename(self.path)
@@ -104,9 +123,9 @@ class AttemptDir:
             return b""
 
     def stdout_cut(self) -> bool:
-        """True when the program wrote more than is kept."""
+        """True when the program has written as much as is kept: any more was cut."""
         try:
-            return self.stdout.stat().st_size > bounds.OUTPUT_MAX
+            return self.stdout.stat().st_size >= bounds.OUTPUT_MAX
         except OSError:
             return False
 

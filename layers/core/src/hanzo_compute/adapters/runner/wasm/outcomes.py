@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import Any, Final
 
 from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, printable
-from hanzo_compute.adapters.runner.wasm.engine import Report
 from hanzo_compute.adapters.runner.wasm.logtail import LogTail
-from hanzo_compute.adapters.runner.wasm.supervise import COMPILE_S, Ending
+from hanzo_compute.adapters.runner.wasm.supervise import Ending
+from hanzo_compute.adapters.sandbox.call import Report
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Usage
 from hanzo_compute.ports import Lease
 
 DETAIL_MAX: Final = 1000
+LIMITS: Final = {
+    "stderr": "what it wrote to stderr was cut at its bound",
+    "scratch": "it may write no more to files (scratch)",
+    "scratch_files": "it may make no more files (scratch_files)",
+    "open_files": "it may open no more files at a time (open_files)",
+    "host_calls": "it may make no more host calls (host_calls)",
+    "host_bytes": "its host calls may move no more bytes (host_bytes)",
+}
+"""Budgets of a call that were reached, in words."""
 STOPPED: Final = "the agent stopped while it ran"
 
 
@@ -37,7 +46,8 @@ def of_ending(
         verdict = _of_report(ending.report, lease, stop_reason, files)
     else:
         verdict = _without_report(ending, lease, stop_reason)
-    truncated = ["stdout"] if files.stdout_cut() else []
+    cut = files.stdout_cut() if ending.report is None else "stdout" in ending.report.limits
+    truncated = ["stdout"] if cut else []
     if log_of(files, lease).truncated():
         truncated.append("log")
     report = ending.report
@@ -48,6 +58,9 @@ def of_ending(
         memory_mib_ms=memory_mib(lease) * ending.wall_ms,
         fuel=report.fuel if report else None,
     )
+    reached = [] if report is None else [LIMITS[name] for name in report.limits if name in LIMITS]
+    if reached:
+        verdict["detail"] = "; ".join([*filter(None, [verdict.get("detail", "")]), *reached])
     verdict["detail"] = printable(verdict.get("detail", ""))[:DETAIL_MAX]
     return Outcome(**verdict, truncated=truncated, usage=usage, runtime_version=runtime_version)
 
@@ -121,8 +134,8 @@ def _stopped(lease: Lease, stop_reason: str | None) -> dict[str, Any]:
 
 
 def _without_report(ending: Ending, lease: Lease, stop_reason: str | None) -> dict[str, Any]:
-    if ending.invalid is not None or ending.killed == "compile":
-        detail = ending.invalid or f"compiling it took longer than {COMPILE_S:g} s"
+    if ending.invalid is not None:
+        detail = ending.invalid
         # The interpreter is ours: what keeps it from compiling is no fault of the program.
         ours = lease.spec["source"].get("language") is not None
         return {"category": Category.PLATFORM if ours else Category.INVALID_PROGRAM, "detail": detail}

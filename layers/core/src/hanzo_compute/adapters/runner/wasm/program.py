@@ -1,0 +1,115 @@
+"""From a lease to what a worker is asked: which module, how it is called, within which bounds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir
+from hanzo_compute.adapters.sandbox import call, interpreters
+from hanzo_compute.adapters.sandbox.call import Bounds, Folder
+from hanzo_compute.adapters.sandbox.process import Template
+from hanzo_compute.adapters.sandbox.settings import Profile, version
+from hanzo_compute.model import bounds, wasm
+from hanzo_compute.model.wasm import InvalidModule
+from hanzo_compute.ports import Lease
+
+SANDBOX_VERSION: Final = "hzc-wasi 1"
+"""What our part of WASI is called in outcomes: another version may use other fuel."""
+DETERMINISTIC: Final = "deterministic"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an attempt runs. ``ours``: the module is an interpreter of the platform's."""
+
+    digest: str
+    source: Path
+    profile: Profile
+    entry: str
+    argv: list[str]
+    env: dict[str, str]
+    deterministic: bool
+    memory_mib: int
+    fuel: int | None
+    ours: bool
+    versions: str
+
+    @classmethod
+    def of(cls, lease: Lease, files: AttemptDir, cache_dir: Path, progress: Callable[[str], None]) -> Program:
+        """The program of an attempt, with an interpreter that is fetched if it has to be.
+
+        Raises:
+            InvalidModule: the module cannot run.
+            NotSupported, Unavailable: see :func:`~hanzo_compute.adapters.sandbox.interpreters.ensure`.
+        """
+        spec = lease.spec
+        language = spec["source"].get("language")
+        deterministic = spec.get("profile") == DETERMINISTIC
+        resources: dict[str, Any] = spec.get("resources", {})
+        fuel = resources.get("fuel")
+        profile = Profile.METERED if deterministic or fuel is not None else Profile.FAST
+        said = [version(), SANDBOX_VERSION]
+        entry = "command"
+        if language is not None:
+            interpreter = interpreters.ensure(language, cache_dir, progress)
+            path, digest, argv = interpreter.path, interpreter.digest, list(interpreter.argv)
+            said.append(interpreter.version)
+        else:
+            path = files.module
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            entry = entry_of(data, profile)
+            argv = ["module"]
+        if deterministic:
+            said.append(DETERMINISTIC)
+        return cls(
+            digest=digest,
+            source=path,
+            profile=profile,
+            entry=entry,
+            argv=[*argv, *spec.get("args", [])],
+            env=spec.get("env", {}),
+            deterministic=deterministic,
+            memory_mib=resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT),
+            fuel=fuel,
+            ours=language is not None,
+            versions=" ".join(said),
+        )
+
+    def template(self, artefact: str, files: AttemptDir) -> Template:
+        """What the worker is asked."""
+        made: dict[str, Any] = {
+            "entry": self.entry,
+            "argv": self.argv,
+            "env": self.env,
+            "stdin_path": str(files.stdin),
+        }
+        if self.deterministic:
+            code = sorted((path.name, path.read_bytes()) for path in files.inputs.iterdir())
+            read = hashlib.sha256(b"".join(data for _, data in code) + files.stdin.read_bytes()).hexdigest()
+            made |= {"deterministic": True, "seed": call.seed(self.digest, self.argv, self.env, read).hex()}
+        return Template(
+            artefact=artefact,
+            profile=self.profile.value,
+            call=made,
+            bounds=Bounds(memory_mib=self.memory_mib, fuel=self.fuel, output=bounds.OUTPUT_MAX),
+            folders=(Folder(str(files.inputs), "/in"), Folder(str(files.scratch), "/tmp", writable=True)),  # noqa: S108
+            files=(str(files.stdout), str(files.stderr)),
+            report=True,
+        )
+
+
+def entry_of(data: bytes, profile: Profile) -> str:
+    """How a job's module is entered: ``command`` or ``component``. Raises InvalidModule."""
+    facts = wasm.inspect(data)
+    if facts.component:
+        if profile is Profile.METERED:
+            raise InvalidModule("it is a component: those run in the profile fast, without a fuel limit")
+        return "component"
+    if facts.exports.get("_start") != "func":
+        raise InvalidModule("it exports no function _start: build it as a WASI preview 1 command")
+    return "command"

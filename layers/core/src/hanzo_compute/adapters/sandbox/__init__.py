@@ -1,0 +1,14 @@
+"""The WASM sandbox: runs a module within limits, in a worker process or in this one.
+
+settings    wasmtime's configuration, in two profiles      engine      what it compiles and loads
+binding     all that touches wasmtime below its API        sandbox     one call: in, run, out
+shim        our part of WASI, in WASM                      poll        ``poll_oneoff`` of clocks
+hostcalls   what a guest may ask beyond WASI               components  preview 2 commands
+call        what is asked and what is told                 frames      how a supervisor and a worker talk
+worker      the worker process                             process     that as its supervisor sees it
+harden      limits, privileges, system calls               compile     the compiler's process
+cache       authenticated compiled modules on disk         artefacts   compiled modules for workers
+interpreters  CPython and QuickJS as pinned modules
+
+Importing ``binding``, ``engine``, ``sandbox`` or ``components`` loads wasmtime; the rest does without.
+"""

@@ -1,0 +1,112 @@
+"""The compiler: a process of its own for each module, since compiling is where a small module can cost much.
+
+``python -m hanzo_compute.adapters.sandbox.compile PARENT PROFILE SOURCE TARGET`` checks and compiles the module in the
+file SOURCE into the file TARGET. Exit 0: done. 3: no such module can run here; the reason is on stdout.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from hanzo_compute.adapters.sandbox import harden, hostcalls, shim
+from hanzo_compute.adapters.sandbox.engine import Engine, InvalidProgram, said
+from hanzo_compute.adapters.sandbox.settings import Profile
+from hanzo_compute.model import wasm
+from hanzo_compute.model.wasm import InvalidModule, ModuleFacts
+
+REFUSED: Final = 3
+COMPILE_MEMORY: Final = 3 << 30
+"""Memory that a compilation may fill, bytes."""
+
+ENTRIES: Final = {"_start": "command", "handle": "reactor"}
+
+
+def check(facts: ModuleFacts) -> None:
+    """Refuse what cannot run here before anything is compiled.
+
+    Raises:
+        InvalidModule: it has no entry, or imports what nobody offers.
+    """
+    if facts.component:
+        return
+    if not any(facts.exports.get(name) == "func" for name in ENTRIES):
+        raise InvalidModule(
+            "it exports no function _start: build it as a WASI preview 1 command (or export alloc and handle)"
+        )
+    for each in facts.imports:
+        known = each.module == shim.WASI or (each.module == hostcalls.MODULE and each.name in hostcalls.FUNCTIONS)
+        if not known or each.kind != "func":
+            raise InvalidModule(
+                f"it imports {each.kind} {each.module}.{each.name}: WASI preview 1 and the functions of hzc are all "
+                "there is"
+            )
+
+
+def compile_module(profile: Profile, data: bytes) -> bytearray:
+    """Check, compile and try to link a module. Raises InvalidModule, InvalidProgram."""
+    import wasmtime
+
+    from hanzo_compute.adapters.sandbox.sandbox import Sandbox
+
+    facts = wasm.inspect(data)
+    check(facts)
+    engine = Engine(profile, pooled=False)
+    artefact = engine.compile(data, component=facts.component)
+    if not facts.component:
+        module = wasmtime.Module.deserialize(engine.engine, artefact)
+        _check_entry(module)
+        try:
+            Sandbox(engine).link(module)
+        except wasmtime.WasmtimeError as error:
+            raise InvalidProgram(f"it cannot be linked: {said(error)}") from None
+    return artefact
+
+
+def _check_entry(module: object) -> None:
+    import wasmtime
+
+    assert isinstance(module, wasmtime.Module)
+    kinds = {export.name: export.type for export in module.exports}
+    wanted = {
+        "_start": ([], []),
+        "_initialize": ([], []),
+        "alloc": (["i32"], ["i32"]),
+        "handle": (["i32"] * 2, ["i64"]),
+    }
+    for name, (params, results) in wanted.items():
+        kind = kinds.get(name)
+        if kind is None or (name == "alloc" and "handle" not in kinds):
+            continue
+        found = kind if isinstance(kind, wasmtime.FuncType) else None
+        if found is None or [str(p) for p in found.params] != params or [str(r) for r in found.results] != results:
+            raise InvalidProgram(
+                f"its {name} is not a function ({', '.join(params)}) -> ({', '.join(results)}), as it must be"
+            )
+    if "handle" in kinds and "_start" not in kinds:
+        if not isinstance(kinds.get("alloc"), wasmtime.FuncType):
+            raise InvalidProgram("it exports handle but no alloc: a reactor needs both")
+        if not isinstance(kinds.get("memory"), wasmtime.MemoryType):
+            raise InvalidProgram("it exports handle but no memory: a reactor needs both")
+
+
+def main(parent: int, profile: str, source: str, target: str) -> int:
+    """Compile one module."""
+    harden.harden(parent)
+    resource.setrlimit(resource.RLIMIT_DATA, (COMPILE_MEMORY, COMPILE_MEMORY))
+    harden.refuse_system_calls()
+    try:
+        artefact = compile_module(Profile(profile), Path(source).read_bytes())
+    except (InvalidModule, InvalidProgram) as error:
+        sys.stdout.write(str(error))
+        return REFUSED
+    Path(target).write_bytes(artefact)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(int(sys.argv[1]), *sys.argv[2:5])
+    sys.stdout.flush()
+    harden.leave(code)

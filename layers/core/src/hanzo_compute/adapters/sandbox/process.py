@@ -1,0 +1,345 @@
+"""A worker process as its supervisor sees it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hanzo_compute.adapters.sandbox import frames
+from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
+from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
+from hanzo_compute.adapters.sandbox.hostcalls import Service
+
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
+"""The only variables of the agent's environment that a worker gets: where to find its own code."""
+LAST_WORDS: Final = 2000
+GRACE_S: Final = 0.25
+"""From the moment a guest should have ended to the kill of its process."""
+READY_S: Final = 30.0
+"""Longest time to answer at all, a start included."""
+TEMPLATES: Final = 64
+"""Templates that a worker keeps."""
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+class WorkerDied(Exception):
+    """The worker ended by itself, or spoke nonsense and was killed. ``signal`` is what killed it, ``words`` the end
+    of its stderr."""
+
+    def __init__(self, code: int, words: str) -> None:
+        self.signal = -code if code < 0 else None
+        self.words = words
+        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+        super().__init__(f"the worker process ended {how}")
+
+
+class Overdue(Exception):
+    """The worker did not end a guest in time, and was killed."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What calls have in common: the artefact that is run, how, and within which bounds.
+
+    ``artefact`` names it, with the profile; ``call`` holds fields of
+    :class:`~hanzo_compute.adapters.sandbox.call.Call`.
+    """
+
+    artefact: str
+    profile: str
+    call: dict[str, Any]
+    bounds: Bounds = field(default_factory=Bounds)
+    granted: frozenset[str] = frozenset()
+    folders: tuple[Folder, ...] = ()
+    files: tuple[str, str] | None = None
+    """Where stdout and stderr are appended to as they come."""
+    live: bool = False
+    """Output comes as it is written, to ``output``."""
+    report: bool = False
+    """Every result is a full report."""
+
+    def as_json(self, number: int) -> dict[str, Any]:
+        """What the worker is told."""
+        return {
+            "id": number,
+            "artefact": self.artefact,
+            "profile": self.profile,
+            "call": self.call,
+            "bounds": asdict(self.bounds),
+            "granted": sorted(self.granted),
+            "folders": [asdict(folder) for folder in self.folders],
+            "files": self.files,
+            "live": self.live,
+            "report": self.report,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a call came to: the report, or what kept the worker from running it."""
+
+    report: Report | None = None
+    error: str | None = None
+    wall_us: int = 0
+
+
+class WorkerProcess:
+    """One spawned worker. Belongs to one thread, whose end ends the worker too (on Linux).
+
+    ``output`` hears what a live call writes, by stream (1, 2), and log lines (0, ``level NUL text``).
+    """
+
+    def __init__(self, service: Service | None = None, output: Callable[[int, bytes], None] | None = None) -> None:
+        self.jobs = 0
+        self.service = service
+        self.output = output
+        # A file, not a pipe: nobody has to read it for the worker to go on.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "hanzo_compute.adapters.sandbox.worker"]
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(os.getpid()), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=[theirs.fileno()],
+                env=environment(),
+                start_new_session=True,
+            )
+        except OSError:
+            self._socket.close()
+            self._stderr.close()
+            raise
+        finally:
+            theirs.close()
+        self._inbox = frames.Inbox()
+        self._prepared: dict[int, Template] = {}
+        self._next = 0
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def dead(self) -> bool:
+        """True once it has ended, by itself or by a kill."""
+        return self._process.poll() is not None
+
+    def prepare(self, template: Template, artefact: Callable[[], int]) -> int:
+        """The number of a template here. ``artefact`` opens what it runs, if the worker has not loaded it yet.
+
+        Raises:
+            WorkerDied, Overdue: it must be replaced.
+            LookupError: it cannot use the artefact.
+        """
+        for number, known in self._prepared.items():
+            if known is template:
+                return number
+        number = self._next = (self._next + 1) % TEMPLATES
+        self._prepared.pop(number, None)
+        told = frames.told(frames.PREPARE, template.as_json(number))
+        self._send(told)
+        answer = self._ready()
+        if answer.get("missing"):
+            self._load(template, artefact())
+            self._send(told)
+            answer = self._ready()
+        if not answer.get("ready"):
+            raise LookupError(str(answer.get("error", "the worker does not keep the module")))
+        self._prepared[number] = template
+        return number
+
+    def call(self, number: int, data: bytes, timeout_s: float | None, wake: int | None = None) -> Answered | None:
+        """Run one call to its end; None when ``wake`` became readable before that (and :meth:`wait` goes on).
+
+        Raises:
+            WorkerDied, Overdue: it must be replaced.
+        """
+        self.send([Invocation(0, number, -1 if timeout_s is None else max(0, round(timeout_s * 1000)), data)])
+        return self.wait(None if timeout_s is None else time.monotonic() + timeout_s + GRACE_S, wake)
+
+    def wait(self, until: float | None, wake: int | None = None) -> Answered | None:
+        """Wait for the one call that runs. Raises WorkerDied, Overdue."""
+        found = self.collect(1, until, wake)
+        return found[0] if found else None
+
+    def send(self, batch: Sequence[Invocation]) -> None:
+        """Send calls. Raises WorkerDied."""
+        self._send(frames.calls(batch))
+
+    def collect(self, count: int, until: float | None, wake: int | None = None) -> list[Answered]:
+        """The results of ``count`` calls in the order in which they were sent; fewer if ``wake`` became readable."""
+        found: list[Answered] = []
+        while len(found) < count:
+            message = self._receive(until, wake)
+            if message is None:
+                break
+            kind, body = message
+            if kind == frames.DONE:
+                found += [self._answered(result) for result in self._trusted(frames.results, body)]
+            elif kind == frames.OUTPUT:
+                if self.output is not None and body:
+                    self.output(body[0], body[1:])
+            elif kind == frames.ASK:
+                name, args = self._trusted(frames.asked, body)
+                status, result = (-6, b"") if self.service is None else self.service.ask(name, args)
+                self._send(frames.answer(status, result))
+        return found
+
+    def stop(self) -> None:
+        """Ask for the end of the call that runs. Raises WorkerDied."""
+        self._send(frames.frame(frames.STOP, b""))
+
+    def cpu_ms(self) -> int | None:
+        """CPU time that the process has used so far, where the system tells."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
+
+    def leave(self) -> tuple[int, bytes]:
+        """Let an idle worker end by itself: its exit code, and all that it ever said on stderr."""
+        self._socket.close()
+        code = self._process.wait(READY_S)
+        self._stderr.seek(0)
+        words = self._stderr.read()
+        self.kill()
+        return code, words
+
+    def kill(self) -> None:
+        """End the process and whatever it may have started, at once; repeatable."""
+        if self._process.poll() is None:
+            # Not yet reaped, so the id is still its own.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+        self._process.wait()
+        self._socket.close()
+        self._stderr.close()
+
+    def _load(self, template: Template, fd: int) -> None:
+        component = template.call.get("entry") == "component"
+        head = {"artefact": template.artefact, "profile": template.profile, "component": component}
+        try:
+            socket.send_fds(self._socket, [frames.told(frames.LOAD, head)], [fd])
+        except OSError:
+            raise self._died() from None
+        finally:
+            os.close(fd)
+        answer = self._ready()
+        if not answer.get("ready"):
+            raise LookupError(str(answer.get("error", "the worker cannot use the compiled module")))
+
+    def _ready(self) -> dict[str, Any]:
+        until = time.monotonic() + READY_S
+        while True:
+            message = self._receive(until, None)
+            assert message is not None
+            if message[0] == frames.READY:
+                answer: dict[str, Any] = self._trusted(frames.heard, message[1])
+                return answer
+
+    def _trusted(self, read: Callable[[bytes], Any], body: bytes) -> Any:
+        """Read a frame's body; a worker that sends nonsense is not a worker any more."""
+        try:
+            return read(body)
+        except BadFrame:
+            self._process.kill()
+            raise self._died() from None
+
+    def _answered(self, result: Result) -> Answered:
+        if result.kind == frames.EXITED:
+            fuel = None if result.fuel < 0 else result.fuel
+            report = Report("exit", exit_code=0, output=result.data, fuel=fuel, wall_ms=result.wall_us // 1000)
+            return Answered(report, wall_us=result.wall_us)
+        body, report = self._trusted(_told, result.data)
+        return Answered(report, None if report is not None else str(body.get("error", "")), result.wall_us)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            raise self._died() from None
+
+    def _receive(self, until: float | None, wake: int | None) -> tuple[int, bytes] | None:
+        """The next frame; None when ``wake`` is readable. Raises WorkerDied, Overdue."""
+        while True:
+            message = self._trusted(lambda _: self._inbox.take(), b"")
+            if message is not None:
+                return (message[0], message[1])
+            # poll, not select: an agent may have more descriptors open than select can name.
+            poller = select.poll()
+            poller.register(self._socket.fileno(), select.POLLIN)
+            if wake is not None:
+                poller.register(wake, select.POLLIN)
+            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+            events = poller.poll(left)
+            if not events:
+                self.kill()
+                raise Overdue
+            if any(fd == self._socket.fileno() for fd, _ in events):
+                try:
+                    data = self._socket.recv(1 << 18)
+                except OSError:
+                    data = b""
+                if not data:
+                    raise self._died()
+                self._inbox.feed(data)
+            else:
+                return None
+
+    def _died(self) -> WorkerDied:
+        # It closed its end: it is about to be gone, if it is not hung on the way.
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(size - LAST_WORDS, 0))
+        words = self._stderr.read().decode(errors="backslashreplace")
+        self.kill()
+        return WorkerDied(code, words)
+
+
+def _told(data: bytes) -> tuple[dict[str, Any], Report | None]:
+    """The JSON of a result, and the report in it. Raises BadFrame."""
+    if len(data) < _LENGTH.size:
+        raise BadFrame("a result is cut short")
+    (size,) = _LENGTH.unpack_from(data)
+    body = frames.heard(data[4 : 4 + size])
+    told = body.get("report")
+    if not isinstance(told, dict):
+        return body, None
+    at = 4 + size
+    try:
+        for name in ("output", "stdout", "stderr"):
+            length = int(told[name])
+            told[name] = data[at : at + length]
+            at += length
+        return body, Report(**told)
+    except (KeyError, TypeError, ValueError):
+        raise BadFrame("a report is not one") from None
+
+
+def environment() -> dict[str, str]:
+    """What a worker's environment is."""
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    # Address space is limited: 64 MiB of it for each thread's arena would be spent for nothing.
+    return {**passed, "MALLOC_ARENA_MAX": "2", "RAYON_NUM_THREADS": str(min(os.cpu_count() or 1, 4))}

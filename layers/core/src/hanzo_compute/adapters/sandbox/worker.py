@@ -1,0 +1,329 @@
+"""The worker process: one thread hears its supervisor, another runs guests; when the supervisor is gone, so is it.
+
+``python -m hanzo_compute.adapters.sandbox.worker PARENT FD``. See :mod:`.frames` for what is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import resource
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from hanzo_compute.adapters.sandbox import frames, harden
+from hanzo_compute.adapters.sandbox.call import Bounds, Call, Folder, Report
+from hanzo_compute.adapters.sandbox.components import Component, run_component
+from hanzo_compute.adapters.sandbox.engine import Engine
+from hanzo_compute.adapters.sandbox.frames import Invocation, Result
+from hanzo_compute.adapters.sandbox.hostcalls import TIMED_OUT, HostCalls
+from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+from hanzo_compute.adapters.sandbox.settings import Profile
+
+GUEST_STACK: Final = 8 << 20
+"""Stack of the thread that runs guests, bytes: over 4 MiB, so that the guest's own limit is reached first."""
+MODULES_KEPT: Final = 32
+TICK_S: Final = 0.005
+"""A running guest's deadline is looked at this often."""
+FLUSH_TICKS: Final = 20
+"""Output that waits is handed on every so many ticks."""
+TOGETHER_S: Final = 0.005
+"""Results of a batch that come sooner are sent together."""
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+@dataclass(eq=False)
+class _Template:
+    """What calls have in common."""
+
+    loaded: Loaded | Component
+    engine: Engine
+    call: dict[str, Any]
+    granted: frozenset[str]
+    bounds: Bounds
+    folders: list[Folder]
+    files: tuple[str, str] | None
+    live: bool
+    report: bool
+    file_max: int
+
+
+class Worker:
+    """Serves one supervisor over a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._inbox = frames.Inbox()
+        self._fds: list[int] = []
+        self._engines: dict[str, Engine] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._modules: OrderedDict[str, Loaded | Component] = OrderedDict()
+        self._templates: dict[int, _Template] = {}
+        self._batches: queue.SimpleQueue[list[Invocation]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._accepted = 0
+        self._finished = 0
+        self._running: tuple[Engine, Sandbox] | None = None
+        self._memory = 0
+        self._late = 0
+
+    def serve(self) -> None:
+        """Answer until the supervisor closes its end."""
+        threading.stack_size(GUEST_STACK)
+        threading.Thread(target=self._guests, name="guest", daemon=True).start()
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLIN)
+        ticks = 0
+        while True:
+            busy = self._accepted != self._finished
+            if poller.poll(TICK_S * 1000 if busy else None):
+                if not self._receive():
+                    return
+                if self._accepted != self._finished and not busy:
+                    ticks = 0
+            running = self._running
+            if running is not None:
+                ticks += 1
+                running[0].check()
+                if ticks % FLUSH_TICKS == 0:
+                    running[1].flush()
+
+    # The supervisor's frames
+
+    def _receive(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._socket, 1 << 18, 4)
+        if not data:
+            return False
+        self._fds += fds
+        self._inbox.feed(data)
+        while (found := self._inbox.take()) is not None:
+            self._heard(*found)
+        return True
+
+    def _heard(self, kind: int, body: bytes) -> None:
+        if kind == frames.CALLS:
+            batch = list(frames.called(body))
+            self._accepted += len(batch)
+            self._batches.put(batch)
+        elif kind == frames.STOP:
+            running = self._running
+            if running is not None:
+                running[1].stop()
+        elif kind == frames.ANSWER:
+            self._answers.put(frames.answered(body))
+        else:
+            try:
+                answer = self._load(body) if kind == frames.LOAD else self._prepare(body)
+            except Exception as error:  # the supervisor decides; the next request may fare better
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            self._send(frames.told(frames.READY, answer))
+
+    def _load(self, body: bytes) -> dict[str, Any]:
+        wanted = frames.heard(body)
+        fd = self._fds.pop(0)
+        try:
+            engine = self._engine(wanted["profile"])
+            path = f"/proc/self/fd/{fd}"
+            made: Loaded | Component | None
+            if wanted["component"]:
+                component = engine.load_component(path)
+                made = None if component is None else Component(component)
+            else:
+                module = engine.load(path)
+                made = None if module is None else Loaded.of(module)
+        finally:
+            os.close(fd)
+        if made is None:
+            return {"unusable": True}
+        self._modules[wanted["artefact"]] = made
+        if len(self._modules) > MODULES_KEPT:
+            self._modules.popitem(last=False)
+        return {"ready": True}
+
+    def _prepare(self, body: bytes) -> dict[str, Any]:
+        wanted = frames.heard(body)
+        loaded = self._modules.get(wanted["artefact"])
+        if loaded is None:
+            return {"missing": True}
+        self._modules.move_to_end(wanted["artefact"])
+        self._templates[wanted["id"]] = _Template(
+            loaded=loaded,
+            engine=self._engine(wanted["profile"]),
+            call=wanted["call"],
+            granted=frozenset(wanted["granted"]),
+            bounds=Bounds(**wanted["bounds"]),
+            folders=[Folder(**each) for each in wanted["folders"]],
+            files=tuple(wanted["files"]) if wanted["files"] else None,
+            live=wanted["live"],
+            report=wanted["report"],
+            file_max=wanted["bounds"]["scratch"],
+        )
+        return {"ready": True}
+
+    def _engine(self, profile: str) -> Engine:
+        if profile not in self._engines:
+            self._engines[profile] = Engine(Profile(profile))
+        return self._engines[profile]
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        with self._sending:
+            while view:
+                view = view[os.write(self._socket.fileno(), view) :]
+
+    # Guests
+
+    def _guests(self) -> None:
+        try:
+            while True:
+                batch = self._batches.get()
+                sent = time.monotonic()
+                ended: list[Result] = []
+                for each in batch:
+                    ended.append(self._guest(each))
+                    self._finished += 1
+                    if time.monotonic() - sent > TOGETHER_S:
+                        self._send(frames.done(ended))
+                        ended, sent = [], time.monotonic()
+                if ended:
+                    self._send(frames.done(ended))
+        except BaseException:
+            # Nobody could be told anything any more: the supervisor hears it by the end of this process.
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+            os._exit(70)
+
+    def _guest(self, invocation: Invocation) -> Result:
+        template = self._templates.get(invocation.template)
+        if template is None:
+            return _told(invocation.number, {"error": f"no template {invocation.template}"}, 0)
+        began = time.perf_counter_ns()
+        try:
+            report = self._run(template, invocation)
+        except Exception as error:
+            return _told(invocation.number, {"error": f"{type(error).__name__}: {error}"}, began)
+        plain = not template.report and report.kind == "exit" and report.exit_code == 0
+        if plain and not report.limits and not report.stderr and not report.egress_bytes:
+            wall_us = (time.perf_counter_ns() - began) // 1000
+            fuel = frames.NO_FUEL if report.fuel is None else report.fuel
+            return Result(invocation.number, frames.EXITED, fuel, wall_us, report.output or report.stdout)
+        return _told(invocation.number, {"report": asdict(report)}, began, report)
+
+    def _run(self, template: _Template, invocation: Invocation) -> Report:
+        name = template.engine.profile.value
+        sandbox = self._sandboxes.get(name)
+        if sandbox is None:
+            sandbox = self._sandboxes[name] = Sandbox(template.engine)
+        bounds = template.bounds
+        if bounds.memory_mib > self._memory:
+            # Never lowered: a slot of the pool stays as large as its largest guest was.
+            harden.limit_memory(bounds.memory_mib << 20)
+            self._memory = bounds.memory_mib
+        deadline = None
+        if invocation.timeout_ms >= 0:
+            deadline = time.monotonic() + invocation.timeout_ms / 1000
+        host = HostCalls(template.granted, self._service(deadline), self._log)
+        call = Call(
+            **template.call,
+            stdin=invocation.data,
+            folders=template.folders,
+            bounds=bounds,
+            host=host,
+            deadline=deadline,
+        )
+        if template.call.get("deterministic"):
+            call.seed = bytes.fromhex(template.call["seed"])
+        opened: list[int] = []
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if template.folders or template.files:
+            # A sparse file costs no bytes that are written.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max(template.file_max, bounds.output) + 1, before[1]))
+        try:
+            if template.files is not None:
+                for path in template.files:
+                    opened.append(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))  # noqa: PERF401 — all are closed
+                call.sink = lambda stream, data: _write_all(opened[stream - 1], data)
+            elif template.live:
+                call.sink = lambda stream, data: self._send(frames.frame(frames.OUTPUT, bytes([stream]) + data))
+            self._running = (template.engine, sandbox)
+            if isinstance(template.loaded, Component):
+                return run_component(template.engine, template.loaded, call)
+            return sandbox.run(template.loaded, call)
+        finally:
+            self._running = None
+            for fd in opened:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def _service(self, deadline: float | None) -> _Asking:
+        return _Asking(self, deadline)
+
+    def _log(self, level: str, text: str) -> None:
+        self._send(frames.frame(frames.OUTPUT, b"\0" + f"{level}\0{text}".encode()))
+
+    def ask(self, name: str, args: Sequence[bytes | int], deadline: float | None) -> tuple[int, bytes]:
+        """Ask the supervisor for a host function, and wait for its answer until the deadline."""
+        while self._late:  # answers that came too late for their questions
+            self._answers.get()
+            self._late -= 1
+        self._send(frames.ask(name, args))
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return self._answers.get(timeout=left)
+        except queue.Empty:
+            self._late += 1
+            return TIMED_OUT, b""
+
+
+@dataclass(frozen=True)
+class _Asking:
+    worker: Worker
+    deadline: float | None
+
+    def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
+        return self.worker.ask(name, args, self.deadline)
+
+
+def _told(number: int, body: dict[str, Any], began: int, report: Report | None = None) -> Result:
+    blobs = [b"", b"", b""]
+    if report is not None:
+        blobs = [report.output, report.stdout, report.stderr]
+        for name, blob in zip(("output", "stdout", "stderr"), blobs, strict=True):
+            body["report"][name] = len(blob)
+    text = json.dumps(body).encode()
+    wall_us = min((time.perf_counter_ns() - began) // 1000, 2**32 - 1) if began else 0
+    return Result(number, frames.TOLD, frames.NO_FUEL, wall_us, b"".join([_LENGTH.pack(len(text)), text, *blobs]))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def main(parent: int, fd: int) -> None:
+    """Run as a worker of the process ``parent`` until it closes the socket ``fd``."""
+    harden.harden(parent)
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    worker = Worker(sock)
+    harden.limit_memory(256 << 20)
+    harden.refuse_system_calls()
+    worker.serve()
+    # Finalising wasmtime at interpreter exit has no use here, and has been seen to abort.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
