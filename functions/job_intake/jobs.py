@@ -13,6 +13,7 @@ from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.model.states import State
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import cancel, pricing, read, submit
+from hanzo_compute.services.expand import expand
 from hanzo_compute.services.submit import Submitted, check_idempotency_key
 from hanzo_compute.wiring import container
 from job_intake.api import api
@@ -43,6 +44,7 @@ def submit_job(spec: Annotated[JobSpec, Body()], idempotency_key: IdempotencyKey
 @api.route("POST", "/v1/validate", action=Action.READ, summary="Check a job spec without submitting it")
 def validate(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     """Check all that submitting would check, and show the spec with its defaults."""
+    spec = expand(container(), api.caller.tenant, spec)
     runtime = submit.check(container(), api.caller.tenant, spec)
     pricing.quote(container(), spec, runtime)
     shown = spec.as_json()

@@ -11,6 +11,7 @@ from hanzo_compute.front.api import reply
 from hanzo_compute.model.spec import JobSpec
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import pricing, submit
+from hanzo_compute.services.expand import expand
 from hanzo_compute.wiring import container
 from job_intake.api import api
 
@@ -22,5 +23,6 @@ def quote(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     `firm`: a deterministic program costs the same on every machine. A job that is submitted under this tariff is
     billed by it, whatever the tariff is later.
     """
+    spec = expand(container(), api.caller.tenant, spec)
     runtime = submit.check(container(), api.caller.tenant, spec)
     return reply(pricing.quote(container(), spec, runtime).as_json())

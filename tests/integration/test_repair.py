@@ -21,10 +21,11 @@ from hanzo_compute import wiring
 from hanzo_compute.adapters.local import schema
 from hanzo_compute.config import Config
 from hanzo_compute.model import keys
+from hanzo_compute.model.function import FunctionSpec
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.states import State
-from hanzo_compute.services import place, reconcile
+from hanzo_compute.services import functions, place, reconcile
 from hanzo_compute.services.submit import submit
 from hanzo_compute_host import orphans
 from hanzo_compute_host.repair import repair
@@ -63,6 +64,9 @@ class Stopped:
             self.queued = submit(ctx, "acme", spec, idempotency_key="one").job.id
             self.placed = submit(ctx, "acme", spec, idempotency_key="two").job.id
             place.place(ctx, [self.placed])
+            for code in "12":
+                version = FunctionSpec.model_validate({"source": {"code": code, "language": "python"}})
+                functions.deploy(ctx, "acme", "f", version)
 
     def sql(self, statement: str, *values: Any) -> list[Any]:
         with closing(sqlite3.connect(schema.path_of(self.home))) as db, db:
@@ -139,6 +143,9 @@ CURED: list[tuple[str, str, Plant]] = [
     ("idempotency", "it names no job", lambda s: s.record(keys.idempotency("acme", "k"), OLD_KEY)),
     ("idempotency", "it has expired", lambda s: s.record(keys.idempotency("a", "k"), OLD_KEY.replace("17", "9", 1))),
     ("idempotency", "it is there twice", lambda s: s.record(keys.Key("IDEMPOTENCY#acme#one", "x"), "{}")),
+    ("function", "lists [1, 2]", lambda s: s.sql("DELETE FROM records WHERE sk = 'VERSION#000000002'")),
+    ("function", "does not list", lambda s: s.record(keys.version("acme", "f", 7), "{}")),
+    ("function", "belongs to no function", lambda s: s.record(keys.version("acme", "g", 1), "{}")),
     ("outbox", "it names no job", lambda s: s.record(keys.outbox(1, "1#m"), outbox_body("j-gone"))),
     ("outbox", "nobody would find it", lambda s: s.record(keys.outbox(1, "?#m"), outbox_body(s.queued))),
     ("message", "it names no job", lambda s: s.message('{"job": "j-gone"}')),

@@ -25,6 +25,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.ports import JobStore, Operation, Send
 from hanzo_compute.services import cancel, read, submit
 from hanzo_compute.services.context import Context
+from tests.simulation import functions
 from tests.simulation.host import Answer, Network
 from tests.simulation.invariants import Watch, require
 from tests.simulation.profiles import Profile
@@ -67,6 +68,12 @@ class Clients:
             twins = keyed and self._random.random() < self._profile.twins
             for _ in range(1 + twins):
                 self._spawn(f"client {number}", delay, lambda t=tenant, r=request, s=spec: self._submit(t, r, s))  # type: ignore[misc]
+        for number in range(self._profile.deployers):
+            tenant, delay = TENANTS[number % 3 % 2], self._random.randrange(3 * SECOND)
+            self._spawn(f"deployer {number}", delay, lambda t=tenant: self._deployer(t))  # type: ignore[misc]
+
+    def _deployer(self, tenant: str) -> None:
+        functions.work(self._random, tenant, self._call, self._watch.functions)
 
     def _spawn(self, name: str, delay_us: int, body: Callable[[], None]) -> None:
         self.busy += 1
@@ -99,6 +106,8 @@ class Clients:
             body["input"] = {"blob": self._blobs.put(tenant, request.encode())}
         if random.random() < 0.3:
             body["source"] = {"module": self._blobs.put(tenant, b"module of " + request.encode())}
+        if self._profile.made_of_functions and random.random() < self._profile.made_of_functions:
+            body["source"] = {"function": random.choice(("f", "f", "g", "f@1", "f@canary"))}
         if random.random() < self._profile.deadlines:
             body["deadline"] = format_time(self._scheduler.now_ms + random.randrange(1_000, 30_000))
         return parse_spec(body)

@@ -74,6 +74,7 @@ def check(
         if job_id in watch.accepted:
             _client(job, watch.accepted[job_id], logs)
     treelog.check(database, found)
+    watch.functions.check(database, found)
     for (index, pk), entries in database.entries.items():
         require(index != keys.BY_POOL or not entries, f"{pk} still holds {list(entries)}")
 

@@ -18,6 +18,7 @@ from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
 from hanzo_compute.services import audit, outbox
 from tests.simulation import treelog
+from tests.simulation.functions import FunctionWatch
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.violation import require
 
@@ -56,6 +57,7 @@ class Watch:
     accepted: dict[str, Accepted] = field(default_factory=dict)
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
+    functions: FunctionWatch = field(default_factory=FunctionWatch)
     batches_lost: int = 0
     refused: int = 0
     """Submissions that were refused because too many jobs waited."""
@@ -73,6 +75,7 @@ class Watch:
     def applied(self, operations: Sequence[Operation], before: Mapping[Key, StoredRecord | None]) -> None:
         """A transaction has just been applied."""
         puts = {operation.key: operation for operation in operations if isinstance(operation, Put)}
+        self.functions.applied({operation.key: operation for operation in operations}, before, self.database)
         for key, put in puts.items():
             kind, _, subject = key.pk.partition("#")
             stored = self.database.record(key)

@@ -310,7 +310,30 @@ def bills_half(patch: Patch) -> None:
     patch.setattr(Rates, "bill", lambda self, usage, most: original(self, usage, most) // 2)
 
 
+def _is_function(operation: Operation) -> bool:
+    return operation.key.pk.startswith("FUNCTION#") and operation.key.sk == "META"
+
+
+def functions_without_compare(patch: Patch) -> None:
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        return [replace(o, expect=None) if isinstance(o, Put) and _is_function(o) else o for o in operations]
+
+    _transact(patch, change)
+
+
+def numbers_begin_anew(patch: Patch) -> None:
+    """A removed function leaves nothing."""
+
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        gone = [o for o in operations if isinstance(o, Put) and _is_function(o) and o.body["removed"]]
+        return [Delete(o.key, o.expect) if o in gone else o for o in operations]  # type: ignore[union-attr]
+
+    _transact(patch, change)
+
+
 MUTANTS: Final = (
+    Mutant("functions without compare", functions_without_compare, ("functions",), ""),
+    Mutant("numbers begin anew", numbers_begin_anew, ("functions",), "was removed, and its count"),
     Mutant("a leaf in another transaction", leaf_in_another_transaction, ("calm",), "leaf|leaves"),
     Mutant("head without compare", head_without_compare, ("stale", "crashy"), ""),
     Mutant("head forgotten", head_forgotten, ("calm",), ""),

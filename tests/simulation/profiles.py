@@ -59,6 +59,10 @@ class Profile:
     stops: float = 0.0
     """An agent is told to stop while it runs."""
     jobs: tuple[int, int] = (1, 3)
+    deployers: int = 0
+    """Tasks that deploy, point, roll back and remove functions, some of them of the same tenant."""
+    made_of_functions: float = 0.0
+    """A job's source is a function."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -126,6 +130,21 @@ _ALL: Final = (
     ),
     # No more faults than a job survives: what is shown is that a clock alone never makes one dead.
     Profile(name="clock", switch=0.3, fault=0.004, weights=_FAULTS, budget=1, jumps=3, jobs=(1, 4)),
+    Profile(
+        name="functions",
+        switch=0.4,
+        fault=0.01,
+        weights=_FAULTS,
+        stale=0.3,
+        commit_ms=100,
+        commit_fail=0.03,
+        budget=6,
+        jobs=(2, 4),
+        cancels=0.1,
+        follows=0.0,
+        deployers=6,
+        made_of_functions=0.8,
+    ),
     Profile(
         name="full",
         fault=0.006,

@@ -22,6 +22,7 @@ from hanzo_compute.errors import ComputeError, Conflict, IdempotencyMismatch, No
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import digest
 from hanzo_compute.services import pricing
+from tests.support.fake_functions import answer_functions
 from tests.support.proofs import Proofs, named_platform, succeeded
 
 KEY = "hzk_0000000000000000000000TEST_secret"
@@ -245,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif answer is not None:
             self._answer(*answer)
 
-    do_GET = do_POST = do_PUT = _serve
+    do_GET = do_POST = do_PUT = do_DELETE = _serve
 
     def _route(self, path: list[str]) -> tuple[int, Any, Body] | None:
         if path[:1] == ["_blobs"]:
@@ -256,6 +257,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Unauthenticated("this credential is not known", hint="check HZC_KEY")
         fake = self.fake
         body = json.loads(self.data) if self.data else None
+        if path[1:2] == ["functions"]:
+            return answer_functions(fake.proofs.platform, fake.blobs, self.command, path[2:], self.query, body)
         match (self.command, path[1:]):
             case ("POST", ["jobs"]):
                 return fake.submit(body, self.headers.get("Idempotency-Key"))

@@ -22,10 +22,13 @@ from hanzo_compute import wiring
 from hanzo_compute.adapters.local import archive, backup, restore, schema
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable
+from hanzo_compute.model.function import FunctionSpec
 from hanzo_compute.model.problems import parse_spec
+from hanzo_compute.services import functions
 from hanzo_compute.services.submit import submit
 from hanzo_compute_host import backups, running
 from tests.support.cli import Hzc
+from tests.support.wasm import wat
 
 INPUT = b"some input " * 100
 
@@ -159,6 +162,23 @@ def test_missing_and_damaged_blobs_are_named(home: Path, tmp_path: Path) -> None
     assert hzc.json("backup", str(tmp_path / "b.tar"), "--force", code=1)["lost"] == 1
     backups.restore(tmp_path / "there", tmp_path / "b.tar", force=False, say=str)
     assert [path.read_bytes() for path in (tmp_path / "there").glob("blobs/*/*/*")] == [b"of another tenant"]
+
+
+def test_a_function_needs_its_module_and_counts_as_no_job(home: Path, tmp_path: Path) -> None:
+    data = wat('(module (func (export "_start")))')
+    with wiring.offline(Config("local", home, "", home)) as (ctx, state):
+        blob = ctx.blobs.put("acme", data)
+        functions.deploy(ctx, "acme", "f", FunctionSpec.model_validate({"source": {"module": blob}}))
+        assert [(use.blob, use.user, use.needed) for use in state.blob_uses() if use.blob == blob] == [
+            (blob, "function f@1", True)
+        ]
+    hzc = Hzc({"HZC_HOME": str(home)})
+    report = hzc.json("backup", str(tmp_path / "a.tar"))
+    assert (report["jobs"], report["lost"]) == (1, 0)
+    path = home / "blobs" / "acme" / blob[3:5] / blob
+    path.unlink()
+    report = hzc.json("backup", str(tmp_path / "b.tar"), code=1)
+    assert report["lost_blobs"] == [str(path.relative_to(home))]
 
 
 def test_targets_that_are_refused(home: Path, tmp_path: Path) -> None:

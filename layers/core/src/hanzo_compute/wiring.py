@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
@@ -86,6 +87,13 @@ def jobs_client(url: str, key: str | None) -> JobsClient:
     from hanzo_compute.adapters.http import ApiClient, JobsClient
 
     return JobsClient(ApiClient(url, key))
+
+
+def functions_client(url: str, key: str | None) -> FunctionsClient:
+    """A tenant's client of functions."""
+    from hanzo_compute.adapters.http import ApiClient, FunctionsClient
+
+    return FunctionsClient(ApiClient(url, key))
 
 
 def proof_client(url: str, key: str | None) -> ProofClient:

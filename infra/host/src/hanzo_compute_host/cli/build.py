@@ -22,6 +22,8 @@ from hanzo_compute_host.cli.session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 Spec = dict[str, Any]
 
+LANGUAGES: Final = {".py": "python", ".js": "javascript"}
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _UNITS: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -65,6 +67,9 @@ def _quantity(value: str, units: dict[str, int]) -> int:
 
 
 _OPTIONS: Final = (
+    click.option(
+        "--function", metavar="NAME[@REF]", help="Instead of FILE: a function that is deployed, or a version."
+    ),
     click.option("--input", "input_", metavar="FILE|-", help="What the program reads on standard input."),
     click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable."),
     click.option("--memory", type=memory, metavar="MIB", help="Memory of the sandbox: 256, 512m, 1g."),
@@ -84,13 +89,18 @@ def job_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         command = option(command)
     command = click.argument("args", nargs=-1, type=click.UNPROCESSED)(command)
-    path = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.argument("file", type=path)(command)
+    return click.argument("file", required=False)(command)
 
 
-def build_spec(session: Session, file: Path, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
+def build_spec(session: Session, file: str | None, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
     """The spec that FILE, ARGS and options describe; options win over what a spec file says."""
-    spec = _from_file(session, file)
+    if given["function"] is not None:  # then the first word after the options is an argument, too
+        spec: Spec = {"source": {"function": given["function"]}}
+        args = args if file is None else (file, *args)
+    elif file is None:
+        raise click.UsageError("Missing argument 'FILE'.", click.get_current_context(silent=True))
+    else:
+        spec = _from_file(session, _FILE.convert(file, None, None))
     if args:
         spec["args"] = list(args)
     if given["input_"] is not None:
@@ -123,14 +133,20 @@ def _max_price(session: Session, spec: Spec, text: str) -> dict[str, str]:
     return {"token": str(session.proofs.quote(asked)["token"]), "units": text}
 
 
+def source_of(session: Session, file: Path) -> dict[str, str] | None:
+    """The program in a file as a spec's source, its module uploaded; None for a file of another kind."""
+    if file.suffix == ".wasm":
+        return {"module": session.jobs.upload_blob(_bounded(file.read_bytes(), str(file)))}
+    language = LANGUAGES.get(file.suffix)
+    return None if language is None else {"code": _code(file), "language": language}
+
+
 def _from_file(session: Session, file: Path) -> Spec:
-    match file.suffix:
-        case ".py":
-            return {"source": {"code": _code(file), "language": "python"}}
-        case ".wasm":
-            return {"source": {"module": session.jobs.upload_blob(_bounded(file.read_bytes(), str(file)))}}
-        case ".json":
-            return _whole_spec(file)
+    if file.suffix == ".json":
+        return _whole_spec(file)
+    source = source_of(session, file)
+    if source is not None:
+        return {"source": source}
     raise click.UsageError(f"{file}: not a kind of program that is known here; give a .py, .wasm or .json file")
 
 

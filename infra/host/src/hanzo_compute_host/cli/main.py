@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "result": "result:result",
     "cancel": "jobs:cancel",
     "rerun": "run:rerun",
+    "fn": "fn:fn",
     "quote": "quote:quote",
     "receipt": "receipt:receipt",
     "log": "log:log",

@@ -50,6 +50,22 @@ ATTEMPTS_MAX: Final = 10
 BACKOFF_S_MAX: Final = 900
 DEADLINE_S_MAX: Final = 30 * 24 * 3600
 
+FUNCTIONS_MAX: Final = 1000
+"""Functions of one tenant."""
+VERSIONS_MAX: Final = 99
+"""Versions of a function that are kept: it is removed, they with it, in one transaction of 100 operations."""
+ALIASES_MAX: Final = 10
+WEIGHTS_MAX: Final = 4
+"""Versions that one alias divides calls among."""
+HISTORY_MAX: Final = 20
+"""Changes of a function's aliases that are told of, and settings of one alias that can be gone back to."""
+CONCURRENCY_MAX: Final = 1000
+CONCURRENCY_DEFAULT: Final = 10
+SECRETS_MAX: Final = 32
+ORIGINS_MAX: Final = 32
+DESCRIPTION_MAX: Final = 500
+"""Characters."""
+
 PAGE_MAX: Final = 100
 PAGE_DEFAULT: Final = 20
 WAIT_S_MAX: Final = 20

@@ -14,6 +14,8 @@ SHARDS: Final = 8
 
 ATTEMPT: Final = "ATTEMPT#"
 """Prefix of the sort keys of a job's attempts."""
+VERSION: Final = "VERSION#"
+"""Prefix of the sort keys of a function's versions."""
 LEAF: Final = "LEAF#"
 """Prefix of the sort keys of a job's leaves."""
 
@@ -105,6 +107,21 @@ def tariff(version: str) -> Key:
     return Key(f"TARIFF#{version}", "-")
 
 
+def function_partition(tenant: str, name: str) -> str:
+    """Partition of a function's record and versions."""
+    return f"FUNCTION#{tenant}#{name}"
+
+
+def function(tenant: str, name: str) -> Key:
+    """A function's aliases, and which versions there are; of a removed one, the number that it had come to."""
+    return Key(function_partition(tenant, name), "META")
+
+
+def version(tenant: str, name: str, number: int) -> Key:
+    """A version of a function, which never changes; ``number`` from 1."""
+    return Key(function_partition(tenant, name), f"{VERSION}{number:09d}")
+
+
 def clock() -> Key:
     """The last time that the reconciler saw."""
     return Key("CLOCK", "-")
@@ -133,6 +150,11 @@ INDEXES: Final = (BY_TENANT, BY_STATE, BY_DUE, BY_POOL, BY_LOG)
 def tenant_entry(tenant: str, job_id: str) -> tuple[str, str]:
     """All jobs of a tenant, by time of creation."""
     return f"TENANT#{tenant}", job_id
+
+
+def function_entry(tenant: str, name: str) -> tuple[str, str]:
+    """All functions of a tenant, by name."""
+    return f"FUNCTIONS#{tenant}", name
 
 
 def state_entry(tenant: str, state: str, job_id: str) -> tuple[str, str]:

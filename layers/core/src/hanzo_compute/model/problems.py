@@ -11,12 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from hanzo_compute.errors import FieldProblem, InvalidSpec, NotSupported
 from hanzo_compute.model import bounds
-from hanzo_compute.model.spec import JobSpec
+from hanzo_compute.model.spec import STORED, JobSpec
 
 PATTERNS = {
     "labels": "names are of a-z 0-9 . _ - and values of A-Z a-z 0-9 . _ -, at most 63 characters each",
     "env": "names are of letters, digits and _, and begin with no digit",
-    "source": "a blob id looks like b1-<64 hex digits>",
+    "source": "a blob id looks like b1-<64 hex digits>, a function like name, name@3 or name@alias",
+    "capabilities": "names of secrets are of letters, digits, _ . and -, and begin with a letter",
+    "weights": "each weight has a version's number for its name",
     "input": "a blob id looks like b1-<64 hex digits>",
 }
 """What the patterns mean in words, by the first part of the field's path."""
@@ -71,15 +73,15 @@ def field_problems(errors: Iterable[Mapping[str, Any]], model: type[BaseModel]) 
     return found
 
 
-def parse_spec(value: Any) -> JobSpec:
-    """The spec that ``value`` (decoded JSON) describes.
+def parse_spec(value: Any, *, stored: bool = False) -> JobSpec:
+    """The spec that ``value`` (decoded JSON) describes; ``stored`` if it is one that the platform has stored.
 
     Raises:
         NotSupported: it asks for a part of the full spec that this release does not have.
         InvalidSpec: a field is unknown, missing or out of bounds; ``fields`` names each.
     """
     try:
-        return JobSpec.model_validate(value)
+        return JobSpec.model_validate(value, context=STORED if stored else None)
     except ValidationError as error:
         problems = field_problems(error.errors(include_url=False, include_input=False), JobSpec)
     refused = [problem for problem in problems if problem.code == "not_supported"]

@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds, canonical
@@ -22,7 +30,7 @@ from hanzo_compute.model.money import MaxPrice
 
 UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
     "": frozenset({"secrets", "isolation", "network", "privacy_tier", "webhook"}),
-    "source": frozenset({"image", "function"}),
+    "source": frozenset({"image"}),
     "resources": frozenset({"cpu_millis", "gpu", "disk_mib"}),
 }
 """Fields of the full spec that this release refuses, by the object that holds them."""
@@ -33,6 +41,12 @@ UNSUPPORTED_VALUES: Final[dict[str, frozenset[str]]] = {
 }
 
 BLOB_ID: Final = r"^b1-[0-9a-f]{64}$"
+FUNCTION_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+VERSION_NUMBER: Final = r"[1-9][0-9]{0,8}"
+ALIAS_NAME: Final = r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?"
+FUNCTION_REFERENCE: Final = rf"^{FUNCTION_NAME}(@({VERSION_NUMBER}|{ALIAS_NAME}))?$"
+STORED: Final = {"stored": True}
+"""Validation context of a spec as the platform stores it: there a function's name stands beside what it stood for."""
 JOB_ID: Final = r"^j-[0-9A-HJKMNP-TV-Z]{26}$"
 
 RFC3339: Final = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)"
@@ -54,7 +68,9 @@ def _storable(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+Profile = Literal["fast"]
 BlobId = Annotated[str, StringConstraints(pattern=BLOB_ID)]
+FunctionReference = Annotated[str, StringConstraints(pattern=FUNCTION_REFERENCE)]
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
 LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
@@ -77,11 +93,17 @@ def refuse_unsupported(holder: str, value: Any) -> Any:
 
 
 class Source(_Strict):
-    """What runs: a WASM module by blob id, or source code in a language with an interpreter here."""
+    """What runs: a WASM module by blob id, source code in a language with an interpreter here, or a function.
+
+    In a stored spec a function's reference, with its version, stands beside the module or code that it stood for.
+    """
 
     module: BlobId | None = Field(default=None, description="Blob id of a WASM module (WASI preview 1 command).")
     code: Text | None = Field(default=None, description="Source text, at most 64 KiB of UTF-8.")
     language: Literal["python"] | None = Field(default=None, description="Language of `code`.")
+    function: FunctionReference | None = Field(
+        default=None, description="A function: `name` (its alias `live`), `name@3` or `name@alias`."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -89,14 +111,22 @@ class Source(_Strict):
         return refuse_unsupported("source", value)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Source:
-        if (self.module is None) == (self.code is None):
-            raise PydanticCustomError("one_of", "give either module or code with language")
+    def _one_kind(self, info: ValidationInfo) -> Source:
+        kinds = sum(value is not None for value in (self.module, self.code))
+        if self.function is not None and not (info.context or {}).get("stored"):
+            kinds += 1
+        if kinds != 1:
+            raise PydanticCustomError("one_of", "give one of module, code with language, or function")
         if (self.code is None) != (self.language is None):
             raise PydanticCustomError("together", "code and language go together")
         if self.code is not None and len(self.code.encode()) > bounds.INLINE_MAX:
             raise PydanticCustomError("too_large", "code is over 65536 bytes")
         return self
+
+    @property
+    def concrete(self) -> bool:
+        """Whether it says what runs, and not only which function."""
+        return self.module is not None or self.code is not None
 
 
 class Input(_Strict):
@@ -203,7 +233,7 @@ class JobSpec(_Strict):
     """One job: a program, its input, and the bounds of its run."""
 
     runtime: Literal["wasm", "auto"] = Field(default="auto", description="Where it runs; `auto` lets us choose.")
-    profile: Literal["fast"] = Field(default="fast", description="How it runs.")
+    profile: Profile = Field(default="fast", description="How it runs.")
     source: Source
     args: list[Text] = Field(default_factory=list, max_length=bounds.ARGS_MAX)
     env: dict[EnvName, Text] = Field(default_factory=dict, max_length=bounds.ENV_MAX)

@@ -48,9 +48,11 @@ class LeftAttempt:
 
 @dataclass(frozen=True, slots=True)
 class BlobUse:
-    """A blob that a job's records name."""
+    """A blob that a record names."""
 
     tenant: str
     blob: str
-    job: str
-    unfinished: bool
+    user: str
+    """The job or function that uses it, in words."""
+    needed: bool
+    """It will be read again: the job has not ended, or the version of the function can be called."""

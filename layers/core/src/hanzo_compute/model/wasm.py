@@ -6,7 +6,7 @@ Compiling is where a small file can cost much: so everything that can be counted
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 MAGIC: Final = b"\0asm"
 CORE: Final = b"\x01\x00\x00\x00"
@@ -36,8 +36,7 @@ class InvalidModule(Exception):
     """The bytes are no module that is accepted; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
+class Import(NamedTuple):
     """One import: ``kind`` is func, table, memory, global or tag."""
 
     module: str

@@ -23,12 +23,15 @@ class Action(StrEnum):
     READ = "jobs:read"
     CANCEL = "jobs:cancel"
     UPLOAD = "blobs:write"
+    DEPLOY = "functions:write"
     LEASE = "leases:use"
     DESCRIBE = "api:describe"
 
 
 GRANTS: Final[dict[Role, frozenset[Action]]] = {
-    Role.OWNER: frozenset({Action.SUBMIT, Action.READ, Action.CANCEL, Action.UPLOAD, Action.DESCRIBE}),
+    Role.OWNER: frozenset(
+        {Action.SUBMIT, Action.READ, Action.CANCEL, Action.UPLOAD, Action.DEPLOY, Action.DESCRIBE},
+    ),
     Role.RUNNER: frozenset({Action.LEASE}),
 }
 

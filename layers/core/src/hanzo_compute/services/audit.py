@@ -18,7 +18,7 @@ from hanzo_compute.model.keys import Key
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import leaves, outbox, records
+from hanzo_compute.services import audit_functions, functions, leaves, outbox, records
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
@@ -83,7 +83,10 @@ def expected_entries(row: Row) -> Entries | None:
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
     if kind == "JOB" and row.key.sk.startswith(keys.LEAF):
         return _leaf_entries(row)
-    if kind in WITHOUT_ENTRIES:
+    if kind == "FUNCTION" and row.key.sk == "META":
+        function = audit_functions.function_of(body_of(row.body))
+        return _stated_entries(row) if function is None else functions.index(function)
+    if kind in WITHOUT_ENTRIES or kind == "FUNCTION":
         return {}
     return _stated_entries(row)
 
@@ -156,7 +159,7 @@ def findings(rows: Iterable[Row], exists: Exists, now: int, policy: Policy) -> I
         if row.key.pk != partition.pk:
             yield from partition.findings(now, policy)
             partition = _Partition(row.key.pk)
-        if row.key.pk.startswith("JOB#"):
+        if row.key.pk.startswith(("JOB#", "FUNCTION#")):
             partition.add(row)
         else:
             yield from _single(row, exists, now, partition)
@@ -191,7 +194,10 @@ class _Partition:
     def findings(self, now: int, policy: Policy) -> Iterator[Finding]:
         if not self.keys:
             return
-        job_id = self.pk.partition("#")[2]
+        kind, _, job_id = self.pk.partition("#")
+        if kind == "FUNCTION":
+            yield from self._function()
+            return
         if self.meta is None:
             for key in self.keys:
                 yield _removed("orphan", f"{key.pk} {key.sk}", "it belongs to no job", key)
@@ -206,6 +212,12 @@ class _Partition:
             yield Finding("job", job_id, "; ".join(found), "corrected", (put,))
         if not self.spec and not job.state.terminal:
             yield Finding("job", job_id, "its spec is lost", "ended as dead", dead=True)
+
+    def _function(self) -> Iterator[Finding]:
+        body = None if self.meta is None else body_of(self.meta.body)
+        versions = [key for key in self.keys if self.meta is None or key != self.meta.key]
+        for found, remedy, operations in audit_functions.faults(self.meta, body, versions):
+            yield Finding("function", self.pk.partition("#")[2], found, remedy, operations)
 
 
 def _single(row: Row, exists: Exists, now: int, partition: _Partition) -> Iterator[Finding]:

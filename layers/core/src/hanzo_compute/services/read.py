@@ -36,11 +36,13 @@ def invalid(field: str, message: str, *, hint: str | None = None) -> InvalidRequ
     return InvalidRequest(f"{field}: {message}", fields=[FieldProblem(field, message, hint=hint)], hint=hint)
 
 
-def _encode(sort_key: str) -> str:
+def encode_cursor(sort_key: str) -> str:
+    """The cursor after what has this sort key."""
     return base64.urlsafe_b64encode(sort_key.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, pattern: str) -> str:
+def decode_cursor(cursor: str, pattern: str) -> str:
+    """The sort key of a cursor; empty for none. Raises InvalidRequest when it does not match ``pattern``."""
     if not cursor:
         return ""
     try:
@@ -62,7 +64,7 @@ def job(ctx: Context, tenant: str, job_id: str) -> dict[str, Any]:
 
 def jobs(ctx: Context, tenant: str, *, state: State | None, label: str | None, cursor: str, limit: int) -> Page:
     """A tenant's jobs, newest first. A page may be short although there are more: its cursor says so."""
-    after = _decode(cursor, JOB_ID)
+    after = decode_cursor(cursor, JOB_ID)
     if label is not None:
         name, equals, value = label.partition("=")
         if not equals or not re.fullmatch(LABEL_NAME, name) or not re.fullmatch(LABEL_VALUE, value):
@@ -80,16 +82,16 @@ def jobs(ctx: Context, tenant: str, *, state: State | None, label: str | None, c
         rows = list(ctx.store.query_index(index, partition, before=after, limit=limit + 1, reverse=True))
     shown = [Job.from_record(record.body) for _, record in rows[:limit] if record is not None]
     items = [each.summary() for each in shown if state in (None, each.state)]
-    return Page(items, _encode(rows[limit - 1][0]) if len(rows) > limit else None)
+    return Page(items, encode_cursor(rows[limit - 1][0]) if len(rows) > limit else None)
 
 
 def events(ctx: Context, tenant: str, job_id: str, *, cursor: str, limit: int) -> Page:
     """What happened to a job, oldest first."""
     records.find(ctx, job_id, tenant=tenant)
-    after = _decode(cursor, r"EVENT#[0-9]{8}")
+    after = decode_cursor(cursor, r"EVENT#[0-9]{8}")
     rows = ctx.store.query(keys.job_partition(job_id), prefix="EVENT#", after=after, limit=limit + 1)
     items = [_event(record) for record in rows[:limit]]
-    return Page(items, _encode(rows[limit - 1].key.sk) if len(rows) > limit else None)
+    return Page(items, encode_cursor(rows[limit - 1].key.sk) if len(rows) > limit else None)
 
 
 def _event(record: Record) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class StateFolder(Protocol):
         ...
 
     def blob_uses(self) -> Iterator[BlobUse]:
-        """Every blob that a job's records name."""
+        """Every blob that a record names."""
         ...
 
     def blob_fault(self, tenant: str, blob: str, *, digest: bool) -> str | None:
@@ -168,12 +168,14 @@ def _messages(ctx: Context, state: StateFolder, say: Say) -> Iterator[Finding]:
 
 
 def _blobs(state: StateFolder, say: Say, digests: bool) -> Iterator[Finding]:
-    for number, use in enumerate(each for each in state.blob_uses() if each.unfinished):
+    for number, use in enumerate(each for each in state.blob_uses() if each.needed):
         say(f"checking blobs: {number}")
         wrong = state.blob_fault(use.tenant, use.blob, digest=digests)
         if wrong:
-            remedy = f"tenant {use.tenant} uploads it again (POST /v1/blobs) or cancels the job"
-            yield Finding("blob", f"{use.tenant} {use.blob}", f"{wrong}, and job {use.job} needs it", remedy)
+            remedy = (
+                f"tenant {use.tenant} uploads it again (POST /v1/blobs), or cancels the job or removes the function"
+            )
+            yield Finding("blob", f"{use.tenant} {use.blob}", f"{wrong}, and {use.user} needs it", remedy)
 
 
 def _leftovers(ctx: Context, state: StateFolder, say: Say) -> Iterator[Finding]:

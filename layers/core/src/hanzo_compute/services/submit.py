@@ -24,6 +24,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, RECORD_MAX, Operation, Put, WriteConflict
 from hanzo_compute.services import admission, outbox, pricing, records
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.expand import expand
 
 SPEC_MAX: Final = RECORD_MAX - 1000
 """A spec as JSON, bytes: it is stored as one record."""
@@ -38,12 +39,14 @@ class Submitted:
 
 
 def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
-    """Check what the spec alone cannot say (blobs, deadline, capacity); returns the runtime it will use.
+    """Check what the spec alone cannot say (function, blobs, deadline, capacity); returns the runtime it will use.
 
     Raises:
-        InvalidSpec: a blob is missing, or the deadline lies in the past or too far ahead.
+        InvalidSpec: a function or blob is missing, or the deadline lies in the past or too far ahead.
+        NotSupported: see :func:`~hanzo_compute.services.expand.expand`.
         NoCapacity: no pool here runs such jobs.
     """
+    spec = expand(ctx, tenant, spec)
     problems = [
         FieldProblem(field, "you have no blob of this id", "unknown_blob", "upload it: POST /v1/blobs")
         for field, blob in spec.blobs().items()
@@ -83,14 +86,15 @@ def submit(
         RateLimited, NoCapacity: too many jobs wait already.
         IdempotencyMismatch: the key was used with another body.
     """
-    stored = spec.as_json()
-    spec_digest = digest(stored)
-    request_digest = digest({"spec": spec_digest, "origin": origin})
+    # Of the request as it came: repeated, it names the same function, which may be another version by then.
+    request_digest = digest({"spec": digest(spec.as_json()), "origin": origin})
     if idempotency_key is not None:
         earlier = _replay(ctx, tenant, idempotency_key, request_digest)
         if earlier is not None:
             return earlier
+    spec = expand(ctx, tenant, spec)
     runtime = check(ctx, tenant, spec)
+    stored = spec.as_json()
     quote = pricing.quote(ctx, spec, runtime)
     admission.admit(ctx, tenant)
     pricing.publish(ctx)
@@ -104,7 +108,7 @@ def submit(
         updated_ms=now,
         due_ms=min(now + ctx.policy.resend_ms, spec.deadline_ms or now + ctx.policy.resend_ms),
         timeout_s=spec.resources.timeout_s,
-        spec_digest=spec_digest,
+        spec_digest=digest(stored),
         labels=spec.labels,
         events=1,
         deadline_ms=spec.deadline_ms,
@@ -153,7 +157,7 @@ def resubmit(ctx: Context, tenant: str, job_id: str, *, kind: str, idempotency_k
     body = stored_spec(ctx, job_id)
     body.pop("deadline", None)  # it belonged to the earlier job, and has most likely passed
     origin = {"kind": kind, "job": job_id}
-    return submit(ctx, tenant, parse_spec(body), idempotency_key=idempotency_key, origin=origin)
+    return submit(ctx, tenant, parse_spec(body, stored=True), idempotency_key=idempotency_key, origin=origin)
 
 
 def stored_spec(ctx: Context, job_id: str) -> dict[str, Any]:

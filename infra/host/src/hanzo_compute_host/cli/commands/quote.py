@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +16,7 @@ from hanzo_compute_host.cli.session import Session, client_options, pass_session
 @job_options
 @client_options
 @pass_session
-def quote(session: Session, /, file: Path, args: tuple[str, ...], **given: Any) -> None:
+def quote(session: Session, /, file: str | None, args: tuple[str, ...], **given: Any) -> None:
     """Say what FILE as a job can cost at most, and how that is made up. Nothing is submitted."""
     found = session.proofs.quote(build_spec(session, file, args, given))
     if session.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +18,7 @@ from hanzo_compute_host.cli.session import Session, client_options, pass_session
 @pass_session
 @click.pass_context
 def run(
-    context: click.Context, session: Session, /, file: Path, args: tuple[str, ...], detach: bool, **given: Any
+    context: click.Context, session: Session, /, file: str | None, args: tuple[str, ...], detach: bool, **given: Any
 ) -> None:
     """Run FILE as a job, follow its log, and give its result.
 
@@ -39,7 +38,7 @@ def run(
 @job_options
 @client_options
 @pass_session
-def submit(session: Session, /, file: Path, args: tuple[str, ...], **given: Any) -> None:
+def submit(session: Session, /, file: str | None, args: tuple[str, ...], **given: Any) -> None:
     """Submit FILE as a job and print its id."""
     _print_submitted(session, _submit(session, file, args, given))
 
@@ -60,7 +59,7 @@ def rerun(context: click.Context, session: Session, job: str, follow: bool) -> N
     context.exit(follow_to_end(session, new["id"]))
 
 
-def _submit(session: Session, file: Path, args: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+def _submit(session: Session, file: str | None, args: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
     spec = build_spec(session, file, args, given)
     key = given["idempotency_key"] or new_idempotency_key()
     submitted = session.jobs.submit(spec, idempotency_key=key)

@@ -133,6 +133,9 @@ def _outcome_facts(outcome: Body) -> list[tuple[str, Any]]:
 
 
 def _source(source: Body) -> str:
+    if "function" in source:
+        program = {name: value for name, value in source.items() if name != "function"}
+        return f"function {source['function']} ({_source(program)})"
     if "code" in source:
         first = source["code"].strip().partition("\n")[0][:CODE_SHOWN]
         return f"{source.get('language', 'code')}, {size(len(source['code'].encode()))}: {first} …"

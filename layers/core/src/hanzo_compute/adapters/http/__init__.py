@@ -1,8 +1,9 @@
 """The platform's HTTP API from the caller's side: what the CLI and the agents speak."""
 
 from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.adapters.http.functions import FunctionsClient
 from hanzo_compute.adapters.http.jobs import JobsClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
 
-__all__ = ["ApiClient", "HttpLeaseApi", "JobsClient", "ProofClient"]
+__all__ = ["ApiClient", "FunctionsClient", "HttpLeaseApi", "JobsClient", "ProofClient"]

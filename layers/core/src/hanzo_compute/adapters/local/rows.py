@@ -22,7 +22,8 @@ def integrity(db: sqlite3.Connection) -> list[str]:
 
 def count_jobs(db: sqlite3.Connection) -> int:
     """Jobs, by their records."""
-    count: int = db.execute("SELECT count(*) FROM entries WHERE name = 'tenant'").fetchone()[0]
+    jobs = "SELECT count(*) FROM entries WHERE name = 'tenant' AND ipk >= 'TENANT#' AND ipk < 'TENANT$'"
+    count: int = db.execute(jobs).fetchone()[0]
     return count
 
 
@@ -31,10 +32,15 @@ _USES: Final = (
     " ON j.pk = 'JOB#' || substr(r.pk, 5) AND j.sk = 'META'"
     " WHERE r.pk >= 'JOB#' AND r.pk < 'LOG$' AND instr(r.body, '\"b1-') > 0"
 )
+_VERSIONS: Final = (
+    "SELECT pk, body FROM records"
+    " WHERE pk >= 'FUNCTION#' AND pk < 'FUNCTION$' AND sk >= 'VERSION#' AND instr(body, '\"b1-') > 0"
+)
 
 
 def blob_uses(db: sqlite3.Connection) -> Iterator[BlobUse]:
-    """Every blob that a spec, an outcome or a log names; a job may name one several times."""
+    """Every blob that a spec, an outcome, a log or a version names; a job may name one several times."""
+    yield from _version_uses(db)
     for pk, sk, body, job in db.execute(_USES):
         try:
             meta, found = from_json(job or "{}"), from_json(body)
@@ -46,7 +52,18 @@ def blob_uses(db: sqlite3.Connection) -> Iterator[BlobUse]:
             unfinished = state in State.__members__.values() and not State(state).terminal
             for blob in named:
                 if isinstance(blob, str) and blob.startswith("b1-"):
-                    yield BlobUse(tenant, blob, pk[4:], unfinished)
+                    yield BlobUse(tenant, blob, f"job {pk[4:]}", unfinished)
+
+
+def _version_uses(db: sqlite3.Connection) -> Iterator[BlobUse]:
+    for pk, body in db.execute(_VERSIONS):
+        try:
+            found = from_json(body)
+            blob, user = found["spec"]["source"]["module"], f"function {found['name']}@{found['number']}"
+        except (ValueError, KeyError, TypeError):
+            continue
+        if isinstance(blob, str):
+            yield BlobUse(pk.split("#")[1], blob, user, needed=True)
 
 
 def _named(sk: str, body: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,63 @@
+"""The tenant's functions, method by method."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.adapters.http.jobs import Page
+
+Body = dict[str, Any]
+
+
+class FunctionsClient:
+    """Functions, their versions and aliases, as the JSON objects of the API."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    def deploy(self, name: str, spec: Body, *, publish: bool = True) -> Body:
+        """Make a version, or get the newest one if it is just this. Raises InvalidRequest."""
+        query = {} if publish else {"publish": "false"}
+        found: Body = self._client.call("PUT", _path(name), body=spec, query=query).body
+        return found
+
+    def list_functions(self, *, cursor: str | None = None, limit: int = 20) -> Page:
+        """One page of functions by name."""
+        body = self._client.call("GET", "/v1/functions", query={"cursor": cursor, "limit": limit}).body
+        return Page(body["items"], body.get("next_cursor"))
+
+    def get(self, name: str) -> Body:
+        """A function: versions, aliases and their last changes. Raises NotFound."""
+        found: Body = self._client.call("GET", _path(name)).body
+        return found
+
+    def version(self, name: str, number: int | str) -> Body:
+        """One version with its spec. Raises NotFound."""
+        found: Body = self._client.call("GET", _path(name, "versions", str(number))).body
+        return found
+
+    def set_alias(self, name: str, alias: str, weights: dict[str, int]) -> Body:
+        """Point an alias at versions by weight. Raises InvalidRequest."""
+        path = _path(name, "aliases", alias)
+        found: Body = self._client.call("PUT", path, body={"weights": weights}).body
+        return found
+
+    def remove_alias(self, name: str, alias: str) -> Body:
+        """The function without an alias. Raises NotFound, Conflict."""
+        found: Body = self._client.call("DELETE", _path(name, "aliases", alias)).body
+        return found
+
+    def rollback(self, name: str, alias: str = "live") -> Body:
+        """Point an alias where it pointed before; not repeated, as each call goes back one more. Raises Conflict."""
+        found: Body = self._client.call("POST", _path(name, "rollback"), body={"alias": alias}).body
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a function with its versions. Raises NotFound."""
+        self._client.call("DELETE", _path(name))
+
+
+def _path(*parts: str) -> str:
+    return "/v1/functions/" + "/".join(quote(part, safe="") for part in parts)

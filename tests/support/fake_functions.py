@@ -1,0 +1,58 @@
+"""Functions of the small platform of :mod:`tests.support.fake_api`: what it answers is made by the services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from hanzo_compute.errors import InvalidRequest
+from hanzo_compute.model.function import AliasSetting, FunctionSpec
+from hanzo_compute.model.problems import field_problems
+from hanzo_compute.services import function_views, functions
+from tests.support.stepped import Platform
+
+TENANT = "acme"
+Body = dict[str, Any]
+
+
+def answer_functions(
+    platform: Platform, blobs: dict[str, bytes], method: str, path: list[str], query: dict[str, str], body: Any
+) -> tuple[int, Any, Body]:
+    """The answer to a call under ``/v1/functions``."""
+    ctx = platform.ctx
+    for data in blobs.values():
+        platform.blobs.put(TENANT, data)
+    match (method, path):
+        case ("GET", []):
+            cursor, limit = query.get("cursor", ""), int(query["limit"])
+            return 200, function_views.functions(ctx, TENANT, cursor=cursor, limit=limit).as_json(), {}
+        case ("PUT", [name]):
+            spec = _parsed(FunctionSpec, body)
+            made = functions.deploy(ctx, TENANT, name, spec, publish="publish" not in query)
+            shown = made.version.view() | {"aliases": made.function.view()["aliases"]}
+            return 201 if made.created else 200, shown, {}
+        case ("GET", [name]):
+            return 200, function_views.function(ctx, TENANT, name).view(), {}
+        case ("DELETE", [name]):
+            functions.delete(ctx, TENANT, name)
+            return 200, {"name": name, "removed": True}, {}
+        case ("GET", [name, "versions", number]):
+            return 200, function_views.version(ctx, TENANT, name, number).view(), {}
+        case ("PUT", [name, "aliases", alias]):
+            found = functions.set_alias(ctx, TENANT, name, alias, _parsed(AliasSetting, body))
+            return 200, function_views.alias_view(found, alias), {}
+        case ("DELETE", [name, "aliases", alias]):
+            return 200, functions.remove_alias(ctx, TENANT, name, alias).view(), {}
+        case ("POST", [name, "rollback"]):
+            found = functions.rollback(ctx, TENANT, name, body["alias"])
+            return 200, function_views.alias_view(found, body["alias"]), {}
+    raise AssertionError(f"no such call: {method} {path}")
+
+
+def _parsed(model: Any, body: Any) -> Any:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        problems = field_problems(error.errors(include_url=False, include_input=False), model)
+        raise InvalidRequest(f"{problems[0].field}: {problems[0].message}", fields=problems) from None
