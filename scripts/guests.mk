@@ -15,7 +15,7 @@ AS_COMMANDS := wordcount
 
 # --stack-first: a stack that overflows meets the end of memory and traps, instead of overwriting data.
 # Names stay in, so that a trap can say where it happened.
-CFLAGS := -std=c11 -O2 -Wall -Wextra -Wconversion $(GUEST_CFLAGS) -Isdk/c/include
+CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Wconversion $(GUEST_CFLAGS) -Isdk/c/include
 LDFLAGS := -Wl,--stack-first -Wl,-z,stack-size=262144 -Wl,--strip-debug
 WASI := --target=wasm32-wasi
 DEPS = -MMD -MP -MF $(OUT)/.deps/$*.d -MT $@
