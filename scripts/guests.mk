@@ -9,9 +9,11 @@ GUEST_CFLAGS ?=
 FREESTANDING := sum echo counter fetch
 REACTORS := site
 COMMANDS := wordcount
-TESTS := $(patsubst tests/guests/%.c,%,$(wildcard tests/guests/*.c))
-AS_REACTORS := counter
+TEST_REACTORS := hostcalls
+TESTS := $(filter-out $(TEST_REACTORS),$(patsubst tests/guests/%.c,%,$(wildcard tests/guests/*.c)))
+AS_REACTORS := counter fetch site
 AS_COMMANDS := wordcount
+AS_TESTS := hostcalls
 
 # --stack-first: a stack that overflows meets the end of memory and traps, instead of overwriting data.
 # Names stay in, so that a trap can say where it happened.
@@ -19,6 +21,7 @@ CFLAGS := -std=gnu11 -O2 -Wall -Wextra -Wconversion $(GUEST_CFLAGS) -Isdk/c/incl
 LDFLAGS := -Wl,--stack-first -Wl,-z,stack-size=262144 -Wl,--strip-debug
 WASI := --target=wasm32-wasi
 DEPS = -MMD -MP -MF $(OUT)/.deps/$*.d -MT $@
+TEST_DEPS = -MMD -MP -MF $(OUT)/.deps/tests-$*.d -MT $@
 
 AS := examples/assemblyscript
 AS_INSTALLED := $(AS)/node_modules/.package-lock.json
@@ -28,7 +31,7 @@ AS_SDK := $(wildcard sdk/assemblyscript/assembly/*.ts sdk/assemblyscript/*.json)
 .PHONY: all
 all: $(patsubst %,$(OUT)/%.wasm,$(FREESTANDING) $(REACTORS) $(COMMANDS)) \
 	$(patsubst %,$(OUT)/%-as.wasm,$(AS_REACTORS) $(AS_COMMANDS)) \
-	$(patsubst %,$(OUT)/tests/%.wasm,$(TESTS))
+	$(patsubst %,$(OUT)/tests/%.wasm,$(TEST_REACTORS) $(TESTS)) $(patsubst %,$(OUT)/tests/%-as.wasm,$(AS_TESTS))
 
 $(OUT)/.deps $(OUT)/tests:
 	@mkdir -p $@
@@ -47,7 +50,11 @@ $(patsubst %,$(OUT)/%.wasm,$(COMMANDS)): $(OUT)/%.wasm: examples/c/%.c scripts/g
 
 $(patsubst %,$(OUT)/tests/%.wasm,$(TESTS)): $(OUT)/tests/%.wasm: tests/guests/%.c scripts/guests.mk | $(OUT)/.deps $(OUT)/tests
 	@echo '  $@'
-	@$(CLANG) $(WASI) $(CFLAGS) -MMD -MP -MF $(OUT)/.deps/tests-$*.d -MT $@ $(LDFLAGS) -o $@ $<
+	@$(CLANG) $(WASI) $(CFLAGS) $(TEST_DEPS) $(LDFLAGS) -o $@ $<
+
+$(patsubst %,$(OUT)/tests/%.wasm,$(TEST_REACTORS)): $(OUT)/tests/%.wasm: tests/guests/%.c scripts/guests.mk | $(OUT)/.deps $(OUT)/tests
+	@echo '  $@'
+	@$(CLANG) $(WASI) -mexec-model=reactor $(CFLAGS) $(TEST_DEPS) $(LDFLAGS) -o $@ $<
 
 # The lock holds hashes and no addresses: npm takes the packages from wherever it is set up to.
 $(AS_INSTALLED): $(AS)/package.json $(AS)/package-lock.json sdk/assemblyscript/package.json
@@ -63,5 +70,10 @@ $(patsubst %,$(OUT)/%-as.wasm,$(AS_REACTORS)): $(OUT)/%-as.wasm: $(AS)/%.ts $(AS
 $(patsubst %,$(OUT)/%-as.wasm,$(AS_COMMANDS)): $(OUT)/%-as.wasm: $(AS)/%.ts $(AS_SDK) $(AS)/asconfig.command.json $(AS_INSTALLED) scripts/guests.mk
 	@echo '  $@'
 	@cd $(AS) && node node_modules/assemblyscript/bin/asc.js $*.ts -o $(CURDIR)/$@ --config asconfig.command.json
+
+$(patsubst %,$(OUT)/tests/%-as.wasm,$(AS_TESTS)): $(OUT)/tests/%-as.wasm: tests/guests/%.ts $(AS_SDK) $(AS_INSTALLED) scripts/guests.mk | $(OUT)/tests
+	@echo '  $@'
+	@cd $(AS) && node node_modules/assemblyscript/bin/asc.js ../../tests/guests/$*.ts -o $(CURDIR)/$@ \
+		--config node_modules/@hanzo-compute/guest/asconfig.reactor.json
 
 -include $(wildcard $(OUT)/.deps/*.d)
