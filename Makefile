@@ -45,6 +45,10 @@ soak: ## Load a platform of its own for ten minutes (ARGS="--clients 64 --minute
 	@scripts/bootstrap dev
 	$(PY) -m tests.bench.soak $(ARGS)
 
+.PHONY: guests
+guests: ## Build the guest examples in C and AssemblyScript into build/guests; see docs/guests.md
+	@scripts/build_guests
+
 .PHONY: test-pythons
 test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
+
+BUILD_GUESTS = Path(__file__).resolve().parents[2] / "scripts" / "build_guests"
+# How build_guests says that a tool is missing; its words say which, and how to get it.
+TOOL_IS_MISSING = 3
 
 
 def need_root() -> None:
@@ -18,6 +24,14 @@ def need_strace() -> None:
     """Failing single system calls of a process is done with strace."""
     if shutil.which("strace") is None:
         _missing("this test makes system calls fail: install strace (apt-get install strace)")
+
+
+def need_guests() -> None:
+    """Guests are built, if they are not, with clang for wasm32 and with node."""
+    built = subprocess.run([BUILD_GUESTS], capture_output=True, text=True, check=False)
+    if built.returncode == TOOL_IS_MISSING:
+        _missing(built.stderr.strip())
+    assert built.returncode == 0, f"{built.stdout}{built.stderr}"
 
 
 def _missing(what: str) -> None:

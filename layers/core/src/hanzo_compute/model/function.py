@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 from hanzo_compute.model import bounds
 from hanzo_compute.model.origins import normalised
 from hanzo_compute.model.spec import (
-    UNSUPPORTED_VALUES,
     VERSION_NUMBER,
     EnvName,
     Profile,
@@ -89,19 +88,6 @@ class FunctionSpec(_Strict):
     )
     public: bool = Field(default=False, description="Its route under /fn/ needs no credential.")
     description: Annotated[Text, StringConstraints(max_length=bounds.DESCRIPTION_MAX)] = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _supported(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("profile"), str):
-            profile = value["profile"]
-            if profile in UNSUPPORTED_VALUES.get("profile", ()):
-                raise PydanticCustomError(
-                    "not_supported",
-                    "profile {value} is not supported by this release",
-                    {"value": profile, "field": "profile"},
-                )
-        return value
 
     @model_validator(mode="after")
     def _whole(self) -> FunctionSpec:

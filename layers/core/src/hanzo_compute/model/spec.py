@@ -37,7 +37,6 @@ UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
 
 UNSUPPORTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "runtime": frozenset({"docker", "kubernetes"}),
-    "profile": frozenset({"deterministic"}),
 }
 
 BLOB_ID: Final = r"^b1-[0-9a-f]{64}$"
@@ -68,7 +67,7 @@ def _storable(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Profile = Literal["fast"]
+Profile = Literal["fast", "deterministic"]
 BlobId = Annotated[str, StringConstraints(pattern=BLOB_ID)]
 FunctionReference = Annotated[str, StringConstraints(pattern=FUNCTION_REFERENCE)]
 LabelName = Annotated[str, StringConstraints(pattern=LABEL_NAME)]
@@ -100,7 +99,7 @@ class Source(_Strict):
 
     module: BlobId | None = Field(default=None, description="Blob id of a WASM module (WASI preview 1 command).")
     code: Text | None = Field(default=None, description="Source text, at most 64 KiB of UTF-8.")
-    language: Literal["python"] | None = Field(default=None, description="Language of `code`.")
+    language: Literal["python", "javascript"] | None = Field(default=None, description="Language of `code`.")
     function: FunctionReference | None = Field(
         default=None, description="A function: `name` (its alias `live`), `name@3` or `name@alias`."
     )

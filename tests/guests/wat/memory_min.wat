@@ -1,0 +1,4 @@
+;; Asks for 1 GiB before it starts.
+(module
+  (memory (export "memory") 16384)
+  (func (export "_start")))
