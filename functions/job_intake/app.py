@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hanzo_compute.front.telemetry import configure
-from job_intake import dead_letters, jobs, log, logs, quotes, receipts, service, uploads
+from job_intake import dead_letters, jobs, log, logs, quotes, receipts, schedules, service, uploads
 from job_intake.api import api
 
 logger = configure("job_intake")
 
-__all__ = ["dead_letters", "handler", "jobs", "log", "logs", "quotes", "receipts", "service", "uploads"]
+__all__ = ["dead_letters", "handler", "jobs", "log", "logs", "quotes", "receipts", "schedules", "service", "uploads"]
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -254,7 +254,7 @@ def leases_left_in_the_future(patch: Patch) -> None:
 def admitted_after_the_write(patch: Patch) -> None:
     """The bound is looked at when the job is stored already."""
     admit = admission.admit
-    patch.setattr(admission, "admit", lambda ctx, tenant: None)
+    patch.setattr(admission, "admit", lambda ctx, tenant, beside=0: None)
     patch.setattr(admission, "accepted", admit)
 
 

@@ -21,7 +21,10 @@ from tests.support.trees import root_of
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired", "dead"})
 
-KINDS = {"IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT", "TREE", "TILE", "CHECKPOINT", "TARIFF"}
+KINDS = {
+    *("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT", "TREE", "TILE", "CHECKPOINT", "TARIFF"),
+    "SCHEDULE",
+}
 """Kinds of records that belong to no job."""
 
 Rows = list[tuple[str, str, dict[str, Any], dict[str, list[str]]]]
