@@ -90,7 +90,7 @@ def job_options(command: F) -> F:
 
 def build_spec(session: Session, file: Path, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
     """The spec that FILE, ARGS and options describe; options win over what a spec file says."""
-    spec = _from_file(session, file)
+    spec = spec_of_file(session, file)
     if args:
         spec["args"] = list(args)
     if given["input_"] is not None:
@@ -123,7 +123,8 @@ def _max_price(session: Session, spec: Spec, text: str) -> dict[str, str]:
     return {"token": str(session.proofs.quote(asked)["token"]), "units": text}
 
 
-def _from_file(session: Session, file: Path) -> Spec:
+def spec_of_file(session: Session, file: Path) -> Spec:
+    """The spec that FILE alone describes."""
     match file.suffix:
         case ".py":
             return {"source": {"code": _code(file), "language": "python"}}

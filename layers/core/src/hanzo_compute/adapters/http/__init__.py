@@ -4,5 +4,6 @@ from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.adapters.http.jobs import JobsClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
+from hanzo_compute.adapters.http.schedules import SchedulesClient
 
-__all__ = ["ApiClient", "HttpLeaseApi", "JobsClient", "ProofClient"]
+__all__ = ["ApiClient", "HttpLeaseApi", "JobsClient", "ProofClient", "SchedulesClient"]
