@@ -59,6 +59,8 @@ class Profile:
     stops: float = 0.0
     """An agent is told to stop while it runs."""
     jobs: tuple[int, int] = (1, 3)
+    schedules: int = 0
+    """Schedules that tenants put, let be for some minutes, and delete."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -136,6 +138,19 @@ _ALL: Final = (
         cancels=0.1,
         follows=0.1,
         stale=0.1,
+    ),
+    Profile(
+        name="schedules",
+        fault=0.008,
+        weights={**_FAULTS, "crash": 3.0},
+        victims=("ticker", "front", "pump"),
+        stale=0.2,
+        commit_fail=0.03,
+        budget=10,
+        until_s=150,
+        policy=OUTBOX_ONLY,
+        jobs=(0, 1),
+        schedules=2,
     ),
 )
 
