@@ -143,7 +143,6 @@ _ALL: Final = (
         name="schedules",
         fault=0.008,
         weights={**_FAULTS, "crash": 3.0},
-        victims=("ticker", "front", "pump"),
         stale=0.2,
         commit_fail=0.03,
         budget=10,
