@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.live import Platform, until
 from tests.support.load import Load, account
+from tests.support.wallclock.clock import Clock
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -19,24 +20,6 @@ SLEEP = {
     "source": {"code": "import time; time.sleep(4)", "language": "python"},
     "retry": {"max_attempts": 2},
 }
-
-
-class Clock:
-    """What `time.time` of the platform's processes is off by; new files replace old ones, so that none is read half."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "clock"
-        self.set(0)
-
-    def set(self, seconds: int) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(str(seconds))
-        fresh.replace(self._file)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        shim = Path(__file__).parents[1] / "support" / "wallclock"
-        return {"TEST_CLOCK_FILE": str(self._file), "PYTHONPATH": str(shim)}
 
 
 def seen(platform: Platform) -> int:

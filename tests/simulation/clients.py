@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import Any, Final, TypeVar
@@ -20,14 +21,15 @@ from hanzo_compute.errors import (
 )
 from hanzo_compute.model import keys
 from hanzo_compute.model.problems import parse_spec
+from hanzo_compute.model.schedule import ScheduleSpec
 from hanzo_compute.model.spec import JobSpec, format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import JobStore, Operation, Send
-from hanzo_compute.services import cancel, read, submit
+from hanzo_compute.services import cancel, read, schedules, submit
 from hanzo_compute.services.context import Context
 from tests.simulation import functions
 from tests.simulation.host import Answer, Network
-from tests.simulation.invariants import Watch, require
+from tests.simulation.invariants import Scheduled, Watch, require
 from tests.simulation.profiles import Profile
 from tests.simulation.scheduler import SECOND, Scheduler
 
@@ -74,6 +76,29 @@ class Clients:
 
     def _deployer(self, tenant: str) -> None:
         functions.work(self._random, tenant, self._call, self._watch.functions)
+
+        for number in range(self._profile.schedules):
+            tenant, name = self._random.choice(TENANTS), f"schedule-{number}"
+            jobs = [self._spec(tenant, f"{name}-{job}") for job in range(self._random.randint(1, 4))]
+            delay = self._random.randrange(6 * SECOND)
+            self._spawn(name, delay, lambda t=tenant, n=name, j=jobs: self._schedule(t, n, j))  # type: ignore[misc]
+
+    def _schedule(self, tenant: str, name: str, jobs: list[JobSpec]) -> None:
+        """Put a schedule, let it be, see that nothing of it is due any more, and delete it."""
+        spec = ScheduleSpec(cron="* * * * *", jobs=jobs, missed="all")
+        self._call(f"put {name}", lambda ctx: (schedules.put(ctx, tenant, name, spec), ()))
+        requests = [job.env["REQUEST"] for job in jobs]
+        known = self._watch.schedules[tenant, name] = Scheduled(requests, self._scheduler.now_ms)
+        self._scheduler.pause(self._random.randrange(60 * SECOND, 140 * SECOND))
+        while True:
+            now = self._scheduler.now_ms
+            shown = self._call(f"get {name}", lambda ctx: (schedules.get(ctx, tenant, name), ()))
+            if shown["next_at"] > format_time(now) and "submitting" not in shown:
+                break
+            self._scheduler.pause(SECOND)
+        known.to_ms = now
+        with suppress(NotFound):  # the answer to the call before was lost
+            self._call(f"delete {name}", lambda ctx: (schedules.delete(ctx, tenant, name), ()))
 
     def _spawn(self, name: str, delay_us: int, body: Callable[[], None]) -> None:
         self.busy += 1

@@ -13,6 +13,7 @@ from hanzo_compute.config import Policy
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import RETRIED
+from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.services import audit
 from tests.simulation import treelog
@@ -21,6 +22,7 @@ from tests.simulation.profiles import Profile
 from tests.simulation.runner import Execution
 from tests.support.rows import rows_in
 
+MINUTE = 60_000
 Bodies = dict[str, dict[str, Any]]
 
 
@@ -75,8 +77,24 @@ def check(
             _client(job, watch.accepted[job_id], logs)
     treelog.check(database, found)
     watch.functions.check(database, found)
+    _schedules(found, watch)
     for (index, pk), entries in database.entries.items():
         require(index != keys.BY_POOL or not entries, f"{pk} still holds {list(entries)}")
+
+
+def _schedules(found: dict[str, Bodies], watch: Watch) -> None:
+    """Each minute of a schedule has each of its jobs once."""
+    made: Counter[tuple[str, str, str, str]] = Counter()
+    for records in found.values():
+        meta, origin = records["META"], records["META"].get("origin", {})
+        if origin.get("kind") == "schedule":
+            made[meta["tenant"], origin["schedule"], origin["at"], records["SPEC"]["env"]["REQUEST"]] += 1
+    twice = [run for run, count in made.items() if count > 1]
+    require(not twice, f"a schedule has submitted a job twice: {twice}")
+    for (tenant, name), known in watch.schedules.items():
+        for at in range(-(-known.from_ms // MINUTE) * MINUTE, known.to_ms, MINUTE):
+            missing = [each for each in known.requests if not made[tenant, name, format_time(at), each]]
+            require(not missing, f"schedule {name} has not submitted {missing} at {format_time(at)}")
 
 
 def _keyed(records: Bodies) -> bool:

@@ -46,6 +46,15 @@ class Accepted:
 
 
 @dataclass
+class Scheduled:
+    """A schedule of each minute, and between which times its tenant knows that it was there, and that all was done."""
+
+    requests: list[str]
+    from_ms: int
+    to_ms: int = 0
+
+
+@dataclass
 class Watch:
     """Checks every applied transaction and message, and remembers what clients were told."""
 
@@ -58,6 +67,8 @@ class Watch:
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
     functions: FunctionWatch = field(default_factory=FunctionWatch)
+    schedules: dict[tuple[str, str], Scheduled] = field(default_factory=dict)
+    """By tenant and name."""
     batches_lost: int = 0
     refused: int = 0
     """Submissions that were refused because too many jobs waited."""

@@ -14,7 +14,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.model.tariff import Rates
 from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
-from hanzo_compute.services import admission, complete, lease, log, outbox, reconcile, records, timekeeping
+from hanzo_compute.services import admission, complete, firing, lease, log, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.carrier import Carrier
@@ -254,7 +254,7 @@ def leases_left_in_the_future(patch: Patch) -> None:
 def admitted_after_the_write(patch: Patch) -> None:
     """The bound is looked at when the job is stored already."""
     admit = admission.admit
-    patch.setattr(admission, "admit", lambda ctx, tenant: None)
+    patch.setattr(admission, "admit", lambda ctx, tenant, beside=0: None)
     patch.setattr(admission, "accepted", admit)
 
 
@@ -321,6 +321,19 @@ def functions_without_compare(patch: Patch) -> None:
     _transact(patch, change)
 
 
+def run_in_another_transaction(patch: Patch) -> None:
+    """The jobs of a run first, and then what says that they are there."""
+
+    def change(store: SimStore, operations: list[Operation]) -> list[Operation]:
+        jobs = [o for o in operations if not o.key.pk.startswith(keys.SCHEDULE)]
+        if not jobs or len(jobs) == len(operations) or store.sends:
+            return operations
+        store.transact(jobs)
+        return [o for o in operations if o.key.pk.startswith(keys.SCHEDULE)]
+
+    _transact(patch, change)
+
+
 def numbers_begin_anew(patch: Patch) -> None:
     """A removed function leaves nothing."""
 
@@ -331,7 +344,35 @@ def numbers_begin_anew(patch: Patch) -> None:
     _transact(patch, change)
 
 
+def schedule_without_compare(patch: Patch) -> None:
+    """What was read a moment ago is fired again."""
+
+    def change(_: SimStore, operations: list[Operation]) -> list[Operation]:
+        return [
+            replace(o, expect=None) if isinstance(o, Put) and o.key.pk.startswith(keys.SCHEDULE) else o
+            for o in operations
+        ]
+
+    _transact(patch, change)
+
+
+def run_cut_short(patch: Patch) -> None:
+    """Of a run that takes several transactions only the first is made."""
+    original = firing._submit
+
+    def submit(ctx: Context, schedule: Any, begun: Any, now: int) -> Any:
+        step = original(ctx, schedule, begun, now)
+        if step.schedule.firing is not None:
+            step.schedule = replace(step.schedule, firing=None, due_ms=step.schedule.next_ms)
+        return step
+
+    patch.setattr(firing, "_submit", submit)
+
+
 MUTANTS: Final = (
+    Mutant("a run in another transaction", run_in_another_transaction, ("schedules",), "submitted a job twice"),
+    Mutant("a schedule without compare", schedule_without_compare, ("schedules",), "submitted a job twice"),
+    Mutant("a run cut short", run_cut_short, ("schedules",), "has not submitted"),
     Mutant("functions without compare", functions_without_compare, ("functions",), ""),
     Mutant("numbers begin anew", numbers_begin_anew, ("functions",), "was removed, and its count"),
     Mutant("a leaf in another transaction", leaf_in_another_transaction, ("calm",), "leaf|leaves"),

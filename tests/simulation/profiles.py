@@ -63,6 +63,8 @@ class Profile:
     """Tasks that deploy, point, roll back and remove functions, some of them of the same tenant."""
     made_of_functions: float = 0.0
     """A job's source is a function."""
+    schedules: int = 0
+    """Schedules that tenants put, let be for some minutes, and delete."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -155,6 +157,18 @@ _ALL: Final = (
         cancels=0.1,
         follows=0.1,
         stale=0.1,
+    ),
+    Profile(
+        name="schedules",
+        fault=0.008,
+        weights={**_FAULTS, "crash": 3.0},
+        stale=0.2,
+        commit_fail=0.03,
+        budget=10,
+        until_s=150,
+        policy=OUTBOX_ONLY,
+        jobs=(0, 1),
+        schedules=2,
     ),
 )
 

@@ -13,7 +13,7 @@ from unittest import mock
 from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.adapters.memory import MemoryBlobs
 from hanzo_compute.model import keys
-from hanzo_compute.services import outbox, reconcile, timekeeping
+from hanzo_compute.services import firing, outbox, reconcile, timekeeping
 from tests.simulation import final
 from tests.simulation.agents import AgentHost
 from tests.simulation.clients import Clients
@@ -72,6 +72,8 @@ class World:
         self._host("pump-dispatch", pump(outbox.DISPATCH))
         self._host("pump-completion", pump(outbox.COMPLETION))
         self._host("ticker", ticker)
+        if self.profile.schedules:
+            self._host("ticker-2", ticker)
         network = Network(self.faults, fronts)
         pools = [pool.name for pool in self.profile.policy.pools]
         self.agents = [
@@ -167,7 +169,8 @@ class World:
 
 def run(seed: int, profile: str, target: Target | None = None) -> Report:
     """Run one schedule."""
-    with _quiet(), mock.patch.object(keys, "SHARDS", 1):  # one shard is as good as eight, and less to look through
+    # One shard is as good as eight, and less to look through; and a run of a schedule takes several transactions.
+    with _quiet(), mock.patch.object(keys, "SHARDS", 1), mock.patch.object(firing, "TRANSACTION_MAX", 14):
         return World(seed, profile, target).run()
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
+    from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
     from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
     from hanzo_compute.services.repair import StateFolder
@@ -101,6 +102,13 @@ def proof_client(url: str, key: str | None) -> ProofClient:
     from hanzo_compute.adapters.http import ApiClient, ProofClient
 
     return ProofClient(ApiClient(url, key))
+
+
+def schedules_client(url: str, key: str | None) -> SchedulesClient:
+    """A tenant's client of schedules."""
+    from hanzo_compute.adapters.http import ApiClient, SchedulesClient
+
+    return SchedulesClient(ApiClient(url, key))
 
 
 @dataclass(frozen=True)

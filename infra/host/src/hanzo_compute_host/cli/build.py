@@ -100,7 +100,7 @@ def build_spec(session: Session, file: str | None, args: tuple[str, ...], given:
     elif file is None:
         raise click.UsageError("Missing argument 'FILE'.", click.get_current_context(silent=True))
     else:
-        spec = _from_file(session, _FILE.convert(file, None, None))
+        spec = spec_of_file(session, _FILE.convert(file, None, None))
     if args:
         spec["args"] = list(args)
     if given["input_"] is not None:
@@ -141,7 +141,8 @@ def source_of(session: Session, file: Path) -> dict[str, str] | None:
     return None if language is None else {"code": _code(file), "language": language}
 
 
-def _from_file(session: Session, file: Path) -> Spec:
+def spec_of_file(session: Session, file: Path) -> Spec:
+    """The spec that FILE alone describes."""
     if file.suffix == ".json":
         return _whole_spec(file)
     source = source_of(session, file)

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "receipt": "receipt:receipt",
     "log": "log:log",
     "dlq": "jobs:dlq",
+    "schedule": "schedule:schedule",
     "backup": "backup:backup",
     "restore": "backup:restore",
     "doctor": "doctor:doctor",

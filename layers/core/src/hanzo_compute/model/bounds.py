@@ -71,3 +71,14 @@ PAGE_DEFAULT: Final = 20
 WAIT_S_MAX: Final = 20
 """Longest long poll, seconds (an HTTP API integration ends at 30)."""
 IDEMPOTENCY_KEY_MAX: Final = 255
+
+CRON_MAX: Final = 200
+"""Characters of a cron expression."""
+SCHEDULES_MAX: Final = 1000
+"""Schedules of one tenant."""
+SCHEDULE_JOBS_MAX: Final = 20
+"""Jobs that a schedule submits at a time."""
+SCHEDULE_RUNS_KEPT: Final = 50
+"""Runs of a schedule that are remembered."""
+MISSED_MAX: Final = 100
+"""Missed runs that are made up for by `missed: all`."""

@@ -20,6 +20,10 @@ LEAF: Final = "LEAF#"
 """Prefix of the sort keys of a job's leaves."""
 
 
+SCHEDULE: Final = "SCHEDULE#"
+"""Prefix of the partitions of schedules."""
+
+
 class Key(NamedTuple):
     """Primary key of a record."""
 
@@ -127,6 +131,26 @@ def clock() -> Key:
     return Key("CLOCK", "-")
 
 
+def schedule_partition(tenant: str, name: str) -> str:
+    """Partition of a schedule's record, jobs and runs."""
+    return f"{SCHEDULE}{tenant}#{name}"
+
+
+def schedule(tenant: str, name: str) -> Key:
+    """The record of a schedule that moves."""
+    return Key(schedule_partition(tenant, name), "META")
+
+
+def schedule_spec(tenant: str, name: str, digest: str) -> Key:
+    """The jobs of a schedule, by their digest: whoever reads them under it reads the right ones."""
+    return Key(schedule_partition(tenant, name), f"SPEC#{digest}")
+
+
+def schedule_run(tenant: str, name: str, slot: int) -> Key:
+    """One of the last runs of a schedule; the slots are used in turn."""
+    return Key(schedule_partition(tenant, name), f"RUN#{slot:03d}")
+
+
 def credential(key_id: str) -> Key:
     """An API key: hash, tenant, role."""
     return Key(f"CREDENTIAL#{key_id}", "-")
@@ -155,6 +179,11 @@ def tenant_entry(tenant: str, job_id: str) -> tuple[str, str]:
 def function_entry(tenant: str, name: str) -> tuple[str, str]:
     """All functions of a tenant, by name."""
     return f"FUNCTIONS#{tenant}", name
+
+
+def schedules_partition(tenant: str) -> str:
+    """All schedules of a tenant, by name, in the index of tenants."""
+    return f"SCHEDULES#{tenant}"
 
 
 def state_entry(tenant: str, state: str, job_id: str) -> tuple[str, str]:

@@ -21,10 +21,12 @@ PATTERNS = {
     "weights": "each weight has a version's number for its name",
     "input": "a blob id looks like b1-<64 hex digits>",
 }
-"""What the patterns mean in words, by the first part of the field's path."""
+"""What the patterns mean in words, by a part of the field's path."""
 
 
 def _child(model: Any, name: Any) -> Any:
+    if isinstance(name, int):  # the models of a list are all the same
+        return model
     if isinstance(model, type) and issubclass(model, BaseModel) and name in model.model_fields:
         return _model_in(model.model_fields[name].annotation)
     return None
@@ -68,7 +70,7 @@ def field_problems(errors: Iterable[Mapping[str, Any]], model: type[BaseModel]) 
         elif kind == "missing":
             message = "required"
         elif kind == "string_pattern_mismatch":
-            hint = PATTERNS.get(str(path[0]))
+            hint = next((PATTERNS[part] for part in map(str, path) if part in PATTERNS), None)
         found.append(FieldProblem(".".join(map(str, path)) or "(body)", message, kind, hint))
     return found
 

@@ -26,22 +26,24 @@ PLATFORM: Final = ""
 WAITING: Final = (State.QUEUED, State.PLACED, State.RETRYING)
 
 
-def admit(ctx: Context, tenant: str) -> None:
-    """Refuse a job that would wait behind too many; call :func:`accepted` once it is stored.
+def admit(ctx: Context, tenant: str, beside: int = 0) -> None:
+    """Refuse a job that would wait behind too many, ``beside`` others that are stored together with it among them.
+
+    Call :func:`accepted` once it is stored.
 
     Raises:
         RateLimited: this tenant has as many jobs waiting as it may have.
         NoCapacity: the platform has.
     """
     most = ctx.policy.tenant_waiting_max
-    if _waiting(ctx, tenant, most) >= most:
+    if _waiting(ctx, tenant, most) + beside >= most:
         raise RateLimited(
             f"you have {most} jobs waiting to run, which is the most that is accepted",
             hint="repeat it later, or cancel some that wait; the operator can raise HZC_TENANT_WAITING_MAX",
             retry_after_s=RETRY_AFTER_S,
         )
     most = ctx.policy.waiting_max
-    if _waiting(ctx, PLATFORM, most) >= most:
+    if _waiting(ctx, PLATFORM, most) + beside >= most:
         raise NoCapacity(
             f"{most} jobs wait to run here, which is the most that is accepted",
             hint="repeat it later; the operator can add agents, or raise HZC_WAITING_MAX",

@@ -15,19 +15,20 @@ from hanzo_compute.config import Policy
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.keys import Key
+from hanzo_compute.model.schedule import Schedule
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import audit_functions, functions, leaves, outbox, records
+from hanzo_compute.services import audit_functions, functions, leaves, outbox, records, schedules
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
 
 WITHOUT_ENTRIES: Final = {
     *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
-    *("TREE", "CHECKPOINT", "TILE", "TARIFF"),
+    *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE"),
 }
-"""Kinds of records that no index holds."""
+"""Kinds of records that no index holds: of a schedule, what is not the record that moves."""
 
 Exists = Callable[[str], bool]
 """Whether there is a job of this id."""
@@ -72,6 +73,17 @@ def job_of_body(body: dict[str, Any]) -> Job | None:
     return job
 
 
+def schedule_of(text: str) -> Schedule | None:
+    """The schedule that a row holds, or None when it is none."""
+    try:
+        schedule = Schedule.from_record(body_of(text) or {})
+        schedule.summary()
+        schedules.index(schedule)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
+        return None
+    return schedule
+
+
 def expected_entries(row: Row) -> Entries | None:
     """The index entries that a row of this content has, or says that it has; None when that cannot be known."""
     kind = row.key.pk.partition("#")[0]
@@ -86,6 +98,9 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "FUNCTION" and row.key.sk == "META":
         function = audit_functions.function_of(body_of(row.body))
         return _stated_entries(row) if function is None else functions.index(function)
+    if kind == "SCHEDULE" and row.key.sk == "META":
+        schedule = schedule_of(row.body)
+        return _stated_entries(row) if schedule is None else schedules.index(schedule)
     if kind in WITHOUT_ENTRIES or kind == "FUNCTION":
         return {}
     return _stated_entries(row)
@@ -159,7 +174,7 @@ def findings(rows: Iterable[Row], exists: Exists, now: int, policy: Policy) -> I
         if row.key.pk != partition.pk:
             yield from partition.findings(now, policy)
             partition = _Partition(row.key.pk)
-        if row.key.pk.startswith(("JOB#", "FUNCTION#")):
+        if row.key.pk.startswith(("JOB#", "FUNCTION#", keys.SCHEDULE)):
             partition.add(row)
         else:
             yield from _single(row, exists, now, partition)
@@ -173,6 +188,8 @@ class _Partition:
     pk: str
     meta: Row | None = None
     spec: bool = False
+    specs: set[str] = field(default_factory=set)
+    """Of a schedule: the digests of the jobs that it has."""
     events: int = 0
     attempts: int = 0
     keys: list[Key] = field(default_factory=list)
@@ -188,6 +205,8 @@ class _Partition:
             self.spec = body_of(row.body) is not None
         elif kind == "EVENT" and number.isdecimal():
             self.events = max(self.events, int(number))
+        elif kind == "SPEC":
+            self.specs.add(number)
         elif kind == "ATTEMPT" and number.isdecimal():
             self.attempts = max(self.attempts, int(number))
 
@@ -200,7 +219,10 @@ class _Partition:
             return
         if self.meta is None:
             for key in self.keys:
-                yield _removed("orphan", f"{key.pk} {key.sk}", "it belongs to no job", key)
+                yield _removed("orphan", f"{key.pk} {key.sk}", f"it belongs to no {kind.lower()}", key)
+            return
+        if kind == "SCHEDULE":
+            yield from self._of_schedule(self.meta, now)
             return
         job = job_of(self.meta.body)
         if job is None or job.id != job_id:
@@ -218,6 +240,23 @@ class _Partition:
         versions = [key for key in self.keys if self.meta is None or key != self.meta.key]
         for found, remedy, operations in audit_functions.faults(self.meta, body, versions):
             yield Finding("function", self.pk.partition("#")[2], found, remedy, operations)
+
+    def _of_schedule(self, meta: Row, now: int) -> Iterator[Finding]:
+        schedule = schedule_of(meta.body)
+        if schedule is None or meta.key != keys.schedule(schedule.tenant, schedule.name):
+            yield Finding("schedule", self.pk, "its record cannot be read", "restore a backup: hzc restore")
+            return
+        subject = f"{schedule.tenant} {schedule.name}"
+        if schedule.spec not in self.specs:
+            yield Finding("schedule", subject, "its jobs are lost", f"put it again: hzc schedule set {schedule.name}")
+        for digest in sorted(self.specs - {schedule.spec}):
+            key = keys.schedule_spec(schedule.tenant, schedule.name, digest)
+            yield _removed("schedule", subject, "it has jobs that are not its own", key)
+        waits = schedule.next_ms if schedule.firing is None else schedule.due_ms or schedule.firing.at_ms
+        if waits is not None and (schedule.due_ms is None or schedule.due_ms > waits):
+            fixed = replace(schedule, due_ms=waits)
+            put = Put(meta.key, fixed.record(), expect=meta.rev, index=schedules.index(fixed))
+            yield Finding("schedule", subject, "nothing looks at it when it is due", "corrected", (put,))
 
 
 def _single(row: Row, exists: Exists, now: int, partition: _Partition) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import DEAD_LETTERS, Delete, Record, WriteConflict
-from hanzo_compute.services import lease, outbox, records, timekeeping
+from hanzo_compute.services import firing, lease, outbox, records, timekeeping
 from hanzo_compute.services import log as logbook
 from hanzo_compute.services.context import Context
 
@@ -41,6 +41,8 @@ def _due(ctx: Context, shard: int, gap: timekeeping.Gap | None, repaired: Counte
     for _, record in ctx.store.query_index(keys.BY_DUE, keys.due_partition(shard), before=before, limit=BATCH):
         if "state" in record.body:
             _repair(ctx, record.body["id"], repaired)
+        elif record.key.pk.startswith(keys.SCHEDULE):
+            firing.fire(ctx, record)  # nothing was wrong
         else:
             _forget(ctx, record, gap, repaired)
 

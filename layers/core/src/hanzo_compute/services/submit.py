@@ -38,6 +38,15 @@ class Submitted:
     replayed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job that is not stored yet: what stores it, and the message that belongs to it."""
+
+    job: Job
+    operations: list[Operation]
+    row: outbox.Row
+
+
 def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
     """Check what the spec alone cannot say (function, blobs, deadline, capacity); returns the runtime it will use.
 
@@ -92,11 +101,43 @@ def submit(
         earlier = _replay(ctx, tenant, idempotency_key, request_digest)
         if earlier is not None:
             return earlier
+    draft = prepare(ctx, tenant, spec, origin=origin)
+    job, operations = draft.job, draft.operations
+    if idempotency_key is not None:
+        operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
+    try:
+        outbox.transact(ctx, operations, [draft.row])
+    except WriteConflict as conflict:
+        if idempotency_key is not None:
+            earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
+            if earlier is not None:
+                return earlier
+        # Only its idempotency key can be there already, and that has just been forgotten.
+        raise Unavailable("the job could not be stored", hint="repeat the request") from conflict
+    admission.accepted(ctx, tenant)
+    return Submitted(job)
+
+
+def prepare(
+    ctx: Context,
+    tenant: str,
+    spec: JobSpec,
+    *,
+    origin: dict[str, str] | None = None,
+    beside: int = 0,
+) -> Draft:
+    """A job that may be accepted, with all that its transaction writes; ``beside``: jobs in the same transaction.
+
+    Once it is stored, call :func:`~hanzo_compute.services.admission.accepted`.
+
+    Raises:
+        InvalidSpec, NotSupported, RateLimited, NoCapacity: see :func:`submit`.
+    """
     spec = expand(ctx, tenant, spec)
     runtime = check(ctx, tenant, spec)
     stored = spec.as_json()
     quote = pricing.quote(ctx, spec, runtime)
-    admission.admit(ctx, tenant)
+    admission.admit(ctx, tenant, beside)
     pricing.publish(ctx)
     now = ctx.clock.now_ms()
     job = Job(
@@ -120,26 +161,13 @@ def submit(
         token=quote.rates.token,
         most=str(quote.attempt_most),
     )
-    row = outbox.row(ctx, outbox.DISPATCH, job)
     operations: list[Operation] = [
         Put(keys.job(job.id), job.record(), expect=ABSENT, index=records.index(job)),
         Put(keys.spec(job.id), stored, expect=ABSENT),
         records.event_put(job, "submitted", now, {"origin": origin} if origin else {}),
         *(Put(keys.label(tenant, n, v, job.id), {}, expect=ABSENT) for n, v in spec.labels.items()),
     ]
-    if idempotency_key is not None:
-        operations.append(_remember(ctx, tenant, idempotency_key, request_digest, job.id))
-    try:
-        outbox.transact(ctx, operations, [row])
-    except WriteConflict as conflict:
-        if idempotency_key is not None:
-            earlier = _replay(ctx, tenant, idempotency_key, request_digest, fresh=True)
-            if earlier is not None:
-                return earlier
-        # Only its idempotency key can be there already, and that has just been forgotten.
-        raise Unavailable("the job could not be stored", hint="repeat the request") from conflict
-    admission.accepted(ctx, tenant)
-    return Submitted(job)
+    return Draft(job, operations, outbox.row(ctx, outbox.DISPATCH, job))
 
 
 def resubmit(ctx: Context, tenant: str, job_id: str, *, kind: str, idempotency_key: str | None = None) -> Submitted:

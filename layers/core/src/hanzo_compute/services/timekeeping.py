@@ -19,7 +19,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, DEAD_LETTERS, Body, Operation, Put, Record, WriteConflict
-from hanzo_compute.services import outbox, records
+from hanzo_compute.services import firing, outbox, records
 from hanzo_compute.services.context import Context
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,9 @@ def _bring_forward(ctx: Context, by_ms: int, repaired: Counter[str]) -> None:
     for shard in range(keys.SHARDS):
         for page in _pages(ctx, keys.BY_DUE, keys.due_partition(shard), after):
             _recall_all(ctx, [record for record in page if "state" in record.body], by_ms, repaired)
-            _shorten_keys(ctx, [record for record in page if "state" not in record.body])
+            others = [record for record in page if "state" not in record.body]
+            _recall_schedules(ctx, [record for record in others if record.key.pk.startswith(keys.SCHEDULE)], repaired)
+            _shorten_keys(ctx, [record for record in others if not record.key.pk.startswith(keys.SCHEDULE)])
 
 
 def _pages(ctx: Context, index: str, partition: str, after: str) -> Iterator[list[Record]]:
@@ -123,6 +125,17 @@ def _recall_all(ctx: Context, page: list[Record], by_ms: int, repaired: Counter[
         except NotFound:
             continue
         repaired["jobs_brought_forward"] += 1
+
+
+def _recall_schedules(ctx: Context, page: list[Record], repaired: Counter[str]) -> None:
+    for record in page:
+        put = firing.recall(ctx, record)
+        try:
+            if put is not None:
+                ctx.store.transact([put])
+                repaired["schedules_brought_forward"] += 1
+        except WriteConflict:
+            continue  # it has been fired or changed since, with the time of now
 
 
 def _shorten_keys(ctx: Context, page: list[Record]) -> None:
