@@ -73,15 +73,14 @@ class Clients:
         for number in range(self._profile.deployers):
             tenant, delay = TENANTS[number % 3 % 2], self._random.randrange(3 * SECOND)
             self._spawn(f"deployer {number}", delay, lambda t=tenant: self._deployer(t))  # type: ignore[misc]
-
-    def _deployer(self, tenant: str) -> None:
-        functions.work(self._random, tenant, self._call, self._watch.functions)
-
         for number in range(self._profile.schedules):
             tenant, name = self._random.choice(TENANTS), f"schedule-{number}"
             jobs = [self._spec(tenant, f"{name}-{job}") for job in range(self._random.randint(1, 4))]
             delay = self._random.randrange(6 * SECOND)
             self._spawn(name, delay, lambda t=tenant, n=name, j=jobs: self._schedule(t, n, j))  # type: ignore[misc]
+
+    def _deployer(self, tenant: str) -> None:
+        functions.work(self._random, tenant, self._call, self._watch.functions)
 
     def _schedule(self, tenant: str, name: str, jobs: list[JobSpec]) -> None:
         """Put a schedule, let it be, see that nothing of it is due any more, and delete it."""
