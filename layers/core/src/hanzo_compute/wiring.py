@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hanzo_compute import config as settings
 from hanzo_compute.config import Config
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
     from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
+    from hanzo_compute.adapters.runner.wasm.local import LocalOutcome as LocalOutcome  # noqa: PLC0414
+    from hanzo_compute.adapters.runner.wasm.local import LocalProgram as LocalProgram  # noqa: PLC0414
     from hanzo_compute.services.repair import StateFolder
 
 
@@ -142,6 +144,22 @@ def agent(
 
     clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
     return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(keys))
+
+
+def run_local(
+    program: LocalProgram, cache: Path, output: Callable[[int, bytes], None], progress: Callable[[str], None]
+) -> LocalOutcome:
+    """Run a program here, without a platform: see :func:`hanzo_compute.adapters.runner.wasm.local.run`."""
+    from hanzo_compute.adapters.runner.wasm import local
+
+    return local.run(program, cache, output, progress)
+
+
+def local_program(**fields: Any) -> LocalProgram:
+    """What :func:`run_local` takes."""
+    from hanzo_compute.adapters.runner.wasm.local import LocalProgram
+
+    return LocalProgram(**fields)
 
 
 def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:

@@ -75,6 +75,11 @@ _OPTIONS: Final = (
     click.option("--memory", type=memory, metavar="MIB", help="Memory of the sandbox: 256, 512m, 1g."),
     click.option("--timeout", type=seconds, metavar="SECONDS", help="Time of one attempt: 90, 5m, 1h."),
     click.option("--fuel", type=click.IntRange(min=1), help="WASM instructions that one attempt may execute."),
+    click.option(
+        "--profile",
+        type=click.Choice(["fast", "deterministic"]),
+        help="How it runs; deterministic: the same output and fuel each time.",
+    ),
     click.option("--retry", type=click.IntRange(min=0), help="Further attempts after a failure."),
     click.option("--deadline", type=moment, metavar="TIME", help="When it expires: RFC 3339, or 10m, 2h, 1d."),
     click.option("--label", type=pair, metavar="K=V", multiple=True, help="To find the job by; repeatable."),
@@ -116,7 +121,7 @@ def build_spec(session: Session, file: str | None, args: tuple[str, ...], given:
         spec["retry"] = {**spec.get("retry", {}), "max_attempts": given["retry"] + 1}
     if given["max_price"] is not None:
         spec["max_price"] = _max_price(session, spec, given["max_price"])
-    for name in ("deadline", "log_limit"):
+    for name in ("profile", "deadline", "log_limit"):
         if given[name] is not None:
             spec[name] = given[name]
     return spec

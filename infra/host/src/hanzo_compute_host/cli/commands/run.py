@@ -8,12 +8,14 @@ import click
 
 from hanzo_compute_host.cli.build import build_spec, job_options, new_idempotency_key
 from hanzo_compute_host.cli.follow import follow_to_end
+from hanzo_compute_host.cli.program import LOCAL, local_options, run_local
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
 
 @click.command()
 @job_options
 @click.option("-d", "--detach", is_flag=True, help="Only submit: print the id and return.")
+@local_options
 @client_options
 @pass_session
 @click.pass_context
@@ -22,10 +24,17 @@ def run(
 ) -> None:
     """Run FILE as a job, follow its log, and give its result.
 
-    FILE is a Python program (.py), a WASI module (.wasm), or a whole job spec (.json). ARGS after `--` go to
+    FILE is a program in Python (.py) or JavaScript (.js), a WASI module (.wasm), or a whole job spec (.json). ARGS after `--` go to
     the program. The exit code is 0 when the job succeeded, 1 when it did not. Ctrl-C detaches: the job goes
     on.
+
+    With --local no platform is asked: FILE runs here in the same sandbox, its streams passed through.
     """
+    local = {name: given.pop(name) for name in LOCAL}
+    if local.pop("local"):
+        context.exit(run_local(session, file, args, given, **local))
+    if any(local.values()):
+        raise click.UsageError("--exit-code and --dir go with --local")
     job = _submit(session, file, args, given)
     if detach:
         _print_submitted(session, job)
