@@ -24,7 +24,8 @@ def run(
 ) -> None:
     """Run FILE as a job, follow its log, and give its result.
 
-    FILE is a program in Python (.py) or JavaScript (.js), a WASI module (.wasm), or a whole job spec (.json). ARGS after `--` go to
+    FILE is a program in Python (.py) or JavaScript (.js), a WASI module (.wasm), or a whole job spec (.json). ARGS
+    after `--` go to
     the program. The exit code is 0 when the job succeeded, 1 when it did not. Ctrl-C detaches: the job goes
     on.
 

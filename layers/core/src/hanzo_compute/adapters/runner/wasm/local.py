@@ -1,4 +1,4 @@
-"""A program run here and now, without a platform: the same workers, limits and artefacts, its streams passed through."""
+"""A program run here and now, without a platform: the same workers and limits, its streams passed through."""
 
 from __future__ import annotations
 
