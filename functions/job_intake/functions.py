@@ -13,7 +13,7 @@ from hanzo_compute.model import bounds
 from hanzo_compute.model.function import AliasSetting, FunctionSpec
 from hanzo_compute.model.registry import LIVE
 from hanzo_compute.security.authorizer import Action
-from hanzo_compute.services import function_views, functions
+from hanzo_compute.services import function_logs, function_views, functions
 from hanzo_compute.wiring import container
 from job_intake.api import api
 from job_intake.jobs import Cursor, Limit
@@ -96,3 +96,10 @@ def rollback(name: str, which: Annotated[Rollback, Body()]) -> Response[str]:
     """Again, and it goes back one more; 409 when there is nothing earlier."""
     found = functions.rollback(container(), api.caller.tenant, name, which.alias)
     return reply(function_views.alias_view(found, which.alias))
+
+
+@api.route("GET", "/v1/functions/{name}/logs", action=Action.READ, summary="What the calls of a function wrote")
+def function_logs_of(name: str, limit: Limit = bounds.PAGE_MAX) -> Response[str]:
+    """The newest calls that wrote to standard error, logged or failed; oldest first, about a second late."""
+    function_views.function(container(), api.caller.tenant, name)
+    return reply({"items": function_logs.read(container(), api.caller.tenant, name, limit)})

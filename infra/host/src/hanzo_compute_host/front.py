@@ -20,7 +20,7 @@ from typing import Final
 import uvicorn
 from uvicorn.server import ServerState
 
-from hanzo_compute import ready
+from hanzo_compute import ready, wiring
 from hanzo_compute.security.authorizer import known
 from hanzo_compute.services import credentials
 from hanzo_compute_host import limits, process
@@ -137,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         ids=container.ids,
         admit=lambda header: known(credentials.authenticate(container, header)),
         limits=limits.from_system(),
+        guests=wiring.guests(container.config),
     )
     Server(app).run(sockets=[socket.socket(fileno=options.fd)])
     return 0

@@ -74,13 +74,21 @@ class Functions:
             ComputeError: the handler failed; what it raised is in the log.
         """
         function, handler = self._handlers[name]
+        return self._guarded(function, lambda: handler(event, _context(function, request_id)), request_id)
+
+    def go_on(self, name: str, step: Callable[[], Any], request_id: str) -> Any:
+        """The rest of a handler's work, after what it has waited for. Raises as :meth:`call`."""
+        return self._guarded(self._handlers[name][0], step, request_id)
+
+    def _guarded(self, function: Function, step: Callable[[], Any], request_id: str) -> Any:
+        name = function.name
         if self._busy:
             raise RuntimeError("handlers run one at a time: not from within another, nor in threads")
         self._busy = True
         if self._watchdog:
             signal.setitimer(signal.ITIMER_REAL, function.timeout_s + WATCHDOG_GRACE_S)
         try:
-            return handler(event, _context(function, request_id))
+            return step()
         except ComputeError as error:
             log.warning("%s refused request %s: %s", name, request_id, error.message)
             raise

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hanzo_compute.errors import ComputeError, Unavailable
+from hanzo_compute.front.api import rendered
+from hanzo_compute.front.calls import CALL, calls
 from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
 from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
+from hanzo_compute.ports.guests import Guests
 from hanzo_compute_host import problems
 from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
@@ -28,6 +31,9 @@ KEEP_ALIVE_S: Final = 15.0
 """An event stream that says nothing for this long gets a comment, and its handler is asked again."""
 VITAL_SHARE: Final = 2
 """What running work needs (agents' calls) is refused only when so many times as many requests wait."""
+FLUSH_S: Final = 1.0
+"""What calls of functions have left to be written is written this often."""
+FLUSH: Final = "hzc.flush"
 DURABLE_S: Final = 30.0
 """An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
 
@@ -51,7 +57,7 @@ class App:
     ``admit`` raises for an ``Authorization`` header that is nobody's: it is asked before a large body is read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 — what an application is made of
         self,
         manifest: Manifest,
         functions: Functions,
@@ -62,6 +68,7 @@ class App:
         ids: Ids,
         admit: Callable[[str | None], object],
         limits: Limits | None = None,
+        guests: Guests | None = None,
     ) -> None:
         self.load = Load(limits or Limits())
         self.parking = Parking()
@@ -72,6 +79,9 @@ class App:
         self._blobs = BlobGate(blobs, clock) if isinstance(blobs, BlobFiles) else None
         self._clock = clock
         self._ids = ids
+        self._guests = guests
+        self._noted: str | None = None
+        calls.deferred = guests is not None
         self._stopping = False
         self._admit = admit
 
@@ -97,13 +107,35 @@ class App:
             finally:
                 exchange.close()
 
+    async def _flushing(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Let the function of calls write what calls have left."""
+        name, self._noted = self._noted, None
+        if name is None:
+            return
+        try:
+            self._functions.call(name, {"source": FLUSH}, self._ids.new("r", self._clock.now_ms()))
+            await self._durable(self._journal.take())
+        except ComputeError as error:
+            self._journal.take()
+            log.warning("what functions have logged is not written: %s", error.message)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        flusher = asyncio.create_task(self._flushing())
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._journal.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await _end(flusher)
+                if self._guests is not None:
+                    await self._guests.close()
+                await self._flush()
                 self._journal.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -144,6 +176,8 @@ class App:
         body = await exchange.body(BODY_MAX, lambda: self._admitted(exchange))
         event = from_request(exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms())
         turn = self._turn(name, event, exchange)
+        if CALL in turn.answer.host:
+            turn = await self._called(exchange, name, turn)
         if "hzc-stream" in turn.answer.host:
             await self._stream(exchange, name, event, turn)
         else:
@@ -155,10 +189,28 @@ class App:
         finally:
             self._journal.take()  # what the look-up read is no handler's
 
+    async def _called(self, exchange: Exchange, name: str, turn: _Turn) -> _Turn:
+        """Run the call that a handler has left, and let the handler answer."""
+        call = calls.take(turn.answer.host[CALL])
+        try:
+            with turn.park:
+                await self._durable(turn.durable)
+                if self._guests is None:
+                    raise Unavailable("this front runs no functions", hint="report it")
+                result = await self._guests.call(call.guest)
+            self._noted = name
+            return self._taken(name, exchange, lambda: rendered(call.answer(result)), go_on=True)
+        finally:
+            call.close()
+
     def _turn(self, name: str, event: Mapping[str, Any], exchange: Exchange) -> _Turn:
         """Call the handler, park, take the ticket: in one step, so that no wake falls in between."""
+        return self._taken(name, exchange, event)
+
+    def _taken(self, name: str, exchange: Exchange, given: Any, *, go_on: bool = False) -> _Turn:
+        call = self._functions.go_on if go_on else self._functions.call
         try:
-            answer = to_answer(self._functions.call(name, event, exchange.request_id))
+            answer = to_answer(call(name, given, exchange.request_id))
         except BadAnswer as error:
             log.error("%s answered request %s wrongly: %s", name, exchange.request_id, error)
             self._journal.take()

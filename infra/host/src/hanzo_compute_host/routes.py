@@ -13,6 +13,9 @@ from urllib.parse import unquote
 
 from hanzo_compute_host.manifest import Route
 
+ANY = "ANY"
+"""Method of a route that takes what no route of its path takes by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -73,7 +76,7 @@ def _segments(path: str) -> list[str]:
 
 def _find(step: _Step, segments: list[str], at: int, method: str, values: list[str]) -> tuple[Route, list[str]] | None:
     if at == len(segments):
-        return step.ends.get(method)
+        return step.ends.get(method) or step.ends.get(ANY)
     here = segments[at]
     if here in step.texts:
         found = _find(step.texts[here], segments, at + 1, method, values)
@@ -87,7 +90,7 @@ def _find(step: _Step, segments: list[str], at: int, method: str, values: list[s
         if found is not None:
             return found
         values.pop()
-    if method in step.rest:
+    rest = step.rest.get(method) or step.rest.get(ANY)
+    if rest is not None:
         values.append("/".join(segments[at:]))
-        return step.rest[method]
-    return None
+    return rest

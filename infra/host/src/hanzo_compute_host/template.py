@@ -22,7 +22,7 @@ HOST_JSON: Final = "host.json"
 
 _RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 _SECONDS: Final = {"minute": 60, "hour": 3600, "day": 86400}
-_METHODS: Final = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
+_METHODS: Final = {"ANY", "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _PATH: Final = re.compile(r"(?:/(?:[\w.~-]+|\{\w+\}))*(?:/\{\w+\+\})?|/")
 
 

@@ -61,6 +61,10 @@ class Config:
     """What clients and agents call (``HZC_BASE_URL``); presigned URLs start with it."""
     cache: Path
     """Interpreters and compiled modules (``HZC_CACHE``), shared by the platforms of one user."""
+    guest_workers: int = 4
+    """Worker processes for calls of functions in each front (``HZC_GUEST_WORKERS``)."""
+    strict_tenants: bool = False
+    """No worker process serves two tenants (``HZC_STRICT_TENANTS``)."""
     policy: Policy = field(default_factory=Policy)
     tariff: Tariff = DEFAULT
     """What jobs cost (``HZC_TARIFF``, else ``tariff.toml`` in the state folder, else the built-in one)."""
@@ -125,6 +129,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         home=Path(home).absolute(),
         base_url=environ.get("HZC_BASE_URL", "http://127.0.0.1:8787").rstrip("/"),
         cache=default_cache(environ).absolute(),
+        guest_workers=_count(environ, "HZC_GUEST_WORKERS", 4),
+        strict_tenants=environ.get("HZC_STRICT_TENANTS", "") not in ("", "0"),
         policy=_policy(environ),
         tariff=_tariff(environ, Path(home)),
     )

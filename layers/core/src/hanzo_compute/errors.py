@@ -12,6 +12,8 @@
     ├── Conflict            read the resource again            (409; exit 2)
     │   ├── StaleFence      … this attempt lost its lease: stop, discard the work
     │   └── IdempotencyMismatch  … the key was used with another body
+    ├── FunctionFailed      the function is at fault           (502; exit 1)
+    │   └── FunctionTimedOut … it took too long (504)
     ├── RateLimited         slow down                          (429; exit 5)
     ├── NoCapacity          wait, or ask for less              (503; exit 5)
     ├── Unavailable         try again                          (503; exit 6)
@@ -156,6 +158,23 @@ class IdempotencyMismatch(Conflict):
 
     code = "idempotency_mismatch"
     title = "Idempotency key used with another body"
+
+
+class FunctionFailed(ComputeError):
+    """The function that was called did not end well; ``data`` says how."""
+
+    code = "function_failed"
+    title = "The function failed"
+    status = 502
+    exit_code = 1
+
+
+class FunctionTimedOut(FunctionFailed):
+    """The function that was called took too long."""
+
+    code = "function_timed_out"
+    title = "The function took too long"
+    status = 504
 
 
 class RateLimited(ComputeError):

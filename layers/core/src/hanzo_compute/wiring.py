@@ -12,6 +12,7 @@ from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.ports import Clock, Commits, KeyVault, LeaseApi, Runner
+from hanzo_compute.ports.guests import Guests
 from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
@@ -169,6 +170,13 @@ def prepare_interpreters(cache: Path, progress: Callable[[str], None]) -> None:
 
     for language in interpreters.PINS:
         interpreters.precompile(language, Profile.FAST, cache, progress)
+
+
+def guests(config: Config) -> Guests:
+    """Sandboxes for calls of functions, in worker processes of this one."""
+    from hanzo_compute.adapters.sandbox.pool import Pool
+
+    return Pool(config.home, config.cache, config.guest_workers, strict=config.strict_tenants)
 
 
 def backup(home: Path, target: Path, scratch: Path, say: Callable[[str], None]) -> BackupReport:

@@ -6,6 +6,7 @@ parsed; a route without an action does not exist, and an event whose route is un
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,11 @@ from hanzo_compute.services.context import Context
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[..., Response[str]]
+Handler = Callable[..., Response[Any]]
+
+ANY = "ANY"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+"""What ``ANY`` stands for."""
 
 
 def reply(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[str]:
@@ -49,6 +54,8 @@ class _Route:
     action: Action | None
     call: Handler
     binding: Binding
+    raw: bool = False
+    """Query and body are the handler's own affair."""
 
 
 class Api:
@@ -88,13 +95,20 @@ class Api:
         """The id of the request that is being handled."""
         return _request_id(self._event)
 
-    def route(self, method: str, path: str, *, action: Action | None, **options: Any) -> Callable[[Handler], Handler]:
-        """Register a handler. ``action`` None makes the route public; options go to Powertools (OpenAPI)."""
+    def route(
+        self, method: str, path: str, *, action: Action | None, raw: bool = False, **options: Any
+    ) -> Callable[[Handler], Handler]:
+        """Register a handler. ``action`` None makes the route public; options go to Powertools (OpenAPI).
+
+        With ``raw`` the handler looks at body and query by itself.
+        """
 
         def register(function: Handler) -> Handler:
-            self._routes[f"{method} {path}"] = _Route(action, function, Binding.of(function))
-            rule = re.sub(r"\{(\w+)\}", r"<\1>", path)
-            return self.resolver.route(rule, method, **options)(function)
+            self._routes[f"{method} {path}"] = _Route(action, function, Binding.of(function), raw)
+            rule = re.sub(r"\{(\w+)\+?\}", r"<\1>", path)
+            for each in METHODS if method == ANY else (method,):
+                self.resolver.route(rule, each, **options)(function)
+            return function
 
         return register
 
@@ -112,12 +126,7 @@ class Api:
             response = problems.response(defect, _request_id(event))
         finally:
             self._principal, self._event = None, {}
-        return {
-            "statusCode": response.status_code,
-            "headers": {**response.headers, "Content-Type": response.content_type},
-            "body": response.body,
-            "isBase64Encoded": False,
-        }
+        return rendered(response)
 
     def _admit(self, event: Event) -> _Route:
         """The matched route, if the caller may use it and sent only what it takes."""
@@ -128,6 +137,8 @@ class Api:
         if route.action is not None:
             principal = credentials.authenticate(self._context(), headers.get("authorization"))
             self._principal = authorize(principal, route.action)
+        if route.raw:
+            return route
         known = route.binding.query
         unknown = [name for name in event.get("queryStringParameters") or {} if name not in known]
         if unknown:
@@ -138,6 +149,18 @@ class Api:
             problem = FieldProblem("(body)", "this call takes no body", "unexpected", "send it without one")
             raise InvalidRequest(problem.message, fields=[problem], hint=problem.hint)
         return route
+
+
+def rendered(response: Response[Any]) -> dict[str, Any]:
+    """A response as API Gateway takes it (payload format 2.0)."""
+    body = response.body
+    raw = isinstance(body, bytes)
+    return {
+        "statusCode": response.status_code,
+        "headers": {**response.headers, "Content-Type": response.content_type},
+        "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
+        "isBase64Encoded": raw,
+    }
 
 
 def _request_id(event: Event) -> str:

@@ -30,6 +30,9 @@ LOG_ENTRIES_MAX: Final = 2000
 LOG_CHUNKS_MAX: Final = 4096
 """Log chunks of one attempt."""
 
+RESPONSE_MAX: Final = 4 * MIB
+"""What a function may answer, bytes: a Lambda's response has 6 MB, in base64."""
+
 ARGS_MAX: Final = 256
 ENV_MAX: Final = 256
 TEXT_MAX: Final = 32 * KIB

@@ -133,3 +133,8 @@ class AliasSetting(_Strict):
     def by_version(self) -> dict[str, int]:
         """Percent of the calls by version."""
         return {str(self.version): 100} if self.weights is None else self.weights
+
+
+def granted(spec: dict[str, Any]) -> list[str]:
+    """Names of the capabilities that a stored spec has."""
+    return [name for name, value in spec["capabilities"].items() if value]

@@ -156,6 +156,16 @@ def credential(key_id: str) -> Key:
     return Key(f"CREDENTIAL#{key_id}", "-")
 
 
+def function_log(tenant: str, name: str, chunk: str) -> Key:
+    """A chunk of what a function's calls have written; ``chunk`` sorts by time."""
+    return Key(f"FNLOG#{tenant}#{name}", chunk)
+
+
+def public_function(name: str) -> Key:
+    """Whose function has this name under ``/fn/`` for everybody."""
+    return Key(f"PUBLIC#{name}", "-")
+
+
 def shard(value: str) -> int:
     """The shard of an id: stable across processes and releases."""
     return zlib.crc32(value.encode()) % SHARDS

@@ -26,7 +26,7 @@ SLACK_MS: Final = 60_000
 
 WITHOUT_ENTRIES: Final = {
     *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
-    *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE"),
+    *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE", "FNLOG", "PUBLIC"),
 }
 """Kinds of records that no index holds: of a schedule, what is not the record that moves."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hanzo_compute.config import Policy
 from hanzo_compute.model.statement import Settlement
@@ -21,6 +22,15 @@ class Count:
 
 Counts = dict[str, Count]
 """By tenant; of the whole platform under the empty name."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Log lines of functions that wait to be written, by tenant and function."""
+
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    size: int = 0
+    dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +53,9 @@ class Context:
     """Stored tariffs that this process has read, by version."""
     agents: dict[tuple[str, str], str] = field(default_factory=dict)
     """Keys of agents that this process has seen: see ``agents``."""
+    calls: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Calls that run in this process, by tenant and function: see ``invoke``."""
+    function_logs: Gathered = field(default_factory=Gathered)
+    """What functions have written and is not stored yet: see ``function_logs``."""
     waiting: Counts = field(default_factory=Counts)
     """What this process last counted of the jobs that wait: see ``admission``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hanzo_compute.errors import FieldProblem, InvalidSpec, NotFound, NotSupported
+from hanzo_compute.model.function import granted
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.registry import Version
 from hanzo_compute.model.spec import JobSpec
@@ -39,9 +40,9 @@ def _check(version: Version) -> None:
     if version.spec["abi"] != "command":
         wrong, hint = f"is a {version.spec['abi']}", "invoke it, or deploy a command"
     else:
-        granted = [name for name, value in version.spec["capabilities"].items() if value]
-        if granted:
-            wrong, hint = f"has the capabilities {', '.join(granted)}", "invoke it, or deploy it without"
+        found = granted(version.spec)
+        if found:
+            wrong, hint = f"has the capabilities {', '.join(found)}", "invoke it, or deploy it without"
     if wrong:
         message = f"{version.reference} {wrong}, and such functions do not run as jobs"
         problem = FieldProblem("source.function", message, "not_supported", hint)

@@ -81,6 +81,8 @@ def deploy(ctx: Context, tenant: str, name: str, spec: FunctionSpec, *, publish:
                 after = replace(after, created_ms=now, removed=False)
         if publish:
             after = after.pointed(LIVE, {str(after.newest): 100}, "deploy", now)
+        if spec.public:
+            operations += _claim(ctx, tenant, name)
         after, gone = after.pruned()
         operations += [Delete(keys.version(tenant, name, number)) for number in gone]
         return None if after is before else _Step(after, operations)
@@ -192,7 +194,9 @@ def delete(ctx: Context, tenant: str, name: str) -> None:
 
     def decide(found: Function | None) -> _Step | None:
         function = _there(found, name)
-        gone = [Delete(keys.version(tenant, name, number)) for number in function.versions]
+        gone: list[Operation] = [Delete(keys.version(tenant, name, number)) for number in function.versions]
+        if public_tenant(ctx, name) == tenant:
+            gone.append(Delete(keys.public_function(name)))
         left = replace(function, digest="", versions=[], aliases={}, history=[], removed=True)
         return _Step(left, gone)
 
@@ -250,6 +254,26 @@ def _told(values: Sequence[object]) -> str:
 
 def _invalid(field: str, message: str, *, code: str = "invalid", hint: str | None = None) -> InvalidRequest:
     return InvalidRequest(f"{field}: {message}", fields=[FieldProblem(field, message, code, hint)], hint=hint)
+
+
+def public_tenant(ctx: Context, name: str) -> str | None:
+    """Whose function has this name for everybody; None if nobody has deployed one as public."""
+    record = ctx.store.get(keys.public_function(name))
+    return None if record is None else str(record.body["tenant"])
+
+
+def _claim(ctx: Context, tenant: str, name: str) -> list[Operation]:
+    """Take a name for everybody: there is one of it in the whole platform. Raises Conflict."""
+    at = keys.public_function(name)
+    record = ctx.store.get(at)
+    if record is None:
+        return [Put(at, {"tenant": tenant}, expect=ABSENT)]
+    if record.body["tenant"] != tenant:
+        raise Conflict(
+            f"the name {name} is taken: another tenant has a public function of that name",
+            hint="deploy it under another name, or without public",
+        )
+    return []
 
 
 def _admit(ctx: Context, tenant: str) -> None:

@@ -213,6 +213,19 @@ class WorkerProcess:
             return None
         return (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
 
+    def detach(self) -> socket.socket:
+        """The socket, for a caller that reads and writes frames by itself, without blocking."""
+        self._socket.setblocking(False)
+        return self._socket
+
+    def answers(self, body: bytes) -> list[Answered]:
+        """The results in a frame. Raises WorkerDied if it is none."""
+        return [self._answered(result) for result in self._trusted(frames.results, body)]
+
+    def died(self) -> WorkerDied:
+        """What to raise when the worker has closed its end, or cannot be trusted any more."""
+        return self._died()
+
     def leave(self) -> tuple[int, bytes]:
         """Let an idle worker end by itself: its exit code, and all that it ever said on stderr."""
         self._socket.close()

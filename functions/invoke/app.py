@@ -1,0 +1,30 @@
+"""Entry of calls of functions; the routes are in the module beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hanzo_compute.front.calls import calls
+from hanzo_compute.front.telemetry import configure
+from hanzo_compute.services import function_logs
+from hanzo_compute.wiring import container, guests
+from invoke import routes
+from invoke.api import api
+
+logger = configure("invoke")
+
+__all__ = ["handler", "routes"]
+
+FLUSH = "hzc.flush"
+"""Source of the event by which a host asks to write what was gathered."""
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Handle one API Gateway HTTP API event, or write what calls have left to be written."""
+    if event.get("source") == FLUSH:
+        return {"lines": function_logs.flush(container())}
+    calls.inline(lambda: guests(container().config))
+    answer = api(event, context)
+    if not calls.deferred:
+        function_logs.flush(container())
+    return answer

@@ -1,0 +1,78 @@
+"""Routes of calls: with bytes in and bytes out, and as a site of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
+
+from hanzo_compute.front import guest_http
+from hanzo_compute.front.api import reply
+from hanzo_compute.front.calls import calls
+from hanzo_compute.security.authorizer import Action, authorize
+from hanzo_compute.services import credentials, functions, invoke
+from hanzo_compute.services.invoke import Answered
+from hanzo_compute.wiring import container
+from invoke.api import api
+
+
+@api.route("POST", "/v1/functions/{name}/invoke", action=Action.SUBMIT, summary="Call a function", raw=True)
+def call(name: str, ref: Annotated[str | None, Query(description="A version or an alias; else `live`.")] = None) -> Any:
+    """The body is what the function gets, the answer what it gives. 202 with a job if it takes longer than 25 s."""
+    pending = invoke.begin(container(), api.caller.tenant, name, ref, guest_http.body(api.event))
+    return calls.run(pending, _rendered, api.request_id)
+
+
+@api.route("ANY", "/fn/{name}", action=None, summary="The site of a function", raw=True)
+def site(name: str) -> Any:
+    """As `/fn/{name}/`."""
+    return page(name, "")
+
+
+@api.route("ANY", "/fn/{name}/{path+}", action=None, summary="A page of a function's site", raw=True)
+def page(name: str, path: str) -> Any:
+    """Method, path, query, headers and body go to the function; a response comes back. Public if it is deployed so."""
+    ctx = container()
+    headers = api.event.get("headers") or {}
+    principal = credentials.authenticate(ctx, headers.get("authorization"))
+    tenant = functions.public_tenant(ctx, name) if principal is None else principal.tenant
+    if tenant is None:
+        authorize(principal, Action.SUBMIT)  # which nobody may do: it says how to become somebody
+        raise functions.not_found(name)
+    version = functions.resolve(ctx, tenant, name, None, functions.pick(ctx))
+    if principal is not None or not version.spec["public"]:
+        authorize(principal, Action.SUBMIT)
+    request = guest_http.request(api.event, path, guest_http.body(api.event))
+    pending = invoke.begin_version(ctx, tenant, version, request)
+    return calls.run(pending, _paged, api.request_id)
+
+
+def _rendered(answered: Answered) -> Response[Any]:
+    if answered.job is not None:
+        return _became(answered)
+    return guest_http.plain(answered.result.output, _told(answered))
+
+
+def _paged(answered: Answered) -> Response[Any]:
+    if answered.job is not None:
+        return _became(answered)
+    return guest_http.response(answered.result.output, _told(answered))
+
+
+def _became(answered: Answered) -> Response[Any]:
+    assert answered.job is not None
+    return reply(
+        answered.job.view(), status=202, headers={"Location": f"/v1/jobs/{answered.job.id}", **_told(answered)}
+    )
+
+
+def _told(answered: Answered) -> dict[str, str]:
+    told = {
+        "X-Function": answered.reference,
+        "X-Invocation": answered.id,
+        "X-Wall-Us": str(answered.result.wall_us),
+    }
+    if answered.result.fuel is not None:
+        told["X-Fuel"] = str(answered.result.fuel)
+    return told

@@ -1,0 +1,85 @@
+"""Calls of functions, between the handler that lets them begin and the one that answers.
+
+A handler never waits. On the host it leaves its call here and says so with ``hzc-call``; the host runs it, and asks
+for the answer. On Lambda, where an invocation has nothing else to do, the call is run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+
+from hanzo_compute.errors import ComputeError, InternalError
+from hanzo_compute.front import problems
+from hanzo_compute.ports.guests import GuestCall, GuestResult, Guests
+from hanzo_compute.services.invoke import Answered, Pending
+
+CALL = "hzc-call"
+"""Header by which a handler tells the host that its answer waits for a call."""
+
+Render = Callable[[Answered], Response[Any]]
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that waits for the host."""
+
+    pending: Pending
+    render: Render
+    request_id: str
+
+    @property
+    def guest(self) -> GuestCall:
+        """What is to be run."""
+        return self.pending.call
+
+    def answer(self, result: GuestResult) -> Response[Any]:
+        """The answer to the request."""
+        try:
+            return self.render(self.pending.finish(result))
+        except ComputeError as error:
+            return problems.response(error, self.request_id)
+
+    def close(self) -> None:
+        """It is over."""
+        self.pending.close()
+
+
+class Calls:
+    """The calls of this process."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Call] = {}
+        self._inline: tuple[asyncio.AbstractEventLoop, Guests] | None = None
+        self.deferred = False
+        """Whether a host runs them."""
+
+    def inline(self, make: Callable[[], Guests]) -> None:
+        """Unless a host runs calls, run each at once, on a loop that lives as long as this process."""
+        if not self.deferred and self._inline is None:
+            self._inline = (asyncio.new_event_loop(), make())
+
+    def run(self, pending: Pending, render: Render, request_id: str) -> Response[Any]:
+        """The answer of a call, or what tells the host to run it."""
+        call = Call(pending, render, request_id)
+        if self.deferred:
+            self._waiting[pending.id] = call
+            return Response(status_code=202, content_type="text/plain", body="", headers={CALL: pending.id})
+        try:
+            if self._inline is None:
+                raise InternalError("this process runs no functions")
+            loop, guests = self._inline
+            return call.answer(loop.run_until_complete(guests.call(call.guest)))
+        finally:
+            call.close()
+
+    def take(self, call_id: str) -> Call:
+        """A call that was left here, once."""
+        return self._waiting.pop(call_id)
+
+
+calls = Calls()
