@@ -107,7 +107,7 @@ def test_without_metadata_a_schedule_keeps_its_rate() -> None:
         ("Type: HttpApi, P", "Type: S3, P", 15, "no event of type S3"),
         ("ApiId: !Ref Api", "ApiId: !Ref Line", 15, "ApiId"),
         ("ApiId: !Ref Api, ", "", 15, "ApiId is missing"),
-        ("Method: get", "Method: any", 15, "method ANY"),
+        ("Method: get", "Method: trace", 15, "method TRACE"),
         ("/jobs/{id}", "/jobs/{id}x", 15, "not a path"),
         ("Line.Arn", "Line.Name", 26, "no attribute 'Name'"),
         ("Line.Arn", "Lines.Arn", 26, "Lines is not a resource"),

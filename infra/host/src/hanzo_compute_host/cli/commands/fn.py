@@ -1,19 +1,27 @@
-"""`hzc fn`: functions - deploy, look at, point aliases, roll back, remove."""
+"""`hzc fn`: functions - deploy, call, look at, point aliases, roll back, remove."""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import click
 
 from hanzo_compute.model.bounds import PAGE_MAX
 from hanzo_compute_host.cli.build import LANGUAGES, memory, pair, seconds, source_of
+from hanzo_compute_host.cli.escape import escape_line
+from hanzo_compute_host.cli.follow import follow_to_end
 from hanzo_compute_host.cli.render import age, print_pairs, print_table
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
 Body = dict[str, Any]
+
+ACCEPTED: Final = 202
+TOLD: Final = ("x-function", "x-invocation", "x-wall-us", "x-fuel")
+"""What a call's answer says of the call."""
 
 
 @click.group()
@@ -71,6 +79,52 @@ def deploy(session: Session, /, name: str, file: Path, args: tuple[str, ...], **
         return
     click.echo(made["reference"])
     session.say(f"aliases: {_aliases(made['aliases'])}")
+
+
+@fn.command()
+@click.argument("name", metavar="NAME[@REF]")
+@click.option("-i", "--input", "input_", type=click.File("rb"), help="What it gets (default: nothing; - is stdin).")
+@click.option("-d", "--data", help="What it gets, as text.")
+@client_options
+@pass_session
+@click.pass_context
+def invoke(context: click.Context, session: Session, name: str, input_: BinaryIO | None, data: str | None) -> None:
+    """Call a function and print what it answers. A call of more than 25 s becomes a job, which is followed."""
+    if input_ is not None and data is not None:
+        raise click.UsageError("give --input or --data")
+    name, _, ref = name.partition("@")
+    sent = input_.read() if input_ is not None else (data or "").encode()
+    answered = session.functions.invoke(name, ref or None, sent)
+    if answered.status == ACCEPTED:
+        job = json.loads(answered.body)["id"]
+        session.say(f"the call takes longer than anybody waits: it goes on as {job}")
+        context.exit(follow_to_end(session, str(job)))
+    if session.json:
+        text = answered.body.decode("utf-8", "backslashreplace")
+        told = {name[2:]: answered.headers[name] for name in TOLD if name in answered.headers}
+        session.print_json({"output": text, **told})
+        return
+    sys.stdout.buffer.write(answered.body)
+    sys.stdout.buffer.flush()
+
+
+@fn.command()
+@click.argument("name")
+@click.option("-n", "--limit", type=click.IntRange(1, PAGE_MAX), default=50, help="How many calls (default: 50).")
+@client_options
+@pass_session
+def logs(session: Session, name: str, limit: int) -> None:
+    """Show what the newest calls of a function wrote to standard error or logged, and how they failed."""
+    items = session.functions.logs(name, limit=limit)
+    if session.json:
+        session.print_json({"items": items})
+        return
+    for each in items:
+        head = f"{each['at']} {each['function']} {each['invocation']}"
+        failed = f" {each['category']}: {each['detail']}" if "category" in each else ""
+        click.echo(escape_line(f"{head}{failed}"))
+        for line in each["text"].splitlines():
+            click.echo(f"  {escape_line(line)}")
 
 
 @fn.command()

@@ -48,6 +48,15 @@ def backoff(attempt: int, retry_after_s: float | None = None) -> float:
     return jittered if retry_after_s is None else retry_after_s + jittered
 
 
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """An answer whose body is bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class ApiClient:
     """A connection pool to one platform; safe to share between threads.
 
@@ -107,6 +116,12 @@ class ApiClient:
             return Reply(response.status, response.headers, self._decoded(response, content))
 
         return self._repeat(once, repeatable)
+
+    def exchange(self, path: str, data: bytes, *, query: Mapping[str, Any], limit: int, wait_s: float) -> Exchanged:
+        """Send bytes with the credential, and get bytes; once: what was called may have happened."""
+        headers = self._headers() | {"Content-Type": "application/octet-stream", "Accept": "*/*"}
+        response = self._send("POST", self._url(path, query), headers, data, read_s=self._timeout_s + wait_s)
+        return Exchanged(response.status, response.headers, self._content(response, limit))
 
     @contextmanager
     def stream(self, path: str, *, query: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from hanzo_compute.adapters.http.client import ApiClient
+from hanzo_compute.adapters.http.client import ApiClient, Exchanged
 from hanzo_compute.adapters.http.jobs import Page
+from hanzo_compute.model.bounds import RESPONSE_MAX
 
 Body = dict[str, Any]
+
+SYNC_S = 30.0
+"""Longest time that the platform holds a call."""
 
 
 class FunctionsClient:
@@ -52,6 +56,17 @@ class FunctionsClient:
     def rollback(self, name: str, alias: str = "live") -> Body:
         """Point an alias where it pointed before; not repeated, as each call goes back one more. Raises Conflict."""
         found: Body = self._client.call("POST", _path(name, "rollback"), body={"alias": alias}).body
+        return found
+
+    def invoke(self, name: str, ref: str | None, data: bytes) -> Exchanged:
+        """Call a function: what it answers, or (202) the job that the call became. Raises FunctionFailed."""
+        return self._client.exchange(
+            _path(name, "invoke"), data, query={"ref": ref}, limit=RESPONSE_MAX + 1, wait_s=SYNC_S
+        )
+
+    def logs(self, name: str, *, limit: int = 100) -> list[Body]:
+        """The newest calls that wrote something, oldest first. Raises NotFound."""
+        found: list[Body] = self._client.call("GET", _path(name, "logs"), query={"limit": limit}).body["items"]
         return found
 
     def remove(self, name: str) -> None:
