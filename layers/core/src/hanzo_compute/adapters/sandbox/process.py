@@ -22,8 +22,8 @@ from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import Service
 
-PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
-"""The only variables of the agent's environment that a worker gets: where to find its own code."""
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "HZC_WASMTIME_PUBLIC")
+"""The only variables of the agent's environment that a worker gets: where to find its own code, and which."""
 LAST_WORDS: Final = 2000
 GRACE_S: Final = 0.25
 """From the moment a guest should have ended to the kill of its process."""
