@@ -115,9 +115,7 @@ def module(exports: str = '(export "memory" (memory 0))', extra: str = "", *, hz
     for name, shape in hostcalls.FUNCTIONS.items():
         params = hzc_params(name)
         if hzc:
-            imports.append(
-                f'(import "hzc" "{name}" (func $hzc.{name} (param {params}) (result {shape.result})))'
-            )
+            imports.append(f'(import "hzc" "{name}" (func $hzc.{name} (param {params}) (result {shape.result})))')
         cases.append(_call(f"$hzc.{name}", params, shape.result) if hzc else "(unreachable)")
     cases += [
         f"(i64.load {_arg(0, 'i32')})",
