@@ -58,6 +58,7 @@ class Pool:
     instances: int = 16
     memories: int = 4
     tables: int = 8
+    tables_each: int = 4
     table_elements: int = 1_000_000
     memory: int = 4 << 30
 
@@ -186,6 +187,7 @@ def pool(config: wasmtime.Config, size: Pool) -> bool:
         "total_stacks": 1,
         "total_gc_heaps": 1,
         "max_memory_size": size.memory,
+        "max_tables_per_module": size.tables_each,
         "table_elements": size.table_elements,
         # 50,000 functions that escape and 20,000 globals, as many as a module may have, take 2 MiB.
         "max_core_instance_size": 4 << 20,
@@ -200,8 +202,17 @@ def pool(config: wasmtime.Config, size: Pool) -> bool:
 
 
 def _reservable(size: int) -> bool:
+    return _mappable(size, 0)
+
+
+def fits(size: int) -> bool:
+    """Whether this process could have so many bytes more."""
+    return _mappable(size, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _mappable(size: int, prot: int) -> bool:
     try:
-        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=0):
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=prot):
             return True
     except (OSError, ValueError):
         return False

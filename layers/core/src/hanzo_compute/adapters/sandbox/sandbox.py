@@ -215,6 +215,9 @@ class Sandbox:
         except wasmtime.WasmtimeError as error:
             message = said(error)
             if "Cannot allocate memory" in message:
+                # The pool maps a memory before it asks whether the store may have as much.
+                if not started and binding.fits(now.call.bounds.memory_mib << 20):
+                    return Report("oom", detail=f"what it begins with exceeds {now.call.bounds.memory_mib} MiB")
                 raise MemoryError(f"this machine has no memory for it: {message}") from None
             if started:
                 return Report("trap", trap="host_error", detail=f"a host call failed: {message}")
