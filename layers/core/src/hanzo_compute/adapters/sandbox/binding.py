@@ -27,6 +27,9 @@ VERSION: Final = importlib.metadata.version("wasmtime")
 RAW_VERSIONS: Final = ("50.",)
 """Versions of the binding whose C API Raw was written against."""
 
+NAME_MOST: Final = 200
+"""Characters of a function's name in a trap: a guest may call its functions what it likes."""
+
 _GUARDS: Final = 64 << 20
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)  # of Python 3.11 and later
 
@@ -42,9 +45,10 @@ class Limits:
 
     memory: int
     table_elements: int
-    instances: int = 4
+    instances: int = 5
+    """The guest, the gate, the ward, the reader of directories, and a memory for a guest without one."""
     tables: int = 8
-    memories: int = 3
+    memories: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Pool:
     instances: int = 16
     memories: int = 4
     tables: int = 8
+    tables_each: int = 4
     table_elements: int = 1_000_000
     memory: int = 4 << 30
 
@@ -76,7 +81,8 @@ class Trapped(Exception):
         super().__init__(trap.message)
         code = trap.trap_code
         self.code = None if code is None else code.name.lower()
-        self.functions = [frame.func_name or f"function {frame.func_index}" for frame in trap.frames[:3]]
+        names = [frame.func_name or f"function {frame.func_index}" for frame in trap.frames[:3]]
+        self.functions = [name[:NAME_MOST] for name in names]
 
 
 class Backend(Protocol):
@@ -146,9 +152,9 @@ class Backend(Protocol):
 
 
 def read(backend: Backend, context: Context, memory: Extern, at: int, size: int) -> bytes | None:
-    """Bytes of a memory; None if they do not lie in it."""
+    """Bytes of a memory; None if they do not lie in it, or are too many for one object of ctypes."""
     at &= 0xFFFFFFFF
-    if size < 0 or at + size > backend.size(context, memory):
+    if not 0 <= size < 2**31 or at + size > backend.size(context, memory):
         return None
     return ctypes.string_at(backend.address(context, memory) + at, size)
 
@@ -181,8 +187,10 @@ def pool(config: wasmtime.Config, size: Pool) -> bool:
         "total_stacks": 1,
         "total_gc_heaps": 1,
         "max_memory_size": size.memory,
+        "max_tables_per_module": size.tables_each,
         "table_elements": size.table_elements,
-        "max_core_instance_size": 1 << 20,
+        # 50,000 functions that escape and 20,000 globals, as many as a module may have, take 2 MiB.
+        "max_core_instance_size": 4 << 20,
         # A small memory is cleared by writing zeros, which is cheaper than giving its pages back.
         "linear_memory_keep_resident": 1 << 16,
         "table_keep_resident": 1 << 12,
@@ -194,8 +202,17 @@ def pool(config: wasmtime.Config, size: Pool) -> bool:
 
 
 def _reservable(size: int) -> bool:
+    return _mappable(size, 0)
+
+
+def fits(size: int) -> bool:
+    """Whether this process could have so many bytes more."""
+    return _mappable(size, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _mappable(size: int, prot: int) -> bool:
     try:
-        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=0):
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=prot):
             return True
     except (OSError, ValueError):
         return False

@@ -6,6 +6,7 @@ file SOURCE into the file TARGET. Exit 0: done. 3: no such module can run here; 
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from hanzo_compute.model import wasm
 from hanzo_compute.model.wasm import InvalidModule, ModuleFacts
 
 REFUSED: Final = 3
+REASON_MAX: Final = 2000
+"""Bytes of a reason."""
 COMPILE_MEMORY: Final = 3 << 30
 """Memory that a compilation may fill, bytes."""
 
@@ -100,13 +103,12 @@ def main(parent: int, profile: str, source: str, target: str) -> int:
     try:
         artefact = compile_module(Profile(profile), Path(source).read_bytes())
     except (InvalidModule, InvalidProgram) as error:
-        sys.stdout.write(str(error))
+        # In one write that fits into the pipe: names of a module may be long, and nobody reads before the end.
+        os.write(1, str(error).encode("utf-8", "backslashreplace")[:REASON_MAX])
         return REFUSED
     Path(target).write_bytes(artefact)
     return 0
 
 
 if __name__ == "__main__":
-    code = main(int(sys.argv[1]), *sys.argv[2:5])
-    sys.stdout.flush()
-    harden.leave(code)
+    harden.leave(main(int(sys.argv[1]), *sys.argv[2:5]))

@@ -26,6 +26,8 @@ DONE: Final = ord("D")
 
 FRAME_MAX: Final = 96 << 20
 """Longest frame. The supervisor believes nothing of a worker: a guest may have taken it over."""
+JSON_MAX: Final = 4 << 20
+"""Longest JSON: what it becomes takes many times as much memory."""
 
 _HEAD: Final = struct.Struct("<BI")
 _CALL: Final = struct.Struct("<IIiI")
@@ -74,9 +76,11 @@ def told(kind: int, body: dict[str, Any]) -> bytes:
 
 def heard(body: bytes) -> dict[str, Any]:
     """The JSON of a frame. Raises BadFrame."""
+    if len(body) > JSON_MAX:
+        raise BadFrame(f"JSON of {len(body)} bytes")
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadFrame("a frame is not JSON") from None
     if not isinstance(found, dict):
         raise BadFrame("a frame is no object")

@@ -42,6 +42,11 @@ _REFUSED: Final = {
         "ptrace": 101,
         "kill": 62,
         "tkill": 200,
+        "rt_sigqueueinfo": 129,
+        "rt_tgsigqueueinfo": 297,
+        "pidfd_send_signal": 424,
+        "process_madvise": 440,
+        "kcmp": 312,
         "process_vm_readv": 310,
         "process_vm_writev": 311,
         "pidfd_open": 434,
@@ -99,6 +104,11 @@ _REFUSED: Final = {
         "ptrace": 117,
         "kill": 129,
         "tkill": 130,
+        "rt_sigqueueinfo": 138,
+        "rt_tgsigqueueinfo": 240,
+        "pidfd_send_signal": 424,
+        "process_madvise": 440,
+        "kcmp": 272,
         "process_vm_readv": 270,
         "process_vm_writev": 271,
         "pidfd_open": 434,
@@ -143,6 +153,12 @@ _REFUSED: Final = {
 }
 _CLONE: Final = {"x86_64": (56, 435), "aarch64": (220, 435)}
 """clone, and clone3, whose flags a filter cannot see: the C library falls back to clone."""
+_OF_A_PROCESS: Final = {
+    # (number, whether 0 means the caller): of others they are refused. abort() and setrlimit() need them.
+    "x86_64": {"tgkill": (234, False), "prlimit64": (302, True)},
+    "aarch64": {"tgkill": (131, False), "prlimit64": (261, True)},
+}
+"""System calls whose first argument is a process."""
 _AUDIT_ARCH: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD: Final = 0x10000
 
@@ -188,11 +204,11 @@ def refuse_system_calls() -> bool:
     if sys.platform != "linux" or machine not in _REFUSED:
         return False
     program = _filter(machine)
-    length = len(program) // 8
+    # Both must live until the kernel has read them.
     buffer = ctypes.create_string_buffer(program)
-    prog = struct.pack("HxxxxxxP", length, ctypes.addressof(buffer))
+    prog = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
     try:
-        _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(ctypes.create_string_buffer(prog)))
+        _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(prog))
     except OSError:
         return False
     return True
@@ -222,6 +238,15 @@ def _filter(machine: str) -> bytes:
         refuse,
         op(_RET, _ALLOW),
     ]
+    for number, zero in _OF_A_PROCESS[machine].values():
+        program += [
+            op(_JEQ, number, 0, 5),
+            op(_LD, 16),
+            op(_JEQ, os.getpid(), 2, 0),
+            op(_JEQ, 0, 1 if zero else 0, 0),
+            refuse,
+            op(_RET, _ALLOW),
+        ]
     for number in sorted(_REFUSED[machine].values()):
         program += [op(_JEQ, number, 0, 1), refuse]
     return b"".join([*program, op(_RET, _ALLOW)])

@@ -140,7 +140,10 @@ class HostCalls:
             return INVALID, b""
         if name == "kv_put" and isinstance(args[1], bytes) and len(args[1]) > VALUE_MAX:
             return INVALID, b""
-        status, result = self._service.ask(name, args)
+        told: tuple[object, object] = self._service.ask(name, args)
+        status, result = told
+        if not isinstance(status, int) or not isinstance(result, bytes):
+            raise TypeError(f"{name} was answered with {type(status).__name__} and {type(result).__name__}")
         if not self._pay(len(result)):
             return LIMIT, b""
         if status < 0:
@@ -180,6 +183,17 @@ class HostCalls:
         if self._say is not None:
             self._say(LEVELS[level], text.decode("utf-8", "backslashreplace"))
         return 0, b""
+
+
+def fits(name: str, args: Sequence[bytes | int]) -> bool:
+    """Whether a question that a worker passes on is one that a guest can ask."""
+    shape = FUNCTIONS.get(name)
+    if shape is None or shape.capability is None:
+        return False
+    kinds = [kind for kind in shape.params if kind != "out"]
+    return len(args) == len(kinds) and all(
+        isinstance(arg, bytes) == (kind == "bytes") for arg, kind in zip(args, kinds, strict=True)
+    )
 
 
 def request(data: bytes) -> tuple[str, list[bytes | int]] | None:

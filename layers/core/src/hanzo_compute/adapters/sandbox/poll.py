@@ -14,6 +14,8 @@ MONOTONIC: Final = 1
 ABSOLUTE: Final = 1
 EINVAL: Final = 28
 NEVER: Final = 2**64 - 1
+MOST: Final = 4096
+"""Subscriptions of one poll."""
 
 _HEAD: Final = struct.Struct("<QB")
 _CLOCK: Final = struct.Struct("<I4xQQH")
@@ -49,13 +51,13 @@ def waits(data: bytes, real_ns: int, monotonic_ns: int) -> list[Wait]:
 
 def events(found: list[Wait], passed_ns: int) -> bytes:
     """The events of what is due once ``passed_ns`` have passed, or is refused."""
-    made = b""
+    made = []
     for wait in found:
         if wait.due_ns is None:
-            made += _EVENT.pack(wait.userdata, EINVAL, wait.kind, 0, 0)
+            made.append(_EVENT.pack(wait.userdata, EINVAL, wait.kind, 0, 0))
         elif wait.due_ns <= passed_ns:
-            made += _EVENT.pack(wait.userdata, 0, wait.kind, 1 if wait.kind != CLOCK else 0, 0)
-    return made
+            made.append(_EVENT.pack(wait.userdata, 0, wait.kind, 1 if wait.kind != CLOCK else 0, 0))
+    return b"".join(made)
 
 
 def first_ns(found: list[Wait]) -> int:

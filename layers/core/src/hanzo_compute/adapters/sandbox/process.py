@@ -17,18 +17,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from hanzo_compute.adapters.sandbox import frames
+from hanzo_compute.adapters.sandbox import frames, hostcalls
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import Service
 
-PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
-"""The only variables of the agent's environment that a worker gets: where to find its own code."""
+PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "HZC_WASMTIME_PUBLIC")
+"""The only variables of the agent's environment that a worker gets: where to find its own code, and which."""
 LAST_WORDS: Final = 2000
 GRACE_S: Final = 0.25
 """From the moment a guest should have ended to the kill of its process."""
 READY_S: Final = 30.0
 """Longest time to answer at all, a start included."""
+LATE_MAX: Final = frames.FRAME_MAX
+"""Bytes that a worker may still send after its time: a result that came just in time is read, a flood is not."""
+LATE_PIECE: Final = 1 << 16
+"""What each of the reads counts for at least."""
 TEMPLATES: Final = 64
 """Templates that a worker keeps."""
 
@@ -129,6 +133,7 @@ class WorkerProcess:
         self._inbox = frames.Inbox()
         self._prepared: dict[int, Template] = {}
         self._next = 0
+        self._late = 0
 
     @property
     def pid(self) -> int:
@@ -170,7 +175,9 @@ class WorkerProcess:
         Raises:
             WorkerDied, Overdue: it must be replaced.
         """
-        self.send([Invocation(0, number, -1 if timeout_s is None else max(0, round(timeout_s * 1000)), data)])
+        timeout_ms = -1 if timeout_s is None else min(max(0, round(timeout_s * 1000)), 2**31 - 1)
+        within_s = READY_S if timeout_s is None else min(READY_S, timeout_s + GRACE_S)
+        self.send([Invocation(0, number, timeout_ms, data)], within_s)
         return self.wait(None if timeout_s is None else time.monotonic() + timeout_s + GRACE_S, wake)
 
     def wait(self, until: float | None, wake: int | None = None) -> Answered | None:
@@ -178,9 +185,10 @@ class WorkerProcess:
         found = self.collect(1, until, wake)
         return found[0] if found else None
 
-    def send(self, batch: Sequence[Invocation]) -> None:
-        """Send calls. Raises WorkerDied."""
-        self._send(frames.calls(batch))
+    def send(self, batch: Sequence[Invocation], within_s: float = READY_S) -> None:
+        """Send calls. Raises WorkerDied; Overdue, if it does not take them in time."""
+        self._late = 0
+        self._send(frames.calls(batch), within_s)
 
     def collect(self, count: int, until: float | None, wake: int | None = None) -> list[Answered]:
         """The results of ``count`` calls in the order in which they were sent; fewer if ``wake`` became readable."""
@@ -193,16 +201,17 @@ class WorkerProcess:
             if kind == frames.DONE:
                 found += [self._answered(result) for result in self._trusted(frames.results, body)]
             elif kind == frames.OUTPUT:
-                if self.output is not None and body:
-                    self.output(body[0], body[1:])
+                stream, data = self._trusted(_output, body)
+                if self.output is not None:
+                    self.output(stream, data)
             elif kind == frames.ASK:
-                name, args = self._trusted(frames.asked, body)
+                name, args = self._trusted(_question, body)
                 status, result = (-6, b"") if self.service is None else self.service.ask(name, args)
                 self._send(frames.answer(status, result))
         return found
 
     def stop(self) -> None:
-        """Ask for the end of the call that runs. Raises WorkerDied."""
+        """Ask for the end of the call that runs. Raises WorkerDied, Overdue."""
         self._send(frames.frame(frames.STOP, b""))
 
     def cpu_ms(self) -> int | None:
@@ -261,6 +270,7 @@ class WorkerProcess:
 
     def _ready(self) -> dict[str, Any]:
         until = time.monotonic() + READY_S
+        self._late = 0
         while True:
             message = self._receive(until, None)
             assert message is not None
@@ -284,18 +294,24 @@ class WorkerProcess:
         body, report = self._trusted(_told, result.data)
         return Answered(report, None if report is not None else str(body.get("error", "")), result.wall_us)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, within_s: float = READY_S) -> None:
+        """Raises WorkerDied; Overdue, if it does not take all of it in time (it may be stopped, or not want to)."""
+        self._socket.settimeout(within_s)
         try:
             self._socket.sendall(data)
+            self._socket.settimeout(None)
+        except TimeoutError:
+            self.kill()
+            raise Overdue from None
         except OSError:
             raise self._died() from None
 
     def _receive(self, until: float | None, wake: int | None) -> tuple[int, bytes] | None:
         """The next frame; None when ``wake`` is readable. Raises WorkerDied, Overdue."""
         while True:
-            message = self._trusted(lambda _: self._inbox.take(), b"")
+            message: tuple[int, bytes] | None = self._trusted(lambda _: _heard(self._inbox), b"")
             if message is not None:
-                return (message[0], message[1])
+                return message
             # poll, not select: an agent may have more descriptors open than select can name.
             poller = select.poll()
             poller.register(self._socket.fileno(), select.POLLIN)
@@ -303,7 +319,7 @@ class WorkerProcess:
                 poller.register(wake, select.POLLIN)
             left = None if until is None else max(0.0, until - time.monotonic()) * 1000
             events = poller.poll(left)
-            if not events:
+            if not events or self._late > LATE_MAX:
                 self.kill()
                 raise Overdue
             if any(fd == self._socket.fileno() for fd, _ in events):
@@ -313,6 +329,8 @@ class WorkerProcess:
                     data = b""
                 if not data:
                     raise self._died()
+                if left == 0:
+                    self._late += max(len(data), LATE_PIECE)
                 self._inbox.feed(data)
             else:
                 return None
@@ -331,6 +349,32 @@ class WorkerProcess:
         return WorkerDied(code, words)
 
 
+_FROM_WORKERS: Final = frozenset({frames.READY, frames.OUTPUT, frames.ASK, frames.DONE})
+
+
+def _heard(inbox: frames.Inbox) -> tuple[int, bytes] | None:
+    """The next frame of a worker. Raises BadFrame."""
+    message = inbox.take()
+    if message is not None and message[0] not in _FROM_WORKERS:
+        raise BadFrame(f"a frame of kind {message[0]}")
+    return message
+
+
+def _output(body: bytes) -> tuple[int, bytes]:
+    """Whose output it is, and what. Raises BadFrame."""
+    if not body or body[0] > 2 or (body[0] == 0 and b"\0" not in body[1:]):
+        raise BadFrame("output of no stream")
+    return body[0], body[1:]
+
+
+def _question(body: bytes) -> tuple[str, list[bytes | int]]:
+    """The host function that is asked for. Raises BadFrame."""
+    name, args = frames.asked(body)
+    if not hostcalls.fits(name, args):
+        raise BadFrame("a question that no guest can ask")
+    return name, args
+
+
 def _told(data: bytes) -> tuple[dict[str, Any], Report | None]:
     """The JSON of a result, and the report in it. Raises BadFrame."""
     if len(data) < _LENGTH.size:
@@ -341,14 +385,43 @@ def _told(data: bytes) -> tuple[dict[str, Any], Report | None]:
     if not isinstance(told, dict):
         return body, None
     at = 4 + size
-    try:
-        for name in ("output", "stdout", "stderr"):
-            length = int(told[name])
-            told[name] = data[at : at + length]
-            at += length
-        return body, Report(**told)
-    except (KeyError, TypeError, ValueError):
-        raise BadFrame("a report is not one") from None
+    for name in ("output", "stdout", "stderr"):
+        length = told.get(name)
+        if not _count(length) or at + length > len(data):
+            raise BadFrame("a report is cut short")
+        told[name] = data[at : at + length]
+        at += length
+    if told.keys() != _REPORT.keys() or not all(fits(told[name]) for name, fits in _REPORT.items()):
+        raise BadFrame("a report is not one")
+    return body, Report(**told)
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_REPORT: Final[dict[str, Callable[[Any], bool]]] = {
+    "kind": lambda value: value in ("exit", "trap", "oom", "invalid"),
+    "exit_code": lambda value: value is None or (_count(value) and value < 2**32),
+    "trap": lambda value: value is None or _text(value),
+    "detail": _text,
+    "output": lambda value: isinstance(value, bytes),
+    "stdout": lambda value: isinstance(value, bytes),
+    "stderr": lambda value: isinstance(value, bytes),
+    "wall_ms": _count,
+    "cpu_ms": _count,
+    "fuel": lambda value: value is None or _count(value),
+    "memory_bytes": _count,
+    "at_memory_limit": lambda value: isinstance(value, bool),
+    "limits": lambda value: isinstance(value, list) and all(_text(each) for each in value),
+    "counters": lambda value: isinstance(value, dict) and all(_count(each) for each in value.values()),
+    "egress_bytes": _count,
+}
+"""What the fields of a report may be."""
 
 
 def environment() -> dict[str, str]:

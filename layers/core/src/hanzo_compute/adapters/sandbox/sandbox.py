@@ -24,6 +24,10 @@ from hanzo_compute.adapters.sandbox.engine import Engine, said
 from hanzo_compute.adapters.sandbox.shim import CONTROL_FD, WASI, Tray
 
 PAGE: Final = 65536
+IOVECS_MOST: Final = 1024
+"""Pieces of one request to the control descriptor: no more than POSIX's IOV_MAX."""
+CLOCK_MOST: Final = 2**62
+"""Where the logical clock stays for good, ns: what is added to it must still be an i64."""
 TABLE_ELEMENTS: Final = 1_000_000
 FUEL_UNLIMITED: Final = 2**63 - 1
 FUEL_EXACT: Final = (None, "unreachable", "out_of_fuel")
@@ -44,7 +48,10 @@ class Loaded:
 
     module: wasmtime.Module
     imports: list[tuple[str, str]]
-    exports: frozenset[str]
+    functions: frozenset[str]
+    """Names of functions that it exports."""
+    memory: bool = False
+    """Whether its export ``memory`` is one. Anything else of that name must never be taken for a memory."""
     memory_most: int | None = None
     """Bytes that its own memory says it has at most."""
     pre: dict[Sandbox, wasmtime.InstancePre] = field(default_factory=dict)
@@ -55,9 +62,12 @@ class Loaded:
         """Look at a module once."""
         imports = [(each.module, each.name or "") for each in module.imports]
         kinds = {each.name: each.type for each in module.exports}
+        functions = frozenset(name for name, kind in kinds.items() if isinstance(kind, wasmtime.FuncType))
         memory = kinds.get("memory")
-        most = memory.limits.max if isinstance(memory, wasmtime.MemoryType) else None
-        return cls(module, imports, frozenset(kinds), None if most is None else most * PAGE)
+        if not isinstance(memory, wasmtime.MemoryType):
+            return cls(module, imports, functions)
+        most = memory.limits.max
+        return cls(module, imports, functions, True, None if most is None else most * PAGE)
 
     @property
     def wasi(self) -> bool:
@@ -135,7 +145,12 @@ class Sandbox:
                 # Only what was there a tick ago has arrived for certain, as another processor sees it.
                 upto = min(waiting, now.seen[index])
                 if upto > now.taken[index]:
-                    self._hand_on(now, index, now.taken[index], upto)
+                    try:
+                        self._hand_on(now, index, now.taken[index], upto)
+                    except OSError as error:  # the call's, not this thread's
+                        now.defect = now.defect or error
+                        self.stop()
+                        return
                     now.taken[index] = upto
                 now.seen[index] = waiting
 
@@ -178,6 +193,12 @@ class Sandbox:
 
     def _attempt(self, now: _Now, loaded: Loaded) -> Report:
         started = False
+        needed = ["_start"] if now.call.entry == "command" else ["alloc", "handle"]
+        missing = [name for name in needed if name not in loaded.functions]
+        if missing:
+            return Report(
+                "invalid", detail=f"it exports no function {missing[0]}, with which a {now.call.entry} begins"
+            )
         try:
             instance = self._instantiate(now, loaded)
             started = True
@@ -194,6 +215,9 @@ class Sandbox:
         except wasmtime.WasmtimeError as error:
             message = said(error)
             if "Cannot allocate memory" in message:
+                # The pool maps a memory before it asks whether the store may have as much.
+                if not started and binding.fits(now.call.bounds.memory_mib << 20):
+                    return Report("oom", detail=f"what it begins with exceeds {now.call.bounds.memory_mib} MiB")
                 raise MemoryError(f"this machine has no memory for it: {message}") from None
             if started:
                 return Report("trap", trap="host_error", detail=f"a host call failed: {message}")
@@ -209,7 +233,7 @@ class Sandbox:
             if pre is None:
                 pre = loaded.pre[self] = self._host.instantiate_pre(loaded.module)
             instance = backend.preinstantiate(store, pre)
-            now.memory = backend.export(store, instance, "memory")
+            now.memory = backend.export(store, instance, "memory") if loaded.memory else None
             return instance
         call = now.call
         backend.wasi(store, self._wasi(call))
@@ -219,7 +243,7 @@ class Sandbox:
         instance = backend.instantiate(
             store, loaded.module, [self._import(now, gate, *each) for each in loaded.imports]
         )
-        now.memory = backend.export(store, instance, "memory")
+        now.memory = backend.export(store, instance, "memory") if loaded.memory else None
         self._ward(now, gate)
         return instance
 
@@ -264,12 +288,12 @@ class Sandbox:
             start = backend.export(store, instance, "_start")
             backend.call(store, start, (), (), None)
             return b""
-        if "_initialize" in loaded.exports:
+        if "_initialize" in loaded.functions:
             backend.call(store, backend.export(store, instance, "_initialize"), (), (), None)
         data, memory = now.call.stdin, now.memory
         at = backend.call(store, backend.export(store, instance, "alloc"), (len(data),), ("i32",), "i32")
         context = backend.context(store)
-        if not binding.write(backend, context, memory, at, data):
+        if memory is None or not binding.write(backend, context, memory, at, data):
             raise _Refused(f"alloc({len(data)}) gave {at & 0xFFFFFFFF}, which does not lie in its memory")
         handle = backend.export(store, instance, "handle")
         packed = backend.call(store, handle, (at, len(data)), ("i32", "i32"), "i64")
@@ -369,7 +393,7 @@ class Sandbox:
             now.clock += shim.LOOK_NS
             return now.clock
         clock = ctypes.c_uint64.from_address(now.tray_address + Tray.CLOCK)
-        clock.value += shim.LOOK_NS
+        clock.value = min(clock.value + shim.LOOK_NS, CLOCK_MOST)
         return clock.value
 
     # Host functions. None of them may raise: what goes wrong in one of ours ends the call afterwards.
@@ -421,7 +445,7 @@ class Sandbox:
         passed = poll.first_ns(found)
         if now.call.deterministic:
             clock = ctypes.c_uint64.from_address(now.tray_address + Tray.CLOCK)
-            clock.value = min(clock.value + passed, 2**63 - 1)
+            clock.value = min(clock.value + passed, CLOCK_MOST)
         elif not self._sleep(now, passed / 1e9):
             now.cut = True
             return shim.EINTR
@@ -495,8 +519,8 @@ class Sandbox:
 
     def _control_write(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
         data = self._gather(now, context, iovs, count)
-        if data is None:
-            return EFAULT
+        if isinstance(data, int):
+            return data
         wanted = hostcalls.request(data)
         if wanted is None:
             return EBADMSG
@@ -513,25 +537,32 @@ class Sandbox:
 
     def _control_read(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
         done = 0
-        for at, size in self._iovecs(now, context, iovs, count) or []:
+        found = self._iovecs(now, context, iovs, count)
+        if isinstance(found, int):
+            return found
+        for at, size in found:
             piece, now.answer = now.answer[:size], now.answer[size:]
             if not self._write(now, context, at, piece):
                 return EFAULT
             done += len(piece)
         return 0 if self._write(now, context, ret, _u32(done)) else EFAULT
 
-    def _iovecs(self, now: _Now, context: Context, iovs: int, count: int) -> list[tuple[int, int]] | None:
+    def _iovecs(self, now: _Now, context: Context, iovs: int, count: int) -> list[tuple[int, int]] | int:
+        """Addresses and sizes of an array of iovecs, or an errno."""
+        if not 0 <= count <= IOVECS_MOST:
+            return EINVAL
         data = self._read(now, context, iovs, count * 8)
-        return None if data is None else list(struct.iter_unpack("<II", data))
+        return EFAULT if data is None else list(struct.iter_unpack("<II", data))
 
-    def _gather(self, now: _Now, context: Context, iovs: int, count: int) -> bytes | None:
-        pieces = []
-        for at, size in self._iovecs(now, context, iovs, count) or []:
-            piece = self._read(now, context, at, size)
-            if piece is None:
-                return None
-            pieces.append(piece)
-        return b"".join(pieces)
+    def _gather(self, now: _Now, context: Context, iovs: int, count: int) -> bytes | int:
+        found = self._iovecs(now, context, iovs, count)
+        if isinstance(found, int):
+            return found
+        # The same bytes may be named many times: they are counted before they are copied.
+        if sum(size for _, size in found) > now.call.bounds.host_bytes:
+            return EINVAL
+        pieces = [self._read(now, context, at, size) for at, size in found]
+        return EFAULT if None in pieces else b"".join(piece or b"" for piece in pieces)
 
     def _hzc_functions(self) -> list[HostFunction]:
         made = []
@@ -551,11 +582,14 @@ class Sandbox:
             if host is None:
                 return hostcalls.DENIED
             args: list[bytes | int] = []
-            out = buffer = room = 0
+            out = room = total = 0
+            buffer = None
             given = iter(params)
             for kind in shape.params:
                 if kind == "bytes":
-                    data = self._read(now, context, next(given), next(given) & 0xFFFFFFFF)
+                    at, size = next(given), next(given) & 0xFFFFFFFF
+                    total += size
+                    data = self._read(now, context, at, size) if total <= now.call.bounds.host_bytes else None
                     if data is None:
                         return hostcalls.INVALID
                     args.append(data)
@@ -568,7 +602,7 @@ class Sandbox:
                 else:
                     args.append(next(given))
             status, result = host.call(name, args)
-            if buffer and result and not self._write(now, context, buffer, result[:room]):
+            if buffer is not None and result and not self._write(now, context, buffer, result[:room]):
                 return hostcalls.INVALID
             if out and not self._write(now, context, out, host.version.to_bytes(8, "little", signed=True)):
                 return hostcalls.INVALID

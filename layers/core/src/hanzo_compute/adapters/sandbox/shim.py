@@ -28,6 +28,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from hanzo_compute.adapters.sandbox import poll
+
 WASI: Final = "wasi_snapshot_preview1"
 PAGE: Final = 65536
 
@@ -75,6 +77,9 @@ COARSE_NS: Final = 10_000
 """Clocks of the fast profile tell time in steps of this: a finer one helps those who listen to their neighbours."""
 LOOK_NS: Final = 1_000
 """What a look at the clock takes in the deterministic profile."""
+
+RANDOM_MOST: Final = 64 << 20
+"""Random bytes of one request: what wasmtime's own grants."""
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -391,6 +396,7 @@ _COMMON: Final = f"""
 (func $poll_oneoff (param $in i32) (param $out i32) (param $count i32) (param $ret i32) (result i32)
   (local $errno i32)
   {_count("poll_oneoff")}
+  (if (i32.gt_u (local.get $count) (i32.const {poll.MOST})) (then (return (i32.const {EINVAL}))))
   (local.set $errno (call $poll (local.get $in) (local.get $out) (local.get $count) (local.get $ret)))
   ;; A sleep that was cut short ends the guest: it must not go on as if it had slept.
   (if (i32.eq (local.get $errno) (i32.const {EINTR})) (then unreachable))
@@ -442,6 +448,7 @@ _FAST: Final = f"""
 
 (func $random_get (param $at i32) (param $size i32) (result i32)
   {_count("random_get")}
+  (if (i32.gt_u (local.get $size) (i32.const {RANDOM_MOST})) (then (return (i32.const {EINVAL}))))
   (call $native_random_get (local.get $at) (local.get $size)))
 """
 
@@ -491,5 +498,6 @@ _DETERMINISTIC: Final = f"""
 
 (func $random_get (param $at i32) (param $size i32) (result i32)
   {_count("random_get")}
+  (if (i32.gt_u (local.get $size) (i32.const {RANDOM_MOST})) (then (return (i32.const {EINVAL}))))
   (call $host_random (local.get $at) (local.get $size)))
 """

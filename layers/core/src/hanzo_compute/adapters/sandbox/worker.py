@@ -248,7 +248,10 @@ class Worker:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         if template.folders or template.files:
             # A sparse file costs no bytes that are written.
-            resource.setrlimit(resource.RLIMIT_FSIZE, (max(template.file_max, bounds.output) + 1, before[1]))
+            most = max(template.file_max, bounds.output) + 1
+            if before[1] != resource.RLIM_INFINITY:
+                most = min(most, before[1])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
         try:
             if template.files is not None:
                 for path in template.files:
