@@ -15,6 +15,7 @@ import ctypes
 import importlib.metadata
 import mmap
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_void_p
@@ -29,6 +30,20 @@ RAW_VERSIONS: Final = ("50.",)
 
 NAME_MOST: Final = 200
 """Characters of a function's name in a trap: a guest may call its functions what it likes."""
+_VALUE: Final = 16
+"""Bytes of a value in a call (``wasmtime_val_raw_t``); an integer is in the first of them."""
+_VALUES_MOST: Final = 11
+_FORMS: Final = {"i32": "i12x", "i64": "q8x"}
+_ENDED: Final[dict[str | None, struct.Struct]] = {
+    None: struct.Struct("<Q8x"),
+    **{kind: struct.Struct(f"<Q8x{form}") for kind, form in _FORMS.items()},
+}
+"""A frame after its call: the trap, and the result."""
+_PACK_ALLOC: Final = struct.Struct("<I12x").pack_into
+_UNPACK_ALLOC: Final = struct.Struct("<Q8xI").unpack_from
+_PACK_HANDLE: Final = struct.Struct("<I12xI12x").pack_into
+_UNPACK_HANDLE: Final = struct.Struct("<Q8xQ").unpack_from
+_ARENA: Final = 128
 
 _GUARDS: Final = 64 << 20
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)  # of Python 3.11 and later
@@ -85,6 +100,10 @@ class Trapped(Exception):
         self.functions = [name[:NAME_MOST] for name in names]
 
 
+class Refused(Exception):
+    """A guest gave something back that cannot be taken."""
+
+
 class Backend(Protocol):
     """One way to use wasmtime. A store belongs to one thread."""
 
@@ -138,6 +157,14 @@ class Backend(Protocol):
         """Call a function of integers. Raises Trapped, wasmtime.WasmtimeError."""
         ...
 
+    def exchange(self, store: Any, instance: Any, memory: Extern, data: bytes, most: int) -> bytes:
+        """Hand bytes to a reactor's ``handle``, and take ``most`` at most back.
+
+        ``alloc`` and ``handle`` must have been seen to have their types. Raises Trapped, wasmtime.WasmtimeError,
+        Refused.
+        """
+        ...
+
     def context(self, store: Any) -> Context:
         """The store's context, for :meth:`read` and its like outside of a host function."""
         ...
@@ -166,6 +193,25 @@ def write(backend: Backend, context: Context, memory: Extern, at: int, data: byt
         return False
     ctypes.memmove(backend.address(context, memory) + at, data, len(data))
     return True
+
+
+def _placed(at: int, size: int, total: int) -> int:
+    """Where a request of that size goes. Raises Refused."""
+    if at + size > total:
+        raise Refused(f"alloc({size}) gave {at}, which does not lie in its memory")
+    return at
+
+
+def _returned(packed: int, most: int) -> tuple[int, int]:
+    """Where the response is, and its size. Raises Refused."""
+    at, size = packed >> 32 & 0xFFFFFFFF, packed & 0xFFFFFFFF
+    if size > most:
+        raise Refused(f"handle returned {size} bytes, over the bound of {most}")
+    return at, size
+
+
+def _outside(at: int, size: int) -> Refused:
+    return Refused(f"handle returned {size} bytes at {at}, which do not lie in its memory")
 
 
 def pool(config: wasmtime.Config, size: Pool) -> bool:
@@ -228,157 +274,231 @@ def backend() -> Backend:
     return Raw() if raw_fits() else Public()
 
 
-class _RawStore:
-    __slots__ = ("context", "pointer")
+class _Frame:
+    """Room for one call: where its trap is put, and then the values, in and out."""
 
-    def __init__(self, pointer: Any, context: Any) -> None:
+    __slots__ = ("at", "memory", "values")
+
+    def __init__(self) -> None:
+        self.memory = bytearray(_VALUE * (1 + _VALUES_MOST))
+        self.at = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.values = self.at + _VALUE
+
+
+class _Arena:
+    """Room for what a store's lookups give."""
+
+    __slots__ = ("addresses", "memory")
+
+    def __init__(self, size: int) -> None:
+        self.memory = ctypes.create_string_buffer(size * _ARENA)
+        begin = ctypes.addressof(self.memory)
+        self.addresses = range(begin, begin + size * _ARENA, size)
+
+
+class _RawStore:
+    __slots__ = ("arenas", "context", "pointer", "slots")
+
+    def __init__(self, pointer: int, context: int, arena: _Arena) -> None:
         self.pointer = pointer
         self.context = context
+        self.arenas = [arena]
+        self.slots = iter(arena.addresses)
 
 
 class Raw:
-    """The C API itself."""
+    """The C API itself, with addresses as integers: ctypes makes an object of every pointer that has a type.
+
+    An extern or an instance is the address of a slot that belongs to its store. Functions that are done at once are
+    called without giving the GIL up.
+    """
 
     def __init__(self) -> None:
         from wasmtime import _bindings, _ffi
 
         self._c: Any = _bindings
         self._ffi: Any = _ffi
-        self._no_finalizer = ctypes.CFUNCTYPE(None, c_void_p)()
-        self._names: dict[str, Any] = {}
-        self._kinds = {"i32": _ffi.WASM_I32, "i64": _ffi.WASM_I64}
-        self._arrays = [_bindings.wasmtime_val_raw_t * n for n in range(1, 12)]
-        self._trap_type: Any = POINTER(_bindings.wasm_trap_t)
+        brief, free = ctypes.PyDLL(None, handle=_ffi.dll._handle), _ffi.dll
+
+        def typed(dll: Any, name: str, result: Any, *params: Any) -> Any:
+            # Not dll.name: that object is shared, and has the binding's own types.
+            return (ctypes.PYFUNCTYPE if dll is brief else ctypes.CFUNCTYPE)(result, *params)((name, dll))
+
+        p, size = c_void_p, ctypes.c_size_t
+        text = ctypes.c_char_p
+        self._store_new = typed(brief, "wasmtime_store_new", p, p, p, p)
+        self._store_context = typed(brief, "wasmtime_store_context", p, p)
+        self._store_limiter = typed(brief, "wasmtime_store_limiter", None, p, *[ctypes.c_int64] * 5)
+        self._store_delete = typed(free, "wasmtime_store_delete", None, p)
+        self._set_deadline = typed(brief, "wasmtime_context_set_epoch_deadline", None, p, ctypes.c_uint64)
+        self._set_fuel = typed(brief, "wasmtime_context_set_fuel", p, p, ctypes.c_uint64)
+        self._get_fuel = typed(brief, "wasmtime_context_get_fuel", p, p, p)
+        self._set_wasi = typed(brief, "wasmtime_context_set_wasi", p, p, p)
+        self._instance_new = typed(free, "wasmtime_instance_new", p, p, p, p, size, p, p)
+        self._pre_instantiate = typed(free, "wasmtime_instance_pre_instantiate", p, p, p, p, p)
+        self._export_get = typed(brief, "wasmtime_instance_export_get", ctypes.c_bool, p, p, text, size, p)
+        self._linker_get = typed(brief, "wasmtime_linker_get", ctypes.c_bool, p, p, text, size, text, size, p)
+        self._call = typed(free, "wasmtime_func_call_unchecked", p, p, p, p, size, p)
+        self._caller_context = typed(brief, "wasmtime_caller_context", p, p)
+        self._memory_size = typed(brief, "wasmtime_memory_data_size", size, p, p)
+        self._memory_data = typed(brief, "wasmtime_memory_data", p, p, p)
+        self._define = typed(brief, "wasmtime_linker_define_func_unchecked", p, p, text, size, text, size, p, p, p, p)
+        self._callback = ctypes.CFUNCTYPE(p, p, p, p, size)
+        self._slot = ctypes.sizeof(_bindings.wasmtime_extern_t)
+        self._inner = _bindings.wasmtime_extern_t.of.offset
+        self._packed: dict[Sequence[str], struct.Struct] = {}
+        self._frames: list[_Frame] = []
+        self._arenas: list[_Arena] = []
 
     def open(self, engine: wasmtime.Engine, limits: Limits) -> _RawStore:
-        c = self._c
-        pointer = c._wasmtime_store_new(engine.ptr(), None, self._no_finalizer)
-        c._wasmtime_store_limiter(
+        pointer = self._store_new(engine.ptr(), None, None)
+        self._store_limiter(
             pointer, limits.memory, limits.table_elements, limits.instances, limits.tables, limits.memories
         )
-        return _RawStore(pointer, c._wasmtime_store_context(pointer))
+        arena = self._arenas.pop() if self._arenas else _Arena(self._slot)
+        return _RawStore(pointer, self._store_context(pointer), arena)
 
     def close(self, store: _RawStore) -> None:
-        self._c._wasmtime_store_delete(store.pointer)
+        self._store_delete(store.pointer)
+        self._arenas.append(store.arenas[0])
 
     def arm(self, store: _RawStore, ticks: int, fuel: int | None) -> None:
-        self._c._wasmtime_context_set_epoch_deadline(store.context, ticks)
+        self._set_deadline(store.context, ticks)
         if fuel is not None:
-            self._fine(self._c._wasmtime_context_set_fuel(store.context, fuel))
+            self._fine(self._set_fuel(store.context, fuel))
 
     def fuel(self, store: _RawStore) -> int:
         left = ctypes.c_uint64()
-        self._fine(self._c._wasmtime_context_get_fuel(store.context, byref(left)))
+        self._fine(self._get_fuel(store.context, byref(left)))
         return left.value
 
     def wasi(self, store: _RawStore, config: wasmtime.WasiConfig) -> None:
-        self._fine(self._c._wasmtime_context_set_wasi(store.context, config._consume()))
+        self._fine(self._set_wasi(store.context, config._consume()))
 
     def stdin(self, config: wasmtime.WasiConfig, data: bytes) -> None:
         self._c._wasi_config_set_stdin_bytes(config.ptr(), byref(self._ffi.bytes_to_capi(data)))
 
     def instantiate(self, store: _RawStore, module: wasmtime.Module, imports: Sequence[Extern]) -> Any:
-        c = self._c
-        given = (c.wasmtime_extern_t * len(imports))(*imports)
-        instance, trap = c.wasmtime_instance_t(), self._trap_type()
-        error = c._wasmtime_instance_new(store.context, module.ptr(), given, len(imports), byref(instance), byref(trap))
-        if error or trap:
-            self._raise(error, trap)
+        given, count = None, len(imports)
+        if count:
+            given = imports[0]
+            # Slots are taken in order: what was looked up one after the other lies together.
+            if imports != list(range(given, given + count * self._slot, self._slot)):
+                given = b"".join([ctypes.string_at(each, self._slot) for each in imports])
+        instance, trap = self._next(store), c_void_p()
+        error = self._instance_new(store.context, module.ptr(), given, count, instance, byref(trap))
+        if error or trap.value:
+            self._raise(error, trap.value)
         return instance
 
     def preinstantiate(self, store: _RawStore, pre: wasmtime.InstancePre) -> Any:
-        instance, trap = self._c.wasmtime_instance_t(), self._trap_type()
-        error = self._c._wasmtime_instance_pre_instantiate(pre.ptr(), store.context, byref(instance), byref(trap))
-        if error or trap:
-            self._raise(error, trap)
+        instance, trap = self._next(store), c_void_p()
+        error = self._pre_instantiate(pre.ptr(), store.context, instance, byref(trap))
+        if error or trap.value:
+            self._raise(error, trap.value)
         return instance
 
     def export(self, store: _RawStore, instance: Any, name: str) -> Extern | None:
-        buffer, size = self._name(name)
-        item = self._c.wasmtime_extern_t()
-        if self._c._wasmtime_instance_export_get(store.context, byref(instance), buffer, size, byref(item)):
-            return item
-        return None
+        encoded, item = name.encode(), self._next(store)
+        return item if self._export_get(store.context, instance, encoded, len(encoded), item) else None
 
     def linked(self, store: _RawStore, linker: wasmtime.Linker, module: str, name: str) -> Extern | None:
-        where, where_size = self._name(module)
-        buffer, size = self._name(name)
-        item = self._c.wasmtime_extern_t()
-        found = self._c._wasmtime_linker_get(linker.ptr(), store.context, where, where_size, buffer, size, byref(item))
+        where, what, item = module.encode(), name.encode(), self._next(store)
+        found = self._linker_get(linker.ptr(), store.context, where, len(where), what, len(what), item)
         return item if found else None
 
     def define(self, linker: wasmtime.Linker, function: HostFunction, alive: list[Any]) -> None:
-        kinds = function.params
-        result = function.result
-        call = function.call
-        context_of = self._c._wasmtime_caller_context
+        call, result, context_of = function.call, function.result, self._caller_context
+        params = self._form(function.params)
 
-        def called(env: Any, caller: Any, raw: Any, count: int) -> int:
-            found = call(context_of(caller), *[getattr(raw[n], kind) for n, kind in enumerate(kinds)])
-            if result is not None:
-                setattr(raw[0], result, found or 0)
+        def called(env: Any, caller: Any, raw: int, count: int) -> int:
+            found = call(context_of(caller), *params.unpack(ctypes.string_at(raw, params.size)))
+            if result == "i32":
+                ctypes.c_int32.from_address(raw).value = found or 0
+            elif result is not None:
+                ctypes.c_int64.from_address(raw).value = found or 0
             return 0
 
-        callback = self._c.wasmtime_func_unchecked_callback_t(called)
+        callback = self._callback(called)
         value = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
-        kind = wasmtime.FuncType([value[each]() for each in kinds], [value[result]()] if result else [])
+        kind = wasmtime.FuncType([value[each]() for each in function.params], [value[result]()] if result else [])
         alive += [callback, kind]
         module, name = function.module.encode(), function.name.encode()
-        self._fine(
-            self._c._wasmtime_linker_define_func_unchecked(
-                linker.ptr(),
-                ctypes.create_string_buffer(module),
-                len(module),
-                ctypes.create_string_buffer(name),
-                len(name),
-                kind.ptr(),
-                callback,
-                None,
-                self._no_finalizer,
-            )
-        )
+        address = ctypes.cast(callback, c_void_p)
+        self._fine(self._define(linker.ptr(), module, len(module), name, len(name), kind.ptr(), address, None, None))
 
     def call(
         self, store: _RawStore, function: Extern, params: Sequence[int], kinds: Sequence[str], result: str | None
     ) -> int:
-        raw = self._arrays[max(len(params), 1) - 1]()
-        for n, kind in enumerate(kinds):
-            setattr(raw[n], kind, params[n])
-        trap = self._trap_type()
-        error = self._c._wasmtime_func_call_unchecked(
-            store.context, byref(function.of.func), raw, len(raw), byref(trap)
-        )
+        # A host function may call into the guest while a call of it is under way.
+        frame = self._frames.pop() if self._frames else _Frame()
+        if params:
+            (self._packed.get(kinds) or self._form(kinds)).pack_into(frame.memory, _VALUE, *params)
+        error = self._call(store.context, function + self._inner, frame.values, len(params) or 1, frame.at)
+        ended = _ENDED[result].unpack_from(frame.memory)
+        if error or ended[0]:
+            self._raise(error, ended[0])  # the frame is left as it is, and not used again
+        self._frames.append(frame)
+        return ended[1] if result else 0
+
+    def exchange(self, store: _RawStore, instance: Any, memory: Extern, data: bytes, most: int) -> bytes:
+        # What `export`, `call`, `read` and `write` do, without a Python call for each: it is half of a short request.
+        context, inner, call, get = store.context, self._inner, self._call, self._export_get
+        alloc, handle, memory = self._next(store), self._next(store), memory + inner
+        get(context, instance, b"alloc", 5, alloc)
+        get(context, instance, b"handle", 6, handle)
+        frame, length = _Frame() if not self._frames else self._frames.pop(), len(data)
+        given, values = frame.memory, frame.values
+        _PACK_ALLOC(given, _VALUE, length)
+        error = call(context, alloc + inner, values, 1, frame.at)
+        trap, at = _UNPACK_ALLOC(given)
         if error or trap:
             self._raise(error, trap)
-        return getattr(raw[0], result) if result else 0
+        at = _placed(at, length, self._memory_size(context, memory))
+        ctypes.memmove(self._memory_data(context, memory) + at, data, length)
+        _PACK_HANDLE(given, _VALUE, at, length)
+        error = call(context, handle + inner, values, 2, frame.at)
+        trap, packed = _UNPACK_HANDLE(given)
+        if error or trap:
+            self._raise(error, trap)
+        self._frames.append(frame)
+        at, length = _returned(packed, most)
+        if at + length > self._memory_size(context, memory):
+            raise _outside(at, length)
+        return ctypes.string_at(self._memory_data(context, memory) + at, length)
 
     def context(self, store: _RawStore) -> Context:
         return store.context
 
     def size(self, context: Context, memory: Extern) -> int:
-        found: int = self._c._wasmtime_memory_data_size(context, byref(memory.of.memory))
+        found: int = self._memory_size(context, memory + self._inner)
         return found
 
     def address(self, context: Context, memory: Extern) -> int:
-        pointer = self._c._wasmtime_memory_data(context, byref(memory.of.memory))
-        return ctypes.cast(pointer, c_void_p).value or 0
+        return self._memory_data(context, memory + self._inner) or 0
 
-    def _name(self, name: str) -> tuple[Any, int]:
-        found = self._names.get(name)
-        if found is None:
-            encoded = name.encode()
-            found = self._names[name] = (ctypes.create_string_buffer(encoded), len(encoded))
-        return found[0], found[1]
+    def _next(self, store: _RawStore) -> int:
+        """A slot in a store."""
+        at = next(store.slots, 0)
+        if not at:
+            arena = _Arena(self._slot)
+            store.arenas.append(arena)
+            store.slots = iter(arena.addresses)
+            at = next(store.slots)
+        return at
 
-    def _fine(self, error: Any) -> None:
+    def _form(self, kinds: Sequence[str]) -> struct.Struct:
+        form = self._packed[kinds] = struct.Struct("<" + "".join(_FORMS[kind] for kind in kinds))
+        return form
+
+    def _fine(self, error: int | None) -> None:
         if error:
-            raise wasmtime.WasmtimeError._from_ptr(error)
+            raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(error, POINTER(self._c.wasmtime_error_t)))
 
-    def _raise(self, error: Any, trap: Any) -> None:
+    def _raise(self, error: int | None, trap: int | None) -> None:
         if trap:
-            raise Trapped(wasmtime.Trap._from_ptr(trap))
-        found = wasmtime.WasmtimeError._from_ptr(error)
-        raise found
+            raise Trapped(wasmtime.Trap._from_ptr(ctypes.cast(trap, POINTER(self._c.wasm_trap_t))))
+        self._fine(error)
 
 
 class Public:
@@ -452,6 +572,16 @@ class Public:
             raise Trapped(trap) from None
         return int(found) if result else 0
 
+    def exchange(self, store: wasmtime.Store, instance: Any, memory: Extern, data: bytes, most: int) -> bytes:
+        at = self.call(store, instance["alloc"], (len(data),), ("i32",), "i32") & 0xFFFFFFFF
+        write(self, store, memory, _placed(at, len(data), self.size(store, memory)), data)
+        packed = self.call(store, instance["handle"], (_signed(at), len(data)), ("i32", "i32"), "i64")
+        at, size = _returned(packed, most)
+        found = read(self, store, memory, at, size)
+        if found is None:
+            raise _outside(at, size)
+        return found
+
     def context(self, store: wasmtime.Store) -> Context:
         return store
 
@@ -460,3 +590,7 @@ class Public:
 
     def address(self, context: Context, memory: Extern) -> int:
         return ctypes.cast(memory.data_ptr(context), c_void_p).value or 0
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value

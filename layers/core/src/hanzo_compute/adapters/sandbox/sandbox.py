@@ -18,7 +18,7 @@ from typing import Any, Final
 import wasmtime
 
 from hanzo_compute.adapters.sandbox import binding, hostcalls, poll, shim
-from hanzo_compute.adapters.sandbox.binding import Context, Extern, HostFunction, Limits, Trapped
+from hanzo_compute.adapters.sandbox.binding import Context, Extern, HostFunction, Limits, Refused, Trapped
 from hanzo_compute.adapters.sandbox.call import EPOCH_NS, Call, Report, Stream
 from hanzo_compute.adapters.sandbox.engine import Engine, said
 from hanzo_compute.adapters.sandbox.shim import CONTROL_FD, WASI, Tray
@@ -30,6 +30,8 @@ CLOCK_MOST: Final = 2**62
 """Where the logical clock stays for good, ns: what is added to it must still be an i64."""
 TABLE_ELEMENTS: Final = 1_000_000
 FUEL_UNLIMITED: Final = 2**63 - 1
+LEAST_S: Final = 0.0005
+"""What is shorter takes no millisecond: the clock of a thread's CPU is a system call."""
 FUEL_EXACT: Final = (None, "unreachable", "out_of_fuel")
 """Traps (None: no trap) that leave the store with an exact fuel count. On others what was used since the last
 call is lost in a register (bytecodealliance/wasmtime#13802): a busy loop that was interrupted would seem free."""
@@ -42,59 +44,92 @@ EIO: Final = 29
 _DIRENT: Final = struct.Struct("<QQIB3x")
 
 
+ENTRIES: Final[dict[str, tuple[list[str], list[str]]]] = {
+    "_start": ([], []),
+    "_initialize": ([], []),
+    "alloc": (["i32"], ["i32"]),
+    "handle": (["i32", "i32"], ["i64"]),
+}
+"""Functions by which a module is entered: parameters and results. They are called without wasmtime's checks."""
+
+
 @dataclass(eq=False)
 class Loaded:
     """A module in an engine."""
 
     module: wasmtime.Module
     imports: list[tuple[str, str]]
-    functions: frozenset[str]
-    """Names of functions that it exports."""
-    memory: bool = False
-    """Whether its export ``memory`` is one. Anything else of that name must never be taken for a memory."""
+    entries: frozenset[str]
+    """Which of ENTRIES it exports with their types."""
+    memory: bool
+    """Whether it exports a memory as ``memory``."""
     memory_most: int | None = None
-    """Bytes that its own memory says it has at most."""
+    """Bytes that its memory says it has at most."""
     pre: dict[Sandbox, wasmtime.InstancePre] = field(default_factory=dict)
     """Linked for a sandbox, if it needs no WASI."""
+    wasi: bool = field(init=False)
+    """Whether it needs WASI."""
+    asks: bool = field(init=False)
+    """Whether it can call host functions: those of hzc, or WASI's control descriptor."""
+    lacking: dict[str, str] = field(init=False)
+    """Why it cannot be entered so, for each way."""
+
+    def __post_init__(self) -> None:
+        modules = {module for module, _ in self.imports}
+        self.wasi = WASI in modules
+        self.asks = self.wasi or hostcalls.MODULE in modules
+        command, reactor = "_start" in self.entries, self.memory and {"alloc", "handle"} <= self.entries
+        self.lacking = {
+            "command": "" if command else "it exports no function _start () -> ()",
+            "reactor": "" if reactor else "it does not export memory, alloc (i32) -> i32 and handle (i32, i32) -> i64",
+        }
 
     @classmethod
     def of(cls, module: wasmtime.Module) -> Loaded:
         """Look at a module once."""
         imports = [(each.module, each.name or "") for each in module.imports]
         kinds = {each.name: each.type for each in module.exports}
-        functions = frozenset(name for name, kind in kinds.items() if isinstance(kind, wasmtime.FuncType))
+        entries = frozenset(name for name, wanted in ENTRIES.items() if typed(kinds.get(name)) == wanted)
         memory = kinds.get("memory")
         if not isinstance(memory, wasmtime.MemoryType):
-            return cls(module, imports, functions)
+            return cls(module, imports, entries, memory=False)
         most = memory.limits.max
-        return cls(module, imports, functions, True, None if most is None else most * PAGE)
+        return cls(module, imports, entries, memory=True, memory_most=None if most is None else most * PAGE)
 
-    @property
-    def wasi(self) -> bool:
-        """Whether it needs WASI."""
-        return any(module == WASI for module, _ in self.imports)
+
+def typed(kind: object) -> tuple[list[str], list[str]] | None:
+    """Parameters and results of a function's type; None for any other."""
+    if not isinstance(kind, wasmtime.FuncType):
+        return None
+    return [str(each) for each in kind.params], [str(each) for each in kind.results]
 
 
 class _Now:
     """The call that a sandbox runs now."""
 
-    def __init__(self, call: Call) -> None:
+    memory: Extern | None = None
+    tray: Extern | None = None
+    tray_address = 0
+    stream: Stream | None = None
+    clock = 0
+    answer = b""
+    reader: Any = None
+    cut = False
+    """It was in a sleep when its time was over."""
+    defect: BaseException | None = None
+
+    def __init__(self, call: Call, store: Any) -> None:
         self.call = call
-        self.store: Any = None
-        self.memory: Extern | None = None
-        self.tray: Extern | None = None
-        self.tray_address = 0
+        self.store = store
+        if call.deterministic:
+            self.stream = Stream(call.seed)
+
+    def prepare(self) -> None:
+        """What a call with WASI has besides."""
         self.taken = [0, 0]
         self.seen = [0, 0]
         self.kept = [bytearray(), bytearray()]
-        self.stream = Stream(call.seed) if call.deterministic else None
-        self.clock = 0
-        self.answer = b""
         self.directories: dict[int, list[bytes]] = {}
-        self.reader: Any = None
-        self.cut = False
-        """It was in a sleep when its time was over."""
-        self.defect: BaseException | None = None
 
 
 class Sandbox:
@@ -108,6 +143,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._alive: list[Any] = []
+        self._limits: dict[int, Limits] = {}
         raw = engine.engine
         self._gate = wasmtime.Module(raw, shim.gate())
         self._wards: dict[bool, wasmtime.Module] = {}
@@ -161,44 +197,49 @@ class Sandbox:
 
         Nothing that the module can cause raises. What a sink raises, a full disk above all, ends the call.
         """
-        if self._owner is None:
-            self._owner = threading.get_ident()
-        assert self._owner == threading.get_ident(), "a sandbox belongs to one thread"
-        now = _Now(call)
-        bounds = call.bounds
-        self._stop.clear()
+        thread = threading.get_ident()
+        self._owner = self._owner or thread
+        assert self._owner == thread, "a sandbox belongs to one thread"
+        bounds, backend = call.bounds, self._backend
+        if self._stop.is_set():
+            self._stop.clear()
+        limits = self._limits.get(bounds.memory_mib)
+        if limits is None:
+            limits = self._limits[bounds.memory_mib] = Limits(bounds.memory_mib << 20, TABLE_ELEMENTS)
+        store = backend.open(self._engine.engine, limits)
+        now = _Now(call, store)
         if call.host is not None:
             tick = (lambda: self._look(now)) if call.deterministic else None
             call.host.begin(bounds, now.stream, tick)
-        store = now.store = self._backend.open(self._engine.engine, Limits(bounds.memory_mib << 20, TABLE_ELEMENTS))
         self._now = now
         fuel = None
         if self._engine.metered:
             fuel = FUEL_UNLIMITED if bounds.fuel is None else bounds.fuel
         cpu, began = time.thread_time(), time.monotonic()
         try:
-            self._engine.begin(call.deadline, lambda: self._backend.arm(store, 1, fuel))
+            self._engine.begin(call.deadline, lambda: backend.arm(store, 1, fuel))
             report = self._attempt(now, loaded)
-            report.cpu_ms = round((time.thread_time() - cpu) * 1000)
-            report.wall_ms = round((time.monotonic() - began) * 1000)
+            wall = time.monotonic() - began
+            if wall >= LEAST_S:
+                report.cpu_ms = round((time.thread_time() - cpu) * 1000)
+                report.wall_ms = round(wall * 1000)
             self._finish(now, loaded, report, fuel)
         finally:
             self._engine.end()
-            with self._lock:
+            if now.tray is None:
                 self._now = None
-            self._backend.close(store)
+            else:
+                with self._lock:  # nobody may be taking its output when its store goes
+                    self._now = None
+            backend.close(store)
         if now.defect is not None:
             raise now.defect
         return report
 
     def _attempt(self, now: _Now, loaded: Loaded) -> Report:
-        started = False
-        needed = ["_start"] if now.call.entry == "command" else ["alloc", "handle"]
-        missing = [name for name in needed if name not in loaded.functions]
-        if missing:
-            return Report(
-                "invalid", detail=f"it exports no function {missing[0]}, with which a {now.call.entry} begins"
-            )
+        started, lacking = False, loaded.lacking[now.call.entry]
+        if lacking:
+            return Report("invalid", detail=lacking)
         try:
             instance = self._instantiate(now, loaded)
             started = True
@@ -223,7 +264,7 @@ class Sandbox:
                 return Report("trap", trap="host_error", detail=f"a host call failed: {message}")
             kind = "oom" if "exceeds memory limits" in message or "memory minimum size" in message else "invalid"
             return Report(kind, detail=message)
-        except _Refused as refused:
+        except Refused as refused:
             return Report("trap", trap="bad_response", detail=str(refused))
 
     def _instantiate(self, now: _Now, loaded: Loaded) -> Any:
@@ -233,7 +274,8 @@ class Sandbox:
             if pre is None:
                 pre = loaded.pre[self] = self._host.instantiate_pre(loaded.module)
             instance = backend.preinstantiate(store, pre)
-            now.memory = backend.export(store, instance, "memory") if loaded.memory else None
+            if loaded.memory:
+                now.memory = backend.export(store, instance, "memory")
             return instance
         call = now.call
         backend.wasi(store, self._wasi(call))
@@ -243,7 +285,8 @@ class Sandbox:
         instance = backend.instantiate(
             store, loaded.module, [self._import(now, gate, *each) for each in loaded.imports]
         )
-        now.memory = backend.export(store, instance, "memory") if loaded.memory else None
+        if loaded.memory:
+            now.memory = backend.export(store, instance, "memory")
         self._ward(now, gate)
         return instance
 
@@ -285,25 +328,11 @@ class Sandbox:
     def _enter(self, now: _Now, loaded: Loaded, instance: Any) -> bytes:
         backend, store = self._backend, now.store
         if now.call.entry == "command":
-            start = backend.export(store, instance, "_start")
-            backend.call(store, start, (), (), None)
+            backend.call(store, backend.export(store, instance, "_start"), (), (), None)
             return b""
-        if "_initialize" in loaded.functions:
+        if "_initialize" in loaded.entries:
             backend.call(store, backend.export(store, instance, "_initialize"), (), (), None)
-        data, memory = now.call.stdin, now.memory
-        at = backend.call(store, backend.export(store, instance, "alloc"), (len(data),), ("i32",), "i32")
-        context = backend.context(store)
-        if memory is None or not binding.write(backend, context, memory, at, data):
-            raise _Refused(f"alloc({len(data)}) gave {at & 0xFFFFFFFF}, which does not lie in its memory")
-        handle = backend.export(store, instance, "handle")
-        packed = backend.call(store, handle, (at, len(data)), ("i32", "i32"), "i64")
-        at, size = packed >> 32 & 0xFFFFFFFF, packed & 0xFFFFFFFF
-        if size > now.call.bounds.output:
-            raise _Refused(f"handle returned {size} bytes, over the bound of {now.call.bounds.output}")
-        found = binding.read(backend, context, memory, at, size)
-        if found is None:
-            raise _Refused(f"handle returned {size} bytes at {at}, which do not lie in its memory")
-        return found
+        return backend.exchange(store, instance, now.memory, now.call.stdin, now.call.bounds.output)
 
     # What a call has and leaves
 
@@ -321,6 +350,7 @@ class Sandbox:
 
     def _set_up(self, now: _Now) -> None:
         bounds = now.call.bounds
+        now.prepare()
         address = self._backend.address(self._backend.context(now.store), now.tray)
         for at, value in (
             (Tray.MOST[0], bounds.output),
@@ -342,11 +372,13 @@ class Sandbox:
         return self._word(now, Tray.CODE) if self._word(now, Tray.EXITED) else None
 
     def _finish(self, now: _Now, loaded: Loaded, report: Report, fuel: int | None) -> None:
-        self._drain(now)
-        with self._lock:
-            address, now.tray_address = now.tray_address, 0
+        address = now.tray_address
         backend, bounds, host = self._backend, now.call.bounds, now.call.host
         if address:
+            self._drain(now)
+            with self._lock:
+                now.tray_address = 0
+            report.stdout, report.stderr = bytes(now.kept[0]), bytes(now.kept[1])
             flags = ctypes.c_uint32.from_address(address + Tray.FLAGS).value
             report.limits = [name for bit, name in shim.LIMITS.items() if flags & bit]
             for index, name in enumerate(shim.COUNTED):
@@ -356,7 +388,6 @@ class Sandbox:
         if host is not None:
             report.limits += sorted(host.reached)
             report.counters |= {f"hzc.{name}": count for name, count in host.counts.items()}
-        report.stdout, report.stderr = bytes(now.kept[0]), bytes(now.kept[1])
         if fuel is not None and report.trap in FUEL_EXACT:
             report.fuel = fuel - backend.fuel(now.store)
         if now.memory is not None:
@@ -609,10 +640,6 @@ class Sandbox:
             return status
 
         return called
-
-
-class _Refused(Exception):
-    """A guest gave something back that cannot be taken."""
 
 
 def _u32(value: int) -> bytes:

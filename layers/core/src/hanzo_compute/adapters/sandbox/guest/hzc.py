@@ -1,6 +1,6 @@
 """The platform, as a function in Python reaches it: ``import hzc``.
 
-Every call goes through descriptor 1000, which the sandbox answers. What the function was not granted raises Denied.
+Every call goes through a descriptor that the sandbox answers. What the function was not granted raises Denied.
 """
 
 import json as _json
@@ -11,7 +11,7 @@ ANY = -1
 ABSENT = 0
 """As ``expect``: nothing must be there."""
 
-_FD = 1000
+_opened: list[int] = []
 
 
 class HostError(Exception):
@@ -65,26 +65,29 @@ class TimedOut(HostError):
 _ERRORS = {each.status: each for each in (NotFound, Denied, Invalid, Conflict, Limit, Unavailable, TimedOut)}
 
 
-def _call(name, *args):
+def _call(name: str, *args: bytes | int) -> tuple[int, bytes]:
     request = [name.encode(), b"\0"]
     for arg in args:
         value = arg if isinstance(arg, bytes) else arg.to_bytes(8, "little", signed=True)
         request += [len(value).to_bytes(4, "little"), value]
-    _os.write(_FD, b"".join(request))
-    status = int.from_bytes(_os.read(_FD, 8), "little", signed=True)
+    if not _opened:  # by this name, in whatever folder, the sandbox gives its descriptor
+        _opened.append(_os.open("/in/hzc.call", _os.O_RDWR))
+    fd = _opened[0]
+    _os.write(fd, b"".join(request))
+    status = int.from_bytes(_os.read(fd, 8), "little", signed=True)
     if status < 0:
         raise _ERRORS.get(status, HostError)(f"{name}: {_ERRORS.get(status, HostError).__doc__}")
     pieces = []
-    while piece := _os.read(_FD, 1 << 16):
+    while piece := _os.read(fd, 1 << 16):
         pieces.append(piece)
     return status, b"".join(pieces)
 
 
-def _bytes(value):
+def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
-def get(key):
+def get(key: str | bytes) -> tuple[bytes | None, int]:
     """The value (bytes) and version of an entry, or ``(None, 0)``."""
     try:
         _, found = _call("kv_get", _bytes(key))
@@ -93,22 +96,28 @@ def get(key):
     return found[8:], int.from_bytes(found[:8], "little", signed=True)
 
 
-def put(key, value, expect=ANY):
+def put(key: str | bytes, value: str | bytes, expect: int = ANY) -> None:
     """Write an entry, if it is as expected: ANY, ABSENT or its version. Raises Conflict."""
     _call("kv_put", _bytes(key), _bytes(value), expect)
 
 
-def delete(key, expect=ANY):
+def delete(key: str | bytes, expect: int = ANY) -> None:
     """Remove an entry, if it is as expected. Raises Conflict."""
     _call("kv_delete", _bytes(key), expect)
 
 
-def secret(name):
+def secret(name: str) -> bytes:
     """A secret that the function was granted, as bytes."""
     return _call("secret", _bytes(name))[1]
 
 
-def http(method, url, headers=None, body=b"", redirect="manual"):
+def http(
+    method: str,
+    url: str,
+    headers: dict[str, str] | None = None,
+    body: str | bytes = b"",
+    redirect: str = "manual",
+) -> tuple[int, dict[str, str], bytes]:
     """Call another host: status, headers and body."""
     head = {"method": method, "url": url, "headers": headers or {}, "redirect": redirect}
     _, found = _call("http", _json.dumps(head).encode(), _bytes(body))
@@ -117,11 +126,11 @@ def http(method, url, headers=None, body=b"", redirect="manual"):
     return answer["status"], answer["headers"], data
 
 
-def log(text, level="info"):
+def log(text: str, level: str = "info") -> None:
     """A line of the function's log; level debug, info, warning or error."""
     _call("log", ("debug", "info", "warning", "error").index(level), _bytes(text))
 
 
-def output(name, data):
+def output(name: str, data: str | bytes) -> None:
     """Append to a named output."""
     _call("output", _bytes(name), _bytes(data))

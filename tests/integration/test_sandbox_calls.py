@@ -1,0 +1,216 @@
+"""One call in the sandbox, in this process, by wasmtime's C API and by its public one: both must behave alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hanzo_compute.adapters.sandbox import binding
+from hanzo_compute.adapters.sandbox.call import Bounds, Call, Report
+from hanzo_compute.adapters.sandbox.engine import Engine
+from hanzo_compute.adapters.sandbox.hostcalls import HostCalls
+from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+from hanzo_compute.adapters.sandbox.settings import Profile
+from hanzo_compute.adapters.sandbox.worker import GUEST_STACK
+from tests.support.wasm import command, wat, writes
+
+ECHO = '(func (export "handle") (param $at i32) (param $n i32) (result i64) {})'
+PACK = "(i64.or (i64.shl (i64.extend_i32_u {at}) (i64.const 32)) (i64.extend_i32_u {size}))"
+
+
+def reactor(handle: str, *, alloc: str = "(i32.const 1024)", memory: str = "1 4") -> bytes:
+    """A reactor: ``handle`` is WAT that gives an i64 from $at and $n."""
+    return wat(
+        f'(module (import "hzc" "log" (func $log (param i32 i32 i32) (result i32)))'
+        f'(import "hzc" "random" (func $random (param i32 i32) (result i32)))'
+        f'(memory (export "memory") {memory}) (func (export "alloc") (param $n i32) (result i32) {alloc})'
+        f"{ECHO.format(handle)})"
+    )
+
+
+class Here:
+    """A sandbox on a thread of its own, as in a worker."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.engine = Engine(profile)
+        self.sandbox = Sandbox(self.engine)
+
+    def load(self, wasm: bytes) -> Loaded:
+        """A module, without the checks of the compiler's process."""
+        import wasmtime
+
+        return Loaded.of(wasmtime.Module(self.engine.engine, wasm))
+
+    def run(self, wasm: bytes, count: int = 1, **fields: Any) -> Report:
+        """The last report of ``count`` calls."""
+        loaded = self.load(wasm)
+        found: list[Report | BaseException] = []
+
+        def work() -> None:
+            try:
+                for _ in range(count):
+                    found.append(self.sandbox.run(loaded, Call(**fields)))  # noqa: PERF401 — what came before an error counts
+            except BaseException as error:
+                found.append(error)
+
+        on_thread(work)
+        if isinstance(found[-1], BaseException):
+            raise found[-1]
+        return found[-1]
+
+
+def on_thread(work: Callable[[], None]) -> None:
+    """Run something where the stack is that of a worker's guests."""
+    before = threading.stack_size(GUEST_STACK)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+
+
+@pytest.fixture(params=["raw", "public"])
+def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Here:
+    if request.param == "public":
+        monkeypatch.setenv("HZC_WASMTIME_PUBLIC", "1")
+    made = Here(Profile.FAST)
+    assert isinstance(made.engine.backend, binding.Raw if request.param == "raw" else binding.Public)
+    return made
+
+
+WHOLE = PACK.format(at="(local.get $at)", size="(local.get $n)")
+
+
+@pytest.mark.parametrize("size", [0, 1, 64, 60_000])
+def test_a_reactor_gets_its_request_and_gives_its_response(here: Here, size: int) -> None:
+    data = bytes(n % 251 for n in range(size))
+    report = here.run(reactor(WHOLE), 3, entry="reactor", stdin=data)
+    assert (report.kind, report.exit_code, report.output) == ("exit", 0, data)
+    assert report.memory_bytes == 65536
+
+
+def test_a_high_address_is_an_address(here: Here) -> None:
+    # alloc gives an i32 below zero, as all addresses beyond 2 GiB are.
+    wasm = reactor(WHOLE, alloc="(i32.const 0x80000010)", memory="32769")
+    report = here.run(wasm, entry="reactor", stdin=b"far away", bounds=Bounds(memory_mib=4095))
+    assert report.output == b"far away"
+
+
+@pytest.mark.parametrize(
+    ("handle", "alloc", "detail"),
+    [
+        (WHOLE, "(i32.const 65535)", "alloc(3) gave 65535, which does not lie in its memory"),
+        (WHOLE, "(i32.const -1)", "alloc(3) gave 4294967295, which does not lie in its memory"),
+        ("(i64.const -1)", "(i32.const 0)", "handle returned 4294967295 bytes, over the bound of 100"),
+        (f"(i64.const {65535 << 32 | 2})", "(i32.const 0)", "handle returned 2 bytes at 65535, which do not lie in"),
+    ],
+)
+def test_what_lies_outside_of_memory_is_refused(here: Here, handle: str, alloc: str, detail: str) -> None:
+    report = here.run(reactor(handle, alloc=alloc), 2, entry="reactor", stdin=b"abc", bounds=Bounds(output=100))
+    assert (report.kind, report.trap) == ("trap", "bad_response")
+    assert report.detail.startswith(detail)
+
+
+@pytest.mark.parametrize("where", ["alloc", "handle"])
+def test_a_trap_in_either_function_is_named_and_the_next_call_runs(here: Here, where: str) -> None:
+    bad = reactor(f"unreachable {WHOLE}") if where == "handle" else reactor(WHOLE, alloc="unreachable")
+    report = here.run(bad, 3, entry="reactor", stdin=b"abc")
+    assert (report.kind, report.trap) == ("trap", "unreachable")
+    assert "unreachable" in report.detail
+    assert here.run(reactor(WHOLE), entry="reactor", stdin=b"abc").output == b"abc"
+
+
+MANY = 200
+VALUES = " ".join(["(i64.const 0x4141414141414141)"] * MANY)
+
+
+@pytest.mark.parametrize(
+    ("entry", "functions"),
+    [
+        ("command", f'(func (export "_start") (result {"i64 " * MANY}) {VALUES})'),
+        ("command", f'(func (export "_start") (param {"i64 " * MANY}))'),
+        ("command", '(global (export "_start") i32 (i32.const 0))'),
+        ("reactor", '(func (export "alloc") (param i64) (result i32) (i32.const 0))'),
+        (
+            "reactor",
+            '(func (export "alloc") (param i32) (result i32) (i32.const 0))'
+            f'(func (export "handle") (param i32 i32) (result {"i64 " * MANY}) {VALUES})',
+        ),
+        (
+            "reactor",
+            '(func (export "alloc") (param i32) (result i32) (i32.const 0))'
+            '(global (export "handle") i32 (i32.const 0))',
+        ),
+    ],
+)
+def test_entries_of_another_type_are_never_called(here: Here, entry: str, functions: str) -> None:
+    # They are called without checks: values would be written over whatever lies behind ours.
+    report = here.run(wat(f'(module (memory (export "memory") 1) {functions})'), 2, entry=entry)
+    assert report.kind == "invalid"
+    assert "it exports no" in report.detail or "it does not export" in report.detail
+
+
+@pytest.mark.parametrize("kind", ['(global (export "memory") i32 (i32.const 7))', '(func (export "memory"))'])
+def test_a_memory_that_is_none_is_not_taken_for_one(here: Here, kind: str) -> None:
+    assert here.run(wat(f'(module {kind} (func (export "_start")))')).exit_code == 0
+    both = '(func (export "alloc") (param i32) (result i32) (i32.const 0))' + ECHO.format("(i64.const 0)")
+    assert here.run(wat(f"(module {kind} {both})"), entry="reactor").kind == "invalid"
+
+
+def test_host_functions_take_integers_of_all_sizes_and_answer(here: Here) -> None:
+    handle = (
+        "(if (i32.ne (call $log (i32.const 1) (local.get $at) (local.get $n)) (i32.const 0)) (then unreachable))"
+        "(if (i32.ne (call $log (i32.const -1) (local.get $at) (local.get $n)) (i32.const -3)) (then unreachable))"
+        "(if (i32.ne (call $random (i32.const 0) (i32.const 70000)) (i32.const -3)) (then unreachable))"
+        f"(drop (call $random (i32.const 16) (i32.const 16))) {PACK.format(at='(i32.const 16)', size='(i32.const 16)')}"
+    )
+    said: list[tuple[str, str]] = []
+    host = HostCalls(frozenset(), None, lambda level, text: said.append((level, text)))
+    report = here.run(reactor(handle, memory="2"), entry="reactor", stdin=b"hello", host=host)
+    assert said == [("info", "hello")]
+    assert len(report.output) == 16
+    assert any(report.output)
+    assert report.counters == {"hzc.log": 2, "hzc.random": 2}
+
+
+def test_one_call_leaves_nothing_to_the_next(here: Here) -> None:
+    # It answers with what was in memory before, and leaves something there.
+    handle = f"(drop (i32.load (i32.const 60000))) {PACK.format(at='(i32.const 60000)', size='(i32.const 4)')}"
+    leaves = handle.replace("(drop (i32.load", "(i32.store (i32.const 60000) (i32.add (i32.const 1) (i32.load", 1)
+    leaves = leaves.replace("(i32.const 60000))) ", "(i32.const 60000)))) ", 1)
+    assert here.run(reactor(leaves), 20, entry="reactor").output == b"\1\0\0\0"
+
+
+def test_a_reactor_ends_at_its_deadline(here: Here) -> None:
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            here.engine.check()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        began = time.monotonic()
+        report = here.run(
+            reactor(f"(loop $again (br $again)) {WHOLE}"), entry="reactor", deadline=time.monotonic() + 0.05
+        )
+        assert (report.kind, report.trap) == ("trap", "interrupt")
+        assert 0.05 <= time.monotonic() - began < 5
+        assert report.wall_ms >= 49
+    finally:
+        done.set()
+        watcher.join()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_command_has_its_streams(here: Here, deterministic: bool) -> None:
+    wasm = command(writes("abc") + writes("abc", 2), extra='(data (i32.const 1024) "abc")')
+    report = here.run(wasm, 5, deterministic=deterministic, seed=b"s")
+    assert (report.exit_code, report.stdout, report.stderr) == (0, b"abc", b"abc")
+    assert report.counters == {"fd_write": 2}
