@@ -27,6 +27,8 @@ VERSION: Final = importlib.metadata.version("wasmtime")
 RAW_VERSIONS: Final = ("50.",)
 """Versions of the binding whose C API Raw was written against."""
 
+FUEL_UNLIMITED: Final = 2**63 - 1
+
 _GUARDS: Final = 64 << 20
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)  # of Python 3.11 and later
 
@@ -96,6 +98,10 @@ class Backend(Protocol):
 
     def fuel(self, store: Any) -> int:
         """Fuel that is left."""
+        ...
+
+    def refuel(self, store: Any, fuel: int) -> None:
+        """Let so much fuel be left."""
         ...
 
     def wasi(self, store: Any, config: wasmtime.WasiConfig) -> None:
@@ -254,6 +260,9 @@ class Raw:
         self._fine(self._c._wasmtime_context_get_fuel(store.context, byref(left)))
         return left.value
 
+    def refuel(self, store: _RawStore, fuel: int) -> None:
+        self._fine(self._c._wasmtime_context_set_fuel(store.context, fuel))
+
     def wasi(self, store: _RawStore, config: wasmtime.WasiConfig) -> None:
         self._fine(self._c._wasmtime_context_set_wasi(store.context, config._consume()))
 
@@ -382,6 +391,9 @@ class Public:
 
     def fuel(self, store: wasmtime.Store) -> int:
         return store.get_fuel()
+
+    def refuel(self, store: wasmtime.Store, fuel: int) -> None:
+        store.set_fuel(fuel)
 
     def wasi(self, store: wasmtime.Store, config: wasmtime.WasiConfig) -> None:
         store.set_wasi(config)

@@ -72,7 +72,7 @@ class Program:
             profile=profile,
             entry=entry,
             argv=[*argv, *spec.get("args", [])],
-            env=spec.get("env", {}),
+            env=dict(sorted(spec.get("env", {}).items())),  # the spec's digest does not tell their order
             deterministic=deterministic,
             memory_mib=resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT),
             fuel=fuel,
