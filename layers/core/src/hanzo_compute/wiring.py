@@ -113,6 +113,9 @@ class AgentParts:
     runner: Runner
     clock: Clock
     vault: KeyVault
+    prepare: Callable[[Callable[[float], bool]], list[str]]
+    """Make the runner ready for jobs to come, while it may run others: see
+    :meth:`~hanzo_compute.adapters.runner.wasm.runner.WasmRunner.prepare`."""
 
 
 def agent(
@@ -135,7 +138,8 @@ def agent(
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
     clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
-    return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(keys))
+    runner = WasmRunner(state, cache, slots, clock, patience)
+    return AgentParts(api, runner, clock, FileVault(keys), runner.prepare)
 
 
 def replay(

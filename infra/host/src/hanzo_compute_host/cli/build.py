@@ -22,6 +22,7 @@ from hanzo_compute_host.cli.session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 Spec = dict[str, Any]
 
+PROFILES: Final = ("fast", "deterministic")
 LANGUAGES: Final = {".py": "python", ".js": "javascript"}
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _UNITS: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
@@ -71,6 +72,7 @@ _OPTIONS: Final = (
         "--function", metavar="NAME[@REF]", help="Instead of FILE: a function that is deployed, or a version."
     ),
     click.option("--input", "input_", metavar="FILE|-", help="What the program reads on standard input."),
+    click.option("--profile", type=click.Choice(PROFILES), help="How it runs; `deterministic` needs --fuel."),
     click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable."),
     click.option("--memory", type=memory, metavar="MIB", help="Memory of the sandbox: 256, 512m, 1g."),
     click.option("--timeout", type=seconds, metavar="SECONDS", help="Time of one attempt: 90, 5m, 1h."),
@@ -116,7 +118,7 @@ def build_spec(session: Session, file: str | None, args: tuple[str, ...], given:
         spec["retry"] = {**spec.get("retry", {}), "max_attempts": given["retry"] + 1}
     if given["max_price"] is not None:
         spec["max_price"] = _max_price(session, spec, given["max_price"])
-    for name in ("deadline", "log_limit"):
+    for name in ("deadline", "log_limit", "profile"):
         if given[name] is not None:
             spec[name] = given[name]
     return spec
