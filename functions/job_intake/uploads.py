@@ -1,4 +1,4 @@
-"""The route of blobs: where to upload bytes that a job will read."""
+"""The routes of blobs: where to upload bytes that a job will read, and where to get them back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body
 from hanzo_compute.front.api import reply
 from hanzo_compute.front.uploads import UploadRequest, upload_view
 from hanzo_compute.security.authorizer import Action
+from hanzo_compute.services import read
 from hanzo_compute.wiring import container
 from job_intake.api import api
 
@@ -21,3 +22,9 @@ def create_blob(request: Annotated[UploadRequest, Body()]) -> Response[str]:
     exists = ctx.blobs.size(tenant, request.blob) == request.size
     url = None if exists else ctx.blobs.presign_put(tenant, request.blob, request.size)
     return reply(upload_view(request, url))
+
+
+@api.route("GET", "/v1/blobs/{id}", action=Action.READ, summary="Ask where to download bytes")
+def get_blob(id: str) -> Response[str]:  # noqa: A002
+    """A URL that needs no credential for 15 minutes."""
+    return reply(read.blob(container(), api.caller.tenant, id))

@@ -10,12 +10,16 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from hanzo_compute import config, ready, wiring
 from hanzo_compute_agent.agent import Agent, Settings
 from hanzo_compute_agent.journal import FileJournal
 
 log = logging.getLogger("hanzo_compute_agent")
+
+PREPARE_AFTER_S: Final = 2.0
+"""From its start until an agent compiles what no job has asked for."""
 
 
 def spawn(task: Callable[[], None], name: str) -> None:
@@ -46,6 +50,14 @@ def _patience(stopping: threading.Event) -> Callable[[], bool]:
         return not stopping.wait(0.05)
 
     return wait
+
+
+def _prepare(prepare: Callable[[Callable[[float], bool]], list[str]], stopping: threading.Event) -> None:
+    if stopping.wait(PREPARE_AFTER_S):
+        return
+    done = prepare(stopping.wait)
+    if done:
+        log.info("compiled for jobs to come: %s", ", ".join(done))
 
 
 def main() -> int:
@@ -80,6 +92,7 @@ def main() -> int:
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)
     log.info("it signs its statements as %s", signs_as)
     ready.say(ready.READY)
+    spawn(lambda: _prepare(container.prepare, stopping), "prepare")
     stopping.wait()
     agent.stop()
     ended = threading.Event()

@@ -128,6 +128,15 @@ class Rejected(ComputeError):
     exit_code = 4
 
 
+class NotComparable(ComputeError):
+    """A run cannot be compared with what was signed, and why: that is no word against either."""
+
+    code = "not_comparable"
+    title = "Not comparable"
+    status = 422
+    exit_code = 3
+
+
 class NotFound(ComputeError):
     """No such thing, or not one of this tenant's (the answer is the same)."""
 

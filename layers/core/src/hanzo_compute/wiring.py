@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
-from hanzo_compute.ports import Clock, Commits, KeyVault, LeaseApi, Runner
+from hanzo_compute.model import bounds
+from hanzo_compute.ports import Clock, Commits, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
 from hanzo_compute.ports.guests import Guests
 from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import BinaryIO
 
     from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
@@ -122,6 +124,9 @@ class AgentParts:
     runner: Runner
     clock: Clock
     vault: KeyVault
+    prepare: Callable[[Callable[[float], bool]], list[str]]
+    """Make the runner ready for jobs to come, while it may run others: see
+    :meth:`~hanzo_compute.adapters.runner.wasm.runner.WasmRunner.prepare`."""
 
 
 def agent(
@@ -144,7 +149,37 @@ def agent(
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
     clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
-    return AgentParts(api, WasmRunner(state, cache, slots, clock, patience), clock, FileVault(keys))
+    runner = WasmRunner(state, cache, slots, clock, patience)
+    return AgentParts(api, runner, clock, FileVault(keys), runner.prepare)
+
+
+def replay(
+    spec: Mapping[str, Any], module: bytes | None, stdin: bytes, cache: Path, progress: Callable[[str], None]
+) -> RunnerOutcome:
+    """Run a job's program again, here and by itself, as an agent's runner does.
+
+    Its time limit is ten times the job's: this machine may be slower. Raises Unavailable when it cannot be run.
+    """
+    from hanzo_compute.adapters.local.system import SystemClock
+    from hanzo_compute.adapters.runner.wasm import WasmRunner
+    from hanzo_compute.adapters.sandbox import interpreters
+    from hanzo_compute.adapters.sandbox.settings import Profile
+
+    language, resources = spec["source"].get("language"), spec.get("resources", {})
+    metered = spec.get("profile") == "deterministic" or resources.get("fuel") is not None
+    if language is not None:
+        interpreters.precompile(language, Profile.METERED if metered else Profile.FAST, cache, progress)
+    timeout_ms = 10_000 * resources.get("timeout_s", bounds.TIMEOUT_S_DEFAULT)
+    lease = Lease("replay", 1, "wasm", dict(spec), timeout_ms, timeout_ms, timeout_is_deadline=False)
+    with tempfile.TemporaryDirectory(prefix="hzc-replay-") as folder:
+        runner = WasmRunner(Path(folder), cache, 1, SystemClock())
+        try:
+            handle = runner.start(lease, module=module, stdin=stdin)
+            while not runner.poll(handle, 1.0):
+                pass
+            return runner.collect(handle)
+        finally:
+            runner.close()
 
 
 def run_local(

@@ -22,6 +22,7 @@ from hanzo_compute_host.cli.session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 Spec = dict[str, Any]
 
+PROFILES: Final = ("fast", "deterministic")
 LANGUAGES: Final = {".py": "python", ".js": "javascript"}
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _UNITS: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
@@ -71,15 +72,11 @@ _OPTIONS: Final = (
         "--function", metavar="NAME[@REF]", help="Instead of FILE: a function that is deployed, or a version."
     ),
     click.option("--input", "input_", metavar="FILE|-", help="What the program reads on standard input."),
+    click.option("--profile", type=click.Choice(PROFILES), help="How it runs; `deterministic` needs --fuel."),
     click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable."),
     click.option("--memory", type=memory, metavar="MIB", help="Memory of the sandbox: 256, 512m, 1g."),
     click.option("--timeout", type=seconds, metavar="SECONDS", help="Time of one attempt: 90, 5m, 1h."),
     click.option("--fuel", type=click.IntRange(min=1), help="WASM instructions that one attempt may execute."),
-    click.option(
-        "--profile",
-        type=click.Choice(["fast", "deterministic"]),
-        help="How it runs; deterministic: the same output and fuel each time.",
-    ),
     click.option("--retry", type=click.IntRange(min=0), help="Further attempts after a failure."),
     click.option("--deadline", type=moment, metavar="TIME", help="When it expires: RFC 3339, or 10m, 2h, 1d."),
     click.option("--label", type=pair, metavar="K=V", multiple=True, help="To find the job by; repeatable."),

@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "fn": "fn:fn",
     "quote": "quote:quote",
     "receipt": "receipt:receipt",
+    "replay": "replay:replay",
     "log": "log:log",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",

@@ -290,6 +290,11 @@ class JobSpec(_Strict):
         return {field: blob for field, blob in found.items() if blob is not None}
 
 
+def sha256(data: bytes) -> str:
+    """SHA-256, hex, of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest(value: Any) -> str:
     """SHA-256, hex, of a JSON value in its canonical form (RFC 8785)."""
     return canonical.digest(value)

@@ -72,7 +72,8 @@ def quote(ctx: Context, spec: JobSpec, runtime: str) -> Quote:
     fuel = spec.resources.fuel
     if "fuel_g" in rates.rates and fuel is None:
         problem = FieldProblem("resources.fuel", "must be given: these jobs are priced by fuel", "missing")
-        raise InvalidSpec(f"{problem.field} {problem.message}", fields=[problem])
+        hint = "the most that it may use; what it does not use is not billed. CPython starts with 250,000,000"
+        raise InvalidSpec(f"{problem.field} {problem.message}", fields=[problem], hint=hint)
     quantities = {
         "attempts": 1,
         "wall_ms": wall_ms,

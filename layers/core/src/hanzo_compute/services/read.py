@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hanzo_compute.errors import Conflict, FieldProblem, InvalidRequest
+from hanzo_compute.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
-from hanzo_compute.model.spec import JOB_ID, LABEL_NAME, LABEL_VALUE, format_time
+from hanzo_compute.model.spec import BLOB_ID, JOB_ID, LABEL_NAME, LABEL_VALUE, format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import LogPage, Record
 from hanzo_compute.services import records
@@ -122,6 +122,15 @@ def _with_url(ctx: Context, tenant: str, output: dict[str, Any]) -> dict[str, An
         return output
     signed = ctx.blobs.presign_get(tenant, output["blob"])
     return output | {"url": signed.url, "url_expires_at": format_time(signed.expires_ms)}
+
+
+def blob(ctx: Context, tenant: str, blob_id: str) -> dict[str, Any]:
+    """A blob of the tenant's, behind a presigned URL. Raises NotFound."""
+    size = ctx.blobs.size(tenant, blob_id) if re.fullmatch(BLOB_ID, blob_id) else None
+    if size is None:
+        raise NotFound(f"no blob {blob_id}", hint="a blob's id is b1- and the SHA-256 of its bytes in hex")
+    signed = ctx.blobs.presign_get(tenant, blob_id)
+    return {"id": blob_id, "size": size, "url": signed.url, "url_expires_at": format_time(signed.expires_ms)}
 
 
 def ended(ctx: Context, tenant: str, job_id: str) -> Job:

@@ -88,7 +88,7 @@ def verify(session: Session, file: Path, job: str | None, platform_key: str | No
     """
     given = read_receipt(file)
     with open_known(session.home) as known:
-        platform = None if platform_key is None else _platform_key(platform_key)
+        platform = None if platform_key is None else platform_key_of(platform_key)
         proven = witness.verified(given, known, job=job, platform=platform, agents=set(agent_key))
     tell(session, known)
     if session.json:
@@ -135,7 +135,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> Body:
     return found
 
 
-def _platform_key(text: str) -> VerifierKey:
+def platform_key_of(text: str) -> VerifierKey:
+    """The key that an option gives."""
     try:
         return VerifierKey.parse(text)
     except ValueError as error:

@@ -179,6 +179,14 @@ class JobsClient:
             self._client.store(blob["upload"]["url"], data, method=blob["upload"]["method"])
         return str(blob["id"])
 
+    def blob(self, blob: str) -> bytes:
+        """The bytes of a blob of the tenant's. Raises NotFound; Rejected when they are not what its id says."""
+        found = self._client.call("GET", f"/v1/blobs/{quote(blob, safe='')}").body
+        data = self._client.fetch(str(found["url"]), limit=BLOB_MAX)
+        if blob != f"b1-{hashlib.sha256(data).hexdigest()}":
+            raise errors.Rejected(f"what the platform gave as {blob} has another digest", name="blob")
+        return data
+
     def dead_letters(self, *, cursor: str | None = None, limit: int = 20) -> Page:
         """One page of the jobs that the platform gave up on."""
         return self._page("/v1/dead-letters", {"cursor": cursor, "limit": limit})

@@ -4,6 +4,7 @@ settings    wasmtime's configuration, in two profiles      engine      what it c
 binding     all that touches wasmtime below its API        sandbox     one call: in, run, out
 shim        our part of WASI, in WASM                      poll        ``poll_oneoff`` of clocks
 hostcalls   what a guest may ask beyond WASI               components  preview 2 commands
+steady      stdin and directories, the same everywhere
 call        what is asked and what is told                 frames      how a supervisor and a worker talk
 worker      the worker process                             process     that as its supervisor sees it
 harden      limits, privileges, system calls               compile     the compiler's process

@@ -10,9 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,9 @@ COMPILE_S: Final = 60.0
 """Longest time to compile a module."""
 INTERPRETER_S: Final = 300.0
 """… one of our own."""
+BACKGROUND_S: Final = 1800.0
+"""… that nobody waits for."""
+NICE: Final = 19
 KEPT: Final = 32
 """Sealed copies that are kept open."""
 REFUSED: Final = 3
@@ -50,6 +53,8 @@ class Artefacts:
         self._cache = ArtefactCache(cache_dir, tag)
         self._lock = threading.Lock()
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._wanted: Counter[str] = Counter()
+        """How many callers wait for an artefact now."""
 
     def name(self, digest: str) -> str:
         """What the artefact of a module is called, in the cache and by workers."""
@@ -80,7 +85,8 @@ class Artefacts:
         if fd is None:
             if compiling is not None:
                 compiling()
-            with self._cache.lock(digest):  # of several agents one compiles, and the others wait for it
+            # Of several agents one compiles, and the others wait for it.
+            with self._wanting(digest), self._cache.lock(digest):
                 fd = self._cache.sealed(digest)
                 if fd is None:
                     why = self._cache.bad(digest)
@@ -92,12 +98,40 @@ class Artefacts:
             raise CompileFailed(f"the compiled module {digest} could not be read back")
         return self._keep(digest, fd)
 
+    def prepare(self, digest: str, source: Callable[[], bytes], stopped: Callable[[float], bool]) -> bool:
+        """Compile a module into the cache, at the lowest priority, for whoever wants it later; whether that was done.
+
+        Who wants it meanwhile does not wait for that: it is begun again, as it is for them. Raises what :meth:`get`
+        raises.
+        """
+        if self._cache.path(digest).exists():
+            return False
+
+        def enough(seconds: float) -> bool:
+            return stopped(seconds) or self._wanted[digest] > 0
+
+        with self._cache.lock(digest):
+            if enough(0) or self._cache.path(digest).exists() or self._cache.bad(digest) is not None:
+                return False
+            self._compile(digest, source(), BACKGROUND_S, enough, nice=NICE)
+        return True
+
     def close(self) -> None:
         """Close what is kept open."""
         with self._lock:
             for fd in self._open.values():
                 os.close(fd)
             self._open.clear()
+
+    @contextmanager
+    def _wanting(self, digest: str) -> Iterator[None]:
+        with self._lock:
+            self._wanted[digest] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted[digest] -= 1
 
     def _kept(self, digest: str) -> int | None:
         with self._lock:
@@ -118,12 +152,14 @@ class Artefacts:
                     os.close(self._open.popitem(last=False)[1])
             return os.dup(self._open[digest])
 
-    def _compile(self, digest: str, wasm: bytes, timeout_s: float, stopped: Callable[[float], bool]) -> None:
+    def _compile(
+        self, digest: str, wasm: bytes, timeout_s: float, stopped: Callable[[float], bool], nice: int = 0
+    ) -> None:
         with tempfile.TemporaryDirectory(prefix="compile-", dir=self._dir) as name:
             source, target, errors = Path(name) / "module.wasm", Path(name) / "artefact", Path(name) / "stderr"
             source.write_bytes(wasm)
             with errors.open("wb") as stderr:
-                code, said = self._run(source, target, stderr.fileno(), timeout_s, stopped)
+                code, said = self._run((source, target), stderr.fileno(), timeout_s, stopped, nice)
             if code == 0:
                 self._cache.store(digest, target.read_bytes())
                 return
@@ -142,12 +178,12 @@ class Artefacts:
         raise CannotCompile(why)
 
     def _run(
-        self, source: Path, target: Path, stderr: int, timeout_s: float, stopped: Callable[[float], bool]
+        self, files: tuple[Path, Path], stderr: int, timeout_s: float, stopped: Callable[[float], bool], nice: int
     ) -> tuple[int | None, str]:
-        """The compiler's exit code, None if it took too long, and what it said."""
+        """The compiler's exit code, None if it took too long, and what it said. ``files``: source and target."""
         command = [sys.executable, "-P", "-m", "hanzo_compute.adapters.sandbox.compile", str(os.getpid())]
         process = subprocess.Popen(
-            [*command, self.profile, str(source), str(target)],
+            [*command, self.profile, *map(str, files), str(nice)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -44,6 +44,7 @@ _UNPACK_ALLOC: Final = struct.Struct("<Q8xI").unpack_from
 _PACK_HANDLE: Final = struct.Struct("<I12xI12x").pack_into
 _UNPACK_HANDLE: Final = struct.Struct("<Q8xQ").unpack_from
 _ARENA: Final = 128
+FUEL_UNLIMITED: Final = 2**63 - 1
 
 _GUARDS: Final = 64 << 20
 _MAP_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)  # of Python 3.11 and later
@@ -121,6 +122,10 @@ class Backend(Protocol):
 
     def fuel(self, store: Any) -> int:
         """Fuel that is left."""
+        ...
+
+    def refuel(self, store: Any, fuel: int) -> None:
+        """Let so much fuel be left."""
         ...
 
     def wasi(self, store: Any, config: wasmtime.WasiConfig) -> None:
@@ -372,6 +377,9 @@ class Raw:
         self._fine(self._get_fuel(store.context, byref(left)))
         return left.value
 
+    def refuel(self, store: _RawStore, fuel: int) -> None:
+        self._fine(self._set_fuel(store.context, fuel))
+
     def wasi(self, store: _RawStore, config: wasmtime.WasiConfig) -> None:
         self._fine(self._set_wasi(store.context, config._consume()))
 
@@ -519,6 +527,9 @@ class Public:
 
     def fuel(self, store: wasmtime.Store) -> int:
         return store.get_fuel()
+
+    def refuel(self, store: wasmtime.Store, fuel: int) -> None:
+        store.set_fuel(fuel)
 
     def wasi(self, store: wasmtime.Store, config: wasmtime.WasiConfig) -> None:
         store.set_wasi(config)

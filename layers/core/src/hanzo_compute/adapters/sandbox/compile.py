@@ -1,7 +1,8 @@
 """The compiler: a process of its own for each module, since compiling is where a small module can cost much.
 
-``python -m hanzo_compute.adapters.sandbox.compile PARENT PROFILE SOURCE TARGET`` checks and compiles the module in the
-file SOURCE into the file TARGET. Exit 0: done. 3: no such module can run here; the reason is on stdout.
+``python -m hanzo_compute.adapters.sandbox.compile PARENT PROFILE SOURCE TARGET NICE`` checks and compiles the module in
+the file SOURCE into the file TARGET, at a priority lower by NICE. Exit 0: done. 3: no such module can run here; the
+reason is on stdout.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ def _check_entry(module: object) -> None:
             raise InvalidProgram("it exports handle but no memory: a reactor needs both")
 
 
-def main(parent: int, profile: str, source: str, target: str) -> int:
+def main(parent: int, profile: str, source: str, target: str, nice: int) -> int:
     """Compile one module."""
+    os.nice(nice)
     harden.harden(parent)
     resource.setrlimit(resource.RLIMIT_DATA, (COMPILE_MEMORY, COMPILE_MEMORY))
     harden.refuse_system_calls()
@@ -111,4 +113,5 @@ def main(parent: int, profile: str, source: str, target: str) -> int:
 
 
 if __name__ == "__main__":
-    harden.leave(main(int(sys.argv[1]), *sys.argv[2:5]))
+    parent_pid, chosen, module, artefact_path, niceness = sys.argv[1:]
+    harden.leave(main(int(parent_pid), chosen, module, artefact_path, int(niceness)))

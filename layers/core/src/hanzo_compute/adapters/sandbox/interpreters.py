@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import subprocess
@@ -12,13 +13,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hanzo_compute.adapters.sandbox.artefacts import INTERPRETER_S, Artefacts, CannotCompile, CompileFailed
+from hanzo_compute.adapters.sandbox.artefacts import INTERPRETER_S, Artefacts, CannotCompile, CompileFailed, Stopped
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.settings import Profile, tag
 from hanzo_compute.errors import NotSupported, Unavailable
@@ -99,6 +101,30 @@ def ensure(language: str, cache_dir: Path, progress: Progress | None = None) -> 
                     _fetch(pin, path, progress or _ignore)
             _verified.add(path)
     return Interpreter(path, pin.sha256, pin.version, pin.argv)
+
+
+def prepare(cache_dir: Path, compiled: Mapping[Profile, Artefacts], stopped: Callable[[float], bool]) -> list[str]:
+    """Compile the interpreters that are here for each profile, while nobody waits for them; says which those were.
+
+    ``stopped(s)`` waits that long and says whether it is enough. Nothing is fetched.
+    """
+    done: list[str] = []
+    # The quick ones first.
+    for profile, pin in sorted(itertools.product(Profile, PINS.values()), key=lambda each: each[1].size):
+        path = cache_dir / "interpreters" / f"{pin.sha256}.wasm"
+        if stopped(0):
+            break
+        with suppress(Stopped, CannotCompile, CompileFailed, OSError):  # whoever needs it will hear why
+            if path.exists() and compiled[profile].prepare(pin.sha256, partial(_pinned, pin, path), stopped):
+                done.append(f"{pin.version} ({profile.value})")
+    return done
+
+
+def _pinned(pin: Pin, path: Path) -> bytes:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != pin.sha256:
+        raise OSError(f"{path} is not what was pinned")
+    return data
 
 
 def precompile(language: str, profile: Profile, cache_dir: Path, progress: Progress) -> None:

@@ -25,7 +25,7 @@ from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.process import GRACE_S, TEMPLATES, Answered, Template, WorkerDied, WorkerProcess
-from hanzo_compute.adapters.sandbox.settings import Profile, tag, version
+from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports.guests import GuestCall, GuestProgram, GuestResult
@@ -41,7 +41,6 @@ SHORT_S: Final = 0.001
 BATCH: Final = 32
 READY_S: Final = 30.0
 PROGRAMS_KEPT: Final = 512
-SANDBOX_VERSION: Final = "hzc-wasi 1"
 
 
 @dataclass(eq=False)

@@ -18,10 +18,19 @@ from typing import Any, Final
 import wasmtime
 
 from hanzo_compute.adapters.sandbox import binding, hostcalls, poll, shim
-from hanzo_compute.adapters.sandbox.binding import Context, Extern, HostFunction, Limits, Refused, Trapped
+from hanzo_compute.adapters.sandbox.binding import (
+    FUEL_UNLIMITED,
+    Context,
+    Extern,
+    HostFunction,
+    Limits,
+    Refused,
+    Trapped,
+)
 from hanzo_compute.adapters.sandbox.call import EPOCH_NS, Call, Report, Stream
 from hanzo_compute.adapters.sandbox.engine import Engine, said
 from hanzo_compute.adapters.sandbox.shim import CONTROL_FD, WASI, Tray
+from hanzo_compute.adapters.sandbox.steady import Steady
 
 PAGE: Final = 65536
 IOVECS_MOST: Final = 1024
@@ -29,7 +38,6 @@ IOVECS_MOST: Final = 1024
 CLOCK_MOST: Final = 2**62
 """Where the logical clock stays for good, ns: what is added to it must still be an i64."""
 TABLE_ELEMENTS: Final = 1_000_000
-FUEL_UNLIMITED: Final = 2**63 - 1
 LEAST_S: Final = 0.0005
 """What is shorter takes no millisecond: the clock of a thread's CPU is a system call."""
 FUEL_EXACT: Final = (None, "unreachable", "out_of_fuel")
@@ -40,8 +48,6 @@ EBADMSG: Final = 9
 EFAULT: Final = 21
 EINVAL: Final = 28
 EIO: Final = 29
-
-_DIRENT: Final = struct.Struct("<QQIB3x")
 
 
 ENTRIES: Final[dict[str, tuple[list[str], list[str]]]] = {
@@ -129,7 +135,7 @@ class _Now:
         self.taken = [0, 0]
         self.seen = [0, 0]
         self.kept = [bytearray(), bytearray()]
-        self.directories: dict[int, list[bytes]] = {}
+        self.steady = Steady(self.call)
 
 
 class Sandbox:
@@ -340,7 +346,9 @@ class Sandbox:
         config = wasmtime.WasiConfig()
         config.argv = call.argv
         config.env = list(call.env.items())
-        if call.stdin_path is not None:
+        if call.deterministic:
+            pass  # how much one read of wasmtime's gives is up to its threads: see _stdin
+        elif call.stdin_path is not None:
             config.stdin_file = call.stdin_path
         elif call.stdin:
             self._backend.stdin(config, call.stdin)
@@ -361,7 +369,8 @@ class Sandbox:
             ctypes.c_uint32.from_address(address + at).value = value
         ctypes.c_uint64.from_address(address + Tray.SCRATCH_MOST).value = bounds.scratch
         ctypes.c_uint64.from_address(address + Tray.EPOCH).value = EPOCH_NS
-        ctypes.memmove(address + Tray.OWNERS, b"\0\1\2", 3)
+        owners = bytes([shim.STDIN_OWNER if now.call.deterministic else 0, shim.STDOUT, shim.STDERR])
+        ctypes.memmove(address + Tray.OWNERS, owners, 3)
         with self._lock:
             now.tray_address = address
 
@@ -452,6 +461,7 @@ class Sandbox:
             made("drain", "", None, self._drained),
             made("random", "i32 i32", "i32", self._random),
             made("readdir", "i32 i32 i32 i64 i32", "i32", self._readdir),
+            made("stdin", "i32 i32 i32", "i32", self._stdin),
             made("control_write", "i32 i32 i32", "i32", self._control_write),
             made("control_read", "i32 i32 i32", "i32", self._control_read),
         ]
@@ -500,8 +510,27 @@ class Sandbox:
             return EFAULT
         return 0 if self._write(now, context, at, now.stream.take(size)) else EFAULT
 
+    def _stdin(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
+        """Fill the buffers of a read as far as standard input reaches."""
+        wanted = self._iovecs(now, context, iovs, count)
+        if isinstance(wanted, int):
+            return wanted
+        done = 0
+        for at, size in wanted:
+            piece = now.steady.peek(size)
+            if not piece:
+                continue
+            if not self._write(now, context, at, piece):
+                return EFAULT
+            done += now.steady.skip(len(piece))
+        return 0 if self._write(now, context, ret, _u32(done)) else EFAULT
+
     def _readdir(self, now: _Now, context: Context, fd: int, at: int, size: int, cookie: int, ret: int) -> int:
-        names = self._directory(now, fd, fresh=cookie == 0)
+        try:
+            names = now.steady.directory(self._backend, now.store, self._read_directories, fd, fresh=cookie == 0)
+        except Trapped:
+            now.cut = True
+            return shim.EINTR
         if isinstance(names, int):
             return names
         size &= 0xFFFFFFFF
@@ -514,37 +543,11 @@ class Sandbox:
         done = self._write(now, context, at, made)
         return 0 if done and self._write(now, context, ret, _u32(len(made))) else EFAULT
 
-    def _directory(self, now: _Now, fd: int, *, fresh: bool) -> list[bytes] | int:
-        """A directory's entries in order of names, each from its inode on, which is hidden; or an errno."""
-        if not fresh and fd in now.directories:
-            return now.directories[fd]
-        backend, store = self._backend, now.store
-        if now.reader is None:
-            self._reader = self._reader or wasmtime.Module(self._engine.engine, shim.READER)
-            native = backend.linked(store, self._native, WASI, "fd_readdir")
-            now.reader = backend.instantiate(store, self._reader, [native])
-        read = backend.export(store, now.reader, "read")
-        memory = backend.export(store, now.reader, "memory")
-        found: list[tuple[bytes, bytes]] = []
-        cookie = 0
-        while True:
-            used = backend.call(store, read, (fd, cookie), ("i32", "i64"), "i64")
-            if used < 0:
-                return -used
-            data = binding.read(backend, backend.context(store), memory, shim.READER_AT, used) or b""
-            at, before = 0, len(found)
-            while at + _DIRENT.size <= len(data):
-                following, _, size, kind = _DIRENT.unpack_from(data, at)
-                name = data[at + _DIRENT.size : at + _DIRENT.size + size]
-                if len(name) < size:
-                    break
-                found.append((name, _DIRENT.pack(0, 0, size, kind)[8:] + name))
-                at += _DIRENT.size + size
-                cookie = following
-            if used < PAGE or len(found) == before:
-                break
-        now.directories[fd] = [entry for _, entry in sorted(found)]
-        return now.directories[fd]
+    def _read_directories(self, store: Any) -> Any:
+        """An instance that does."""
+        self._reader = self._reader or wasmtime.Module(self._engine.engine, shim.READER)
+        native = self._backend.linked(store, self._native, WASI, "fd_readdir")
+        return self._backend.instantiate(store, self._reader, [native])
 
     # What a guest may ask of its host beyond WASI
 

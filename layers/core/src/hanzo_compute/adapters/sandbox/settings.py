@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+SANDBOX_VERSION: Final = "hzc-wasi 1"
+"""What our part of WASI is called in outcomes: another version may use other fuel."""
 WASM_STACK: Final = 512 << 10
 """Stack of the guest, bytes. Over wasmtime's async stack of 2 MiB, making an engine aborts the process."""
 MEMORY_RESERVED: Final = 4 << 30

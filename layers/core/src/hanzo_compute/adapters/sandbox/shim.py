@@ -17,8 +17,9 @@ What the ward does to each function:
 - ``poll_oneoff`` is the host's: a sleep ends at the deadline.
 - clocks are coarse, or (``deterministic``) logical: each look takes a microsecond, a sleep what it asked for.
 - randomness is wasmtime's, or (``deterministic``) comes from the host's seeded generator.
-- what opens and makes files counts against budgets; ``deterministic`` hides times, devices and inode numbers, and
-  directories are read in order of names.
+- what opens and makes files counts against budgets; ``deterministic`` hides times, devices, inode numbers, and the
+  size and links of directories, which are the file system's; directories are read in order of names.
+- standard input is wasmtime's, or (``deterministic``) the host's: a read gives as much as there is, up to its size.
 
 Functions and their types: WASI preview 1, ``wasi_snapshot_preview1.witx``.
 """
@@ -66,6 +67,9 @@ COUNTED: Final = ("fd_write", "fd_read", "poll_oneoff", "clock_time_get", "rando
 CONTROL_FD: Final = 1000
 """Descriptor by which a program that knows WASI alone calls the host: see :mod:`.hostcalls`."""
 
+CONTROL_NAME: Final = b"hzc.call"
+"""Whoever opens this name, in any folder, gets that descriptor: some programs know only those that they opened."""
+
 EBADF: Final = 8
 EFBIG: Final = 22
 EINTR: Final = 27
@@ -83,6 +87,9 @@ RANDOM_MOST: Final = 64 << 20
 
 STDOUT: Final = 1
 STDERR: Final = 2
+STDIN_OWNER: Final = 3
+DIRECTORY: Final = 3
+"""A directory's file type."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ class Tray:
     """What is added for the time of day."""
     COUNTERS: Final = 96
     OWNERS: Final = 192
-    """A byte for each descriptor below OWNED: 1 and 2 are our stdout and stderr, wherever they were renumbered to."""
+    """A byte for each descriptor below OWNED: 1 and 2 are our stdout and stderr, 3 is our stdin (deterministic),
+    wherever they were renumbered to."""
     OWNED: Final = 128
     REGION: Final = 96_256
     REGIONS: Final = (4096, 4096 + 96_256)
@@ -186,6 +194,7 @@ def ward(*, deterministic: bool) -> str:
       (import "host" "drain" (func $host_drain))
       (import "host" "random" (func $host_random (param i32 i32) (result i32)))
       (import "host" "readdir" (func $host_readdir (param i32 i32 i32 i64 i32) (result i32)))
+      (import "host" "stdin" (func $host_stdin (param i32 i32 i32) (result i32)))
       (import "host" "control_write" (func $host_control_write (param i32 i32 i32) (result i32)))
       (import "host" "control_read" (func $host_control_read (param i32 i32 i32) (result i32)))
       (export "memory" (memory $guest))
@@ -208,6 +217,16 @@ def _flag(bit: int) -> str:
 def _plain(name: str) -> str:
     gets = " ".join(f"(local.get {n})" for n in range(len(SIGNATURES[name])))
     return f"(func ${name} {_type(name)} (call $native_{name} {gets}))"
+
+
+def _reads(before: str = "") -> str:
+    """``fd_read``, with what is done before wasmtime's."""
+    return f"""(func $fd_read (param $fd i32) (param $iovs i32) (param $count i32) (param $ret i32) (result i32)
+      {_count("fd_read")}
+      (if (i32.eq (local.get $fd) (i32.const {CONTROL_FD}))
+        (then (return (call $host_control_read (local.get $iovs) (local.get $count) (local.get $ret)))))
+      {before}
+      (call $native_fd_read (local.get $fd) (local.get $iovs) (local.get $count) (local.get $ret)))"""
 
 
 def _makes(name: str) -> str:
@@ -314,7 +333,7 @@ _COMMON: Final = f"""
   (local $owner i32) (local $errno i32)
   {_count("fd_write")}
   (local.set $owner (call $owner (local.get $fd)))
-  (if (local.get $owner)
+  (if (i32.and (i32.ne (local.get $owner) (i32.const 0)) (i32.ne (local.get $owner) (i32.const {STDIN_OWNER})))
     (then (return (call $stream_write (local.get $owner) (local.get $iovs) (local.get $count) (local.get $ret)))))
   (if (i32.eq (local.get $fd) (i32.const {CONTROL_FD}))
     (then (return (call $host_control_write (local.get $iovs) (local.get $count) (local.get $ret)))))
@@ -345,13 +364,8 @@ _COMMON: Final = f"""
   (if (i32.eqz (local.get $errno)) (then (call $scratch_used (local.get $size))))
   (local.get $errno))
 
-(func $fd_read (param $fd i32) (param $iovs i32) (param $count i32) (param $ret i32) (result i32)
-  {_count("fd_read")}
-  (if (i32.eq (local.get $fd) (i32.const {CONTROL_FD}))
-    (then (return (call $host_control_read (local.get $iovs) (local.get $count) (local.get $ret)))))
-  (call $native_fd_read (local.get $fd) (local.get $iovs) (local.get $count) (local.get $ret)))
-
 (func $fd_close (param $fd i32) (result i32) (local $errno i32)
+  (if (i32.eq (local.get $fd) (i32.const {CONTROL_FD})) (then (return (i32.const 0))))
   (local.set $errno (call $native_fd_close (local.get $fd)))
   (if (i32.eqz (local.get $errno)) (then
     (call $own (local.get $fd) (i32.const 0))
@@ -370,6 +384,10 @@ _COMMON: Final = f"""
     (param $rights i64) (param $inheriting i64) (param $flags i32) (param $ret i32) (result i32)
   (local $errno i32) (local $creates i32)
   {_count("path_open")}
+  (if (i32.eq (local.get $size) (i32.const {len(CONTROL_NAME)})) (then
+    (if (i64.eq (i64.load $guest (local.get $path)) (i64.const {int.from_bytes(CONTROL_NAME, "little")})) (then
+      (i32.store $guest (local.get $ret) (i32.const {CONTROL_FD}))
+      (return (i32.const 0))))))
   (if (i32.ge_s (i32.load $tray (i32.const {Tray.OPEN})) (i32.load $tray (i32.const {Tray.OPEN_MOST})))
     (then {_flag(Tray.TOO_MANY_OPEN)} (return (i32.const {EMFILE}))))
   (local.set $creates (i32.and (local.get $how) (i32.const 1)))
@@ -388,6 +406,11 @@ _COMMON: Final = f"""
 
 ;; wasmtime's own streams behind ours are no files and no terminals.
 (func $fd_fdstat_get (param $fd i32) (param $ret i32) (result i32) (local $errno i32)
+  (if (i32.eq (local.get $fd) (i32.const {CONTROL_FD})) (then
+    (i64.store $guest (local.get $ret) (i64.const 0))
+    (i64.store $guest offset=8 (local.get $ret) (i64.const -1))
+    (i64.store $guest offset=16 (local.get $ret) (i64.const 0))
+    (return (i32.const 0))))
   (local.set $errno (call $native_fd_fdstat_get (local.get $fd) (local.get $ret)))
   (if (i32.and (i32.eqz (local.get $errno)) (i32.ne (call $owner (local.get $fd)) (i32.const 0)))
     (then (i32.store8 $guest (local.get $ret) (i32.const 0))))
@@ -428,6 +451,7 @@ _FAST: Final = f"""
     (local.get $real) (if (result i64) (local.get $count)
       (then (i64.load $guest (local.get $out))) (else (i64.const 0)))))
 
+{_reads()}
 {_plain("fd_filestat_get")}
 {_plain("path_filestat_get")}
 {_plain("fd_readdir")}
@@ -452,14 +476,25 @@ _FAST: Final = f"""
   (call $native_random_get (local.get $at) (local.get $size)))
 """
 
+_OUR_STDIN: Final = f"""
+  (if (i32.eq (call $owner (local.get $fd)) (i32.const {STDIN_OWNER}))
+    (then (return (call $host_stdin (local.get $iovs) (local.get $count) (local.get $ret)))))"""
+
 _DETERMINISTIC: Final = f"""
 (func $poll (param $in i32) (param $out i32) (param $count i32) (param $ret i32) (result i32)
   (call $host_poll (local.get $in) (local.get $out) (local.get $count) (local.get $ret)
     (i64.add (i64.load $tray (i32.const {Tray.CLOCK})) (i64.load $tray (i32.const {Tray.EPOCH})))
     (i64.load $tray (i32.const {Tray.CLOCK}))))
 
-;; dev, ino and the three times of a filestat (offsets 0, 8, 40, 48, 56) say nothing about the program's input.
+{_reads(_OUR_STDIN)}
+
+;; dev, ino and the three times of a filestat (offsets 0, 8, 40, 48, 56) say nothing about the program's input; nor do
+;; a directory's links and size (24, 32).
 (func $blur (param $stat i32)
+  (if (i32.eq (i32.load8_u $guest offset=16 (local.get $stat)) (i32.const {DIRECTORY}))
+    (then
+      (i64.store $guest offset=24 (local.get $stat) (i64.const 1))
+      (i64.store $guest offset=32 (local.get $stat) (i64.const 0))))
   (i64.store $guest (local.get $stat) (i64.const 0))
   (i64.store $guest offset=8 (local.get $stat) (i64.const 0))
   (i64.store $guest offset=40 (local.get $stat) (i64.const 0))
@@ -479,7 +514,11 @@ _DETERMINISTIC: Final = f"""
   (local.get $errno))
 
 (func $fd_readdir (param $fd i32) (param $at i32) (param $size i32) (param $cookie i64) (param $ret i32) (result i32)
-  (call $host_readdir (local.get $fd) (local.get $at) (local.get $size) (local.get $cookie) (local.get $ret)))
+  (local $errno i32)
+  (local.set $errno
+    (call $host_readdir (local.get $fd) (local.get $at) (local.get $size) (local.get $cookie) (local.get $ret)))
+  (if (i32.eq (local.get $errno) (i32.const {EINTR})) (then unreachable))
+  (local.get $errno))
 
 (func $clock_time_get (param $clock i32) (param $precision i64) (param $ret i32) (result i32) (local $now i64)
   {_count("clock_time_get")}

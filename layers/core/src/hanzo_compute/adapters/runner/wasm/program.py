@@ -12,13 +12,11 @@ from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir
 from hanzo_compute.adapters.sandbox import call, interpreters
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder
 from hanzo_compute.adapters.sandbox.process import Template
-from hanzo_compute.adapters.sandbox.settings import Profile, version
+from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, version
 from hanzo_compute.model import bounds, wasm
 from hanzo_compute.model.wasm import InvalidModule
 from hanzo_compute.ports import Lease
 
-SANDBOX_VERSION: Final = "hzc-wasi 1"
-"""What our part of WASI is called in outcomes: another version may use other fuel."""
 DETERMINISTIC: Final = "deterministic"
 
 
@@ -72,7 +70,7 @@ class Program:
             profile=profile,
             entry=entry,
             argv=[*argv, *spec.get("args", [])],
-            env=spec.get("env", {}),
+            env=dict(sorted(spec.get("env", {}).items())),  # the spec's digest does not tell their order
             deterministic=deterministic,
             memory_mib=resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT),
             fuel=fuel,

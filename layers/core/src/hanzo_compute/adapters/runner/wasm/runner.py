@@ -23,7 +23,7 @@ from hanzo_compute.adapters.runner.wasm.outcomes import (
 )
 from hanzo_compute.adapters.runner.wasm.program import Program
 from hanzo_compute.adapters.runner.wasm.supervise import Ending, Stop, supervise
-from hanzo_compute.adapters.sandbox import artefacts
+from hanzo_compute.adapters.sandbox import artefacts, interpreters
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed, Stopped
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.process import WorkerProcess
@@ -99,6 +99,13 @@ class WasmRunner:
     def ready(self) -> bool:
         """False while the disk is too full for an attempt's output, or it could not open the files it needs."""
         return self._free() >= ROOM and self._descriptors()
+
+    def prepare(self, stopped: Callable[[float], bool]) -> list[str]:
+        """Compile what is missing of the interpreters, in the background; says which those were.
+
+        ``stopped(s)`` waits that long and says whether it is enough.
+        """
+        return interpreters.prepare(self._cache_dir, self._artefacts, lambda s: stopped(s) or self._closed)
 
     def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
         """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
