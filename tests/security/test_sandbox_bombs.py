@@ -37,7 +37,9 @@ ENDLESS = {
     "calls that return": "(loop $l (call $nothing) (br $l))",
     "growth that is refused": GROWS_FOR_EVER,
     "fills of memory": "(loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536)) (br $l))",
-    "writes of nothing": "(loop $l (drop (call $write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8))) (br $l))",
+    "writes of nothing": (
+        "(loop $l (drop (call $write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8))) (br $l))"
+    ),
     "writes to a full stream": (
         "(i32.store (i32.const 4) (i32.const 65536))"
         "(loop $l (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br $l))"
