@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,10 @@ REFUSED = {PERM, NOTCAPABLE, 2, 32, 44, 54, 58, 69}
 BOUNDS = Bounds(memory_mib=4)
 
 
+def names(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]
+
+
 class Place:
     """/in and /tmp of a guest, and beside them what it must not reach."""
 
@@ -65,10 +68,10 @@ class Place:
 
     def unharmed(self) -> None:
         assert (self.outside / "secret").read_bytes() == OUTSIDE
-        assert sorted(os.listdir(self.outside)) == ["secret"]
-        assert sorted(os.listdir(self.root)) == ["in", "outside", "scratch"]
+        assert sorted(names(self.outside)) == ["secret"]
+        assert sorted(names(self.root)) == ["in", "outside", "scratch"]
         assert (self.input / "file").read_bytes() == b"input"
-        assert set(os.listdir(self.input)) >= {"file", "folder"}
+        assert set(names(self.input)) >= {"file", "folder"}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +184,7 @@ def test_renames_and_links_do_not_cross_the_border(place: Place) -> None:
         two(name, (IN, "file"), (IN, "moved"))
         two(name, (SCRATCH, str(place.outside / "secret")), (SCRATCH, "got"))
     assert set(place.gives(script)) <= REFUSED
-    assert os.listdir(place.scratch) == ["mine"]
+    assert names(place.scratch) == ["mine"]
 
 
 def test_nothing_can_be_changed_in_a_folder_that_is_for_reading(place: Place) -> None:
@@ -280,13 +283,13 @@ def test_files_are_counted_whatever_makes_them(place: Place) -> None:
     }
     (place.scratch / "one").write_bytes(b"")
     for way, make in ways.items():
-        before = len(os.listdir(place.scratch))
+        before = len(names(place.scratch))
         script = Script()
         for n in range(9):
             make(script, n)
         report = place.run(script, bounds)
         assert report.limits == ["scratch_files"], way
-        assert len(os.listdir(place.scratch)) == before + 6
+        assert len(names(place.scratch)) == before + 6
         assert results(report.output).count(NOSPC) == 3
 
 
@@ -318,7 +321,7 @@ def test_descriptors_do_not_run_out_in_the_worker(place: Place) -> None:
         script.open(IN, "file")
     for _ in range(20):
         assert set(place.gives(script)) == {SUCCESS}
-    assert len(os.listdir(f"/proc/{place.lab.worker().pid}/fd")) < 40
+    assert len(names(Path(f"/proc/{place.lab.worker().pid}/fd"))) < 40
 
 
 def test_a_folder_that_is_deep_or_wide(place: Place) -> None:

@@ -14,7 +14,6 @@ import wasmtime
 from hanzo_compute.adapters.sandbox import binding
 from hanzo_compute.adapters.sandbox.settings import FLAGS, SETTINGS, Profile, cpu_level
 
-
 _FRAME: Final = re.compile(r"\d+: +0x[0-9a-f]+ - ")
 """A line of a backtrace."""
 _COUNT: Final = re.compile(r"^\d+: ")
