@@ -197,7 +197,8 @@ class Script:
     def open(self, folder: int, path: str, *, how: int = 0, rights: int = -1, flags: int = 0, at: int = 0) -> Script:
         """``path_open``; the descriptor goes to ``at``, or nowhere in particular."""
         name = path.encode()
-        rights = 0x1FFFFFFF if rights < 0 else rights
+        if rights < 0:
+            rights = ALL_RIGHTS if how & (CREATE | TRUNCATE) else ALL_RIGHTS & ~FD_WRITE
         return self.add(
             "path_open", folder, 1, self.blob(name), len(name), how, rights, rights, flags, at or self.room(4)
         )
@@ -225,3 +226,4 @@ def _signed(value: int) -> int:
 
 CREATE, DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8
 """Flags of ``path_open``."""
+ALL_RIGHTS, FD_WRITE = 0x1FFFFFFF, 1 << 6

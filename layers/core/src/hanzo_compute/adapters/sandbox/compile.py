@@ -51,13 +51,17 @@ def check(facts: ModuleFacts) -> None:
 
 def compile_module(profile: Profile, data: bytes) -> bytearray:
     """Check, compile and try to link a module. Raises InvalidModule, InvalidProgram."""
+    facts = wasm.inspect(data)
+    check(facts)
+    return compile_with(Engine(profile, pooled=False), facts, data)
+
+
+def compile_with(engine: Engine, facts: ModuleFacts, data: bytes) -> bytearray:
+    """Compile and try to link what was checked. Raises InvalidProgram."""
     import wasmtime
 
     from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
-    facts = wasm.inspect(data)
-    check(facts)
-    engine = Engine(profile, pooled=False)
     artefact = engine.compile(data, component=facts.component)
     if not facts.component:
         module = wasmtime.Module.deserialize(engine.engine, artefact)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import wasmtime
 
 from hanzo_compute.adapters.sandbox import binding
 from hanzo_compute.adapters.sandbox.settings import FLAGS, SETTINGS, Profile, cpu_level
+
+_FRAME: Final = re.compile(r"\d+: +0x[0-9a-f]+ - ")
+"""A line of a backtrace."""
+_COUNT: Final = re.compile(r"^\d+: ")
 
 
 class InvalidProgram(Exception):
@@ -109,6 +114,9 @@ def said(error: BaseException) -> str:
     lines = []
     for line in str(error).splitlines():
         text = line.strip()
+        if _FRAME.match(text):
+            continue
+        text = _COUNT.sub("", text)
         if text.startswith(("wasm backtrace", "error while executing", "Stack backtrace")):
             continue
         if text and text != "Caused by:":
