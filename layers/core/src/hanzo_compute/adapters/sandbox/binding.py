@@ -148,8 +148,8 @@ class Backend(Protocol):
         """An export by its name."""
         ...
 
-    def linked(self, store: Any, linker: wasmtime.Linker, module: str, name: str) -> Extern | None:
-        """What a linker has under a name, for use in a store."""
+    def exports(self, store: Any, instance: Any, names: Sequence[str]) -> list[Extern | None]:
+        """Several exports."""
         ...
 
     def define(self, linker: wasmtime.Linker, function: HostFunction, alive: list[Any]) -> None:
@@ -342,7 +342,6 @@ class Raw:
         self._instance_new = typed(free, "wasmtime_instance_new", p, p, p, p, size, p, p)
         self._pre_instantiate = typed(free, "wasmtime_instance_pre_instantiate", p, p, p, p, p)
         self._export_get = typed(brief, "wasmtime_instance_export_get", ctypes.c_bool, p, p, text, size, p)
-        self._linker_get = typed(brief, "wasmtime_linker_get", ctypes.c_bool, p, p, text, size, text, size, p)
         self._call = typed(free, "wasmtime_func_call_unchecked", p, p, p, p, size, p)
         self._caller_context = typed(brief, "wasmtime_caller_context", p, p)
         self._memory_size = typed(brief, "wasmtime_memory_data_size", size, p, p)
@@ -410,10 +409,13 @@ class Raw:
         encoded, item = name.encode(), self._next(store)
         return item if self._export_get(store.context, instance, encoded, len(encoded), item) else None
 
-    def linked(self, store: _RawStore, linker: wasmtime.Linker, module: str, name: str) -> Extern | None:
-        where, what, item = module.encode(), name.encode(), self._next(store)
-        found = self._linker_get(linker.ptr(), store.context, where, len(where), what, len(what), item)
-        return item if found else None
+    def exports(self, store: _RawStore, instance: Any, names: Sequence[str]) -> list[Extern | None]:
+        get, context, slots = self._export_get, store.context, self._next
+        found: list[Extern | None] = []
+        for name in names:
+            what, item = name.encode(), slots(store)
+            found.append(item if get(context, instance, what, len(what), item) else None)
+        return found
 
     def define(self, linker: wasmtime.Linker, function: HostFunction, alive: list[Any]) -> None:
         call, result, context_of = function.call, function.result, self._caller_context
@@ -556,11 +558,8 @@ class Public:
     def export(self, store: wasmtime.Store, instance: Any, name: str) -> Extern | None:
         return instance.get(name)
 
-    def linked(self, store: wasmtime.Store, linker: wasmtime.Linker, module: str, name: str) -> Extern | None:
-        try:
-            return linker.get(store, module, name)
-        except (KeyError, wasmtime.WasmtimeError):
-            return None
+    def exports(self, store: wasmtime.Store, instance: Any, names: Sequence[str]) -> list[Extern | None]:
+        return [instance.get(name) for name in names]
 
     def define(self, linker: wasmtime.Linker, function: HostFunction, alive: list[Any]) -> None:
         value = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}

@@ -77,11 +77,14 @@ class Loaded:
     """Whether it needs WASI."""
     asks: bool = field(init=False)
     """Whether it can call host functions: those of hzc, or WASI's control descriptor."""
+    names: list[str] = field(init=False)
+    """What its imports are called at the gate."""
     lacking: dict[str, str] = field(init=False)
     """Why it cannot be entered so, for each way."""
 
     def __post_init__(self) -> None:
         modules = {module for module, _ in self.imports}
+        self.names = [name if module == WASI else f"{module}.{name}" for module, name in self.imports]
         self.wasi = WASI in modules
         self.asks = self.wasi or hostcalls.MODULE in modules
         command, reactor = "_start" in self.entries, self.memory and {"alloc", "handle"} <= self.entries
@@ -151,23 +154,27 @@ class Sandbox:
         self._alive: list[Any] = []
         self._limits: dict[int, Limits] = {}
         raw = engine.engine
-        self._gate = wasmtime.Module(raw, shim.gate())
         self._wards: dict[bool, wasmtime.Module] = {}
-        self._reader: wasmtime.Module | None = None
         self._nothing: wasmtime.Module | None = None
-        self._native = wasmtime.Linker(raw)
-        self._native.define_wasi()
-        self._host = wasmtime.Linker(raw)
-        for function in [*self._host_functions(), *self._hzc_functions()]:
-            self._backend.define(self._host, function, self._alive)
+        offered = self._hzc_functions()
+        self._linker = self._linked(offered)
+        """What a guest may import."""
+        self._inner = self._linked([*offered, *self._host_functions()])
+        """What our own modules import."""
+        gate = shim.gate([(each.name, each.params, each.result) for each in offered])
+        self._gate = self._inner.instantiate_pre(wasmtime.Module(raw, gate))
+        self._reader: wasmtime.InstancePre | None = None
 
     def link(self, module: wasmtime.Module) -> None:
         """See whether a module's imports are here, with their types. Raises wasmtime.WasmtimeError."""
+        self._linker.instantiate_pre(module)
+
+    def _linked(self, functions: list[HostFunction]) -> wasmtime.Linker:
         linker = wasmtime.Linker(self._engine.engine)
         linker.define_wasi()
-        for function in self._hzc_functions():
+        for function in functions:
             self._backend.define(linker, function, self._alive)
-        linker.instantiate_pre(module)
+        return linker
 
     # From other threads
 
@@ -278,33 +285,25 @@ class Sandbox:
         if not loaded.wasi:
             pre = loaded.pre.get(self)
             if pre is None:
-                pre = loaded.pre[self] = self._host.instantiate_pre(loaded.module)
+                pre = loaded.pre[self] = self._linker.instantiate_pre(loaded.module)
             instance = backend.preinstantiate(store, pre)
             if loaded.memory:
                 now.memory = backend.export(store, instance, "memory")
             return instance
         call = now.call
         backend.wasi(store, self._wasi(call))
-        gate = backend.instantiate(store, self._gate, [])
+        gate = backend.preinstantiate(store, self._gate)
         now.tray = backend.export(store, gate, "tray")
         self._set_up(now)
-        instance = backend.instantiate(
-            store, loaded.module, [self._import(now, gate, *each) for each in loaded.imports]
-        )
+        imports = backend.exports(store, gate, loaded.names)
+        if None in imports:
+            module, name = loaded.imports[imports.index(None)]
+            raise wasmtime.WasmtimeError(f"unknown import: `{module}::{name}` has not been defined")
+        instance = backend.instantiate(store, loaded.module, imports)
         if loaded.memory:
             now.memory = backend.export(store, instance, "memory")
         self._ward(now, gate)
         return instance
-
-    def _import(self, now: _Now, gate: Any, module: str, name: str) -> Extern:
-        backend = self._backend
-        if module == WASI and name in shim.SIGNATURES:
-            found = backend.export(now.store, gate, name)
-        else:
-            found = backend.linked(now.store, self._native if module == WASI else self._host, module, name)
-        if found is None:
-            raise wasmtime.WasmtimeError(f"unknown import: `{module}::{name}` has not been defined")
-        return found
 
     def _ward(self, now: _Now, gate: Any) -> None:
         """Give the gate its functions. They are another module for each profile."""
@@ -312,24 +311,13 @@ class Sandbox:
         deterministic = now.call.deterministic
         module = self._wards.get(deterministic)
         if module is None:
-            module = self._wards[deterministic] = wasmtime.Module(
-                self._engine.engine, shim.ward(deterministic=deterministic)
-            )
+            text = shim.ward(deterministic=deterministic)
+            module = self._wards[deterministic] = wasmtime.Module(self._engine.engine, text)
         memory = now.memory
         if memory is None:  # it can still exit; whatever would touch its memory traps
             self._nothing = self._nothing or wasmtime.Module(self._engine.engine, shim.NOTHING)
             memory = backend.export(store, backend.instantiate(store, self._nothing, []), "memory")
-        given = {"memory": memory, "tray": now.tray, "ward": backend.export(store, gate, "ward")}
-        imports = []
-        for each in module.imports:
-            name = each.name or ""
-            if each.module == WASI:
-                imports.append(backend.linked(store, self._native, WASI, name))
-            elif each.module == "host":
-                imports.append(backend.linked(store, self._host, "host", name))
-            else:
-                imports.append(given[name])
-        backend.instantiate(store, module, imports)
+        backend.instantiate(store, module, [memory, now.tray, *backend.exports(store, gate, ("ward", "behind"))])
 
     def _enter(self, now: _Now, loaded: Loaded, instance: Any) -> bytes:
         backend, store = self._backend, now.store
@@ -453,17 +441,17 @@ class Sandbox:
         return guarded
 
     def _host_functions(self) -> list[HostFunction]:
-        def made(name: str, params: str, result: str | None, call: Callable[..., int]) -> HostFunction:
-            return HostFunction("host", name, tuple(params.split()), result, self._guarded(call, EIO))
-
         return [
-            made("poll", "i32 i32 i32 i32 i64 i64", "i32", self._poll),
-            made("drain", "", None, self._drained),
-            made("random", "i32 i32", "i32", self._random),
-            made("readdir", "i32 i32 i32 i64 i32", "i32", self._readdir),
-            made("stdin", "i32 i32 i32", "i32", self._stdin),
-            made("control_write", "i32 i32 i32", "i32", self._control_write),
-            made("control_read", "i32 i32 i32", "i32", self._control_read),
+            HostFunction("host", name, *shim.HOST[name], self._guarded(call, EIO))
+            for name, call in (
+                ("poll", self._poll),
+                ("drain", self._drained),
+                ("random", self._random),
+                ("readdir", self._readdir),
+                ("stdin", self._stdin),
+                ("control_write", self._control_write),
+                ("control_read", self._control_read),
+            )
         ]
 
     def _read(self, now: _Now, context: Context, at: int, size: int) -> bytes | None:
@@ -545,9 +533,9 @@ class Sandbox:
 
     def _read_directories(self, store: Any) -> Any:
         """An instance that does."""
-        self._reader = self._reader or wasmtime.Module(self._engine.engine, shim.READER)
-        native = self._backend.linked(store, self._native, WASI, "fd_readdir")
-        return self._backend.instantiate(store, self._reader, [native])
+        if self._reader is None:
+            self._reader = self._inner.instantiate_pre(wasmtime.Module(self._engine.engine, shim.READER))
+        return self._backend.preinstantiate(store, self._reader)
 
     # What a guest may ask of its host beyond WASI
 

@@ -1,13 +1,15 @@
 """Our part of WASI preview 1, in WASM: it stands between a guest and wasmtime's implementation.
 
 A host call from WASM into Python costs microseconds and the GIL; one from WASM to WASM a few nanoseconds. So what
-is ours of WASI is two small modules made here. The *gate* is instantiated before the guest, which gets its imports
+is ours of WASI is two small modules made here. The *gate* is instantiated before the guest, which gets all its imports
 from it; the *ward* after it, with the guest's memory, and puts its functions into the gate's table:
 
     guest ── fd_write ──► gate ── call_indirect ──► ward ── files ──► wasmtime's fd_write
                                                      └── stdout, stderr ──► the tray
 
-wasmtime's functions look for their caller's export ``memory``: the ward exports the guest's. The *tray* is a memory
+The gate holds what is wasmtime's and the host's, in a table for the ward, too: it is linked once, while a look at each
+function for each call would cost more than the call. wasmtime's functions look for their caller's export ``memory``:
+the ward exports the guest's, and what is not shadowed the guest calls itself. The *tray* is a memory
 of the gate: what a call has counted, its budgets, and output that waits to be taken (:class:`Tray` has the layout).
 
 What the ward does to each function:
@@ -26,6 +28,7 @@ Functions and their types: WASI preview 1, ``wasi_snapshot_preview1.witx``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,7 +64,50 @@ SIGNATURES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Parameters of the functions that are shadowed; all but proc_exit return an errno."""
 
+PASSED: Final[dict[str, tuple[str, ...]]] = {
+    "args_get": (I32, I32),
+    "args_sizes_get": (I32, I32),
+    "environ_get": (I32, I32),
+    "environ_sizes_get": (I32, I32),
+    "fd_advise": (I32, I64, I64, I32),
+    "fd_datasync": (I32,),
+    "fd_fdstat_set_flags": (I32, I32),
+    "fd_fdstat_set_rights": (I32, I64, I64),
+    "fd_filestat_set_times": (I32, I64, I64, I32),
+    "fd_pread": (I32, I32, I32, I64, I32),
+    "fd_prestat_dir_name": (I32, I32, I32),
+    "fd_prestat_get": (I32, I32),
+    "fd_seek": (I32, I64, I32, I32),
+    "fd_sync": (I32,),
+    "fd_tell": (I32, I32),
+    "path_filestat_set_times": (I32, I32, I32, I32, I64, I64, I32),
+    "path_readlink": (I32, I32, I32, I32, I32, I32),
+    "path_remove_directory": (I32, I32, I32),
+    "path_rename": (I32, I32, I32, I32, I32, I32),
+    "path_unlink_file": (I32, I32, I32),
+    "proc_raise": (I32,),
+    "sched_yield": (),
+    "sock_accept": (I32, I32, I32),
+    "sock_recv": (I32, I32, I32, I32, I32, I32),
+    "sock_send": (I32, I32, I32, I32, I32),
+    "sock_shutdown": (I32, I32),
+}
+"""The other functions of WASI: wasmtime's, as they are. All return an errno."""
+
+HOST: Final[dict[str, tuple[tuple[str, ...], str | None]]] = {
+    "poll": ((I32, I32, I32, I32, I64, I64), I32),
+    "drain": ((), None),
+    "random": ((I32, I32), I32),
+    "readdir": ((I32, I32, I32, I64, I32), I32),
+    "stdin": ((I32, I32, I32), I32),
+    "control_write": ((I32, I32, I32), I32),
+    "control_read": ((I32, I32, I32), I32),
+}
+"""What the ward asks of the host: parameters and result."""
+
 SHADOWED: Final = tuple(SIGNATURES)
+NATIVE: Final = tuple(name for name in SHADOWED if name != "proc_exit")
+"""What the ward calls of wasmtime's."""
 COUNTED: Final = ("fd_write", "fd_read", "poll_oneoff", "clock_time_get", "random_get", "path_open")
 
 CONTROL_FD: Final = 1000
@@ -160,43 +206,55 @@ NOTHING: Final = '(module (memory (export "memory") 0 0))'
 """A memory for a guest that exports none."""
 
 
+def _typed(params: Sequence[str], result: str | None) -> str:
+    return f"(param {' '.join(params)})" + (f" (result {result})" if result else "")
+
+
 def _type(name: str) -> str:
-    params = " ".join(SIGNATURES[name])
-    result = "" if name == "proc_exit" else " (result i32)"
-    return f"(param {params}){result}"
+    return _typed(SIGNATURES[name], None if name == "proc_exit" else I32)
 
 
-def gate() -> str:
-    """The gate, as text."""
-    functions = []
-    for index, name in enumerate(SHADOWED):
-        gets = " ".join(f"(local.get {n})" for n in range(len(SIGNATURES[name])))
-        functions.append(
-            f'(func (export "{name}") {_type(name)} (call_indirect $ward {_type(name)} {gets} (i32.const {index})))'
-        )
-    return f"""(module
-      (memory (export "tray") {Tray.PAGES} {Tray.PAGES})
-      (table $ward (export "ward") {len(SHADOWED)} {len(SHADOWED)} funcref)
-      {" ".join(functions)})"""
+def _gets(params: Sequence[str]) -> str:
+    return " ".join(f"(local.get {n})" for n in range(len(params)))
+
+
+def gate(offered: Sequence[tuple[str, Sequence[str], str | None]]) -> str:
+    """The gate, as text. ``offered``: functions of hzc for guests, with their parameters and results.
+
+    It exports a function of WASI by its name, one of hzc as ``hzc.name``.
+    """
+    parts = [f'(import "{WASI}" "{name}" (func $native_{name} {_type(name)}))' for name in NATIVE]
+    parts += [f'(import "host" "{name}" (func $host_{name} {_typed(*kind)}))' for name, kind in HOST.items()]
+    for name, params in PASSED.items():
+        parts.append(f'(import "{WASI}" "{name}" (func $passed_{name} {_typed(params, I32)}))')
+    for name, taken, given in offered:
+        parts.append(f'(import "hzc" "{name}" (func $hzc_{name} {_typed(taken, given)}))')
+    behind = [f"$native_{name}" for name in NATIVE] + [f"$host_{name}" for name in HOST]
+    parts += [f'(memory (export "tray") {Tray.PAGES} {Tray.PAGES})']
+    parts += [f'(table $ward (export "ward") {len(SHADOWED)} {len(SHADOWED)} funcref)']
+    parts += [f'(table $behind (export "behind") {len(behind)} {len(behind)} funcref)']
+    parts += [f"(elem (table $behind) (i32.const 0) func {' '.join(behind)})"]
+    for index, (name, params) in enumerate(SIGNATURES.items()):
+        called = f"(call_indirect $ward {_type(name)} {_gets(params)} (i32.const {index}))"
+        parts.append(f'(func (export "{name}") {_type(name)} {called})')
+    parts += [f'(export "{name}" (func $passed_{name}))' for name in PASSED]
+    parts += [f'(export "hzc.{name}" (func $hzc_{name}))' for name, *_ in offered]
+    return f"(module {' '.join(parts)})"
 
 
 def ward(*, deterministic: bool) -> str:
     """The ward of a profile, as text."""
-    native = " ".join(
-        f'(import "{WASI}" "{name}" (func $native_{name} {_type(name)}))' for name in SHADOWED if name != "proc_exit"
-    )
+    behind = [(f"native_{name}", SIGNATURES[name], I32) for name in NATIVE]
+    calls = []
+    for index, (name, params, result) in enumerate([*behind, *((f"host_{name}", *HOST[name]) for name in HOST)]):
+        kind = _typed(params, result)
+        calls.append(f"(func ${name} {kind} (call_indirect $behind {kind} {_gets(params)} (i32.const {index})))")
     return f"""(module
       (import "guest" "memory" (memory $guest 0))
       (import "gate" "tray" (memory $tray {Tray.PAGES} {Tray.PAGES}))
       (import "gate" "ward" (table $ward {len(SHADOWED)} {len(SHADOWED)} funcref))
-      {native}
-      (import "host" "poll" (func $host_poll (param i32 i32 i32 i32 i64 i64) (result i32)))
-      (import "host" "drain" (func $host_drain))
-      (import "host" "random" (func $host_random (param i32 i32) (result i32)))
-      (import "host" "readdir" (func $host_readdir (param i32 i32 i32 i64 i32) (result i32)))
-      (import "host" "stdin" (func $host_stdin (param i32 i32 i32) (result i32)))
-      (import "host" "control_write" (func $host_control_write (param i32 i32 i32) (result i32)))
-      (import "host" "control_read" (func $host_control_read (param i32 i32 i32) (result i32)))
+      (import "gate" "behind" (table $behind {len(calls)} {len(calls)} funcref))
+      {" ".join(calls)}
       (export "memory" (memory $guest))
       (elem (table $ward) (i32.const 0) func {" ".join(f"${name}" for name in SHADOWED)})
       {_COMMON}
@@ -215,8 +273,7 @@ def _flag(bit: int) -> str:
 
 
 def _plain(name: str) -> str:
-    gets = " ".join(f"(local.get {n})" for n in range(len(SIGNATURES[name])))
-    return f"(func ${name} {_type(name)} (call $native_{name} {gets}))"
+    return f"(func ${name} {_type(name)} (call $native_{name} {_gets(SIGNATURES[name])}))"
 
 
 def _reads(before: str = "") -> str:
@@ -231,10 +288,9 @@ def _reads(before: str = "") -> str:
 
 def _makes(name: str) -> str:
     """A function that makes a name in the scratch folder."""
-    gets = " ".join(f"(local.get {n})" for n in range(len(SIGNATURES[name])))
     return f"""(func ${name} {_type(name)} (local $errno i32)
       (if (call $files_full) (then (return (i32.const {ENOSPC}))))
-      (local.set $errno (call $native_{name} {gets}))
+      (local.set $errno (call $native_{name} {_gets(SIGNATURES[name])}))
       (if (i32.eqz (local.get $errno)) (then (call $one_file)))
       (local.get $errno))"""
 
