@@ -220,6 +220,7 @@ def test_completion_completes() -> None:
     )
     assert set(done.stdout.split()) == {
         "plain,receipt",
+        "plain,replay",
         "plain,restart",
         "plain,result",
         "plain,rerun",
