@@ -57,10 +57,10 @@ def test_a_budget_that_is_used_up(runs: Runs, name: str, profile: str) -> None:
 
 
 def test_output_is_cut_and_named(runs: Runs) -> None:
-    code = "import errno, os\ntry:\n  while True: os.write(2, bytes(1 << 20))\nexcept OSError as e: print(errno.errorcode[e.errno])"
-    outcome, stdout = runs.run(code)
+    writes = "import errno, os\ntry:\n  while True: os.write({}, bytes(1 << 20))\nexcept OSError as error:\n  {}"
+    outcome, stdout = runs.run(writes.format(2, "print(errno.errorcode[error.errno])"))
     assert stdout == b"ENOSPC\n"
     assert outcome.detail == "what it wrote to stderr was cut at its bound"
     assert outcome.detail in DOCS.read_text(encoding="utf-8")
-    outcome, stdout = runs.run("import os\ntry:\n  while True: os.write(1, bytes(1 << 20))\nexcept OSError: pass")
+    outcome, stdout = runs.run(writes.format(1, "pass"))
     assert (len(stdout), "stdout" in outcome.truncated) == (8 << 20, True)
