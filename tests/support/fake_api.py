@@ -296,6 +296,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return fake.submit(fake.jobs[job]["spec"], origin={"kind": "redrive", "job": job})
             case ("POST", ["blobs"] | ["leases", _, "blobs"]):
                 return self._new_blob(body["sha256"], body["size"])
+            case ("GET", ["blobs", blob]):
+                if blob not in fake.blobs:
+                    raise NotFound(f"no blob {blob}")
+                return 200, {"id": blob, "url": f"{fake.url}/_blobs/{blob}", "url_expires_at": ENDED}, {}
             case ("POST", ["quotes"]):
                 quote = pricing.quote(fake.proofs.platform.ctx, parse_spec(body), "wasm")
                 return 200, quote.as_json(), {}

@@ -225,6 +225,14 @@ class TestLeases:
 
 
 class TestRead:
+    def test_a_blob_is_its_tenants(self, container: Container, call: Client, other: Client) -> None:
+        blob = container.blobs.put("t1", b"data")
+        found = call("GET", f"/v1/blobs/{blob}")
+        assert (found.status, found.body["id"], found.body["size"]) == (200, blob, 4)
+        assert found.body["url"].startswith("memory://")
+        for missing in (other("GET", f"/v1/blobs/{blob}"), call("GET", "/v1/blobs/b1-0"), call("GET", "/v1/blobs/x")):
+            assert (missing.status, missing.body["code"]) == (404, "not_found")
+
     def test_pages_are_newest_first_and_complete(self, container: Container, call: Client) -> None:
         made = []
         for _ in range(7):

@@ -179,6 +179,16 @@ def test_blobs_go_by_presigned_url_and_only_once(api: FakeApi, jobs: JobsClient)
     assert "Authorization" not in puts[0][0]
 
 
+def test_a_blob_comes_back_and_only_as_itself(api: FakeApi, jobs: JobsClient) -> None:
+    blob = api.put_blob(b"data")
+    assert jobs.blob(blob) == b"data"
+    api.blobs[blob] = b"date"
+    with pytest.raises(errors.Rejected, match="another digest"):
+        jobs.blob(blob)
+    with pytest.raises(errors.NotFound):
+        jobs.blob("b1-x")
+
+
 def test_a_lost_upload_is_repeated(api: FakeApi, jobs: JobsClient) -> None:
     api.faults = [Fault(0, after=True), Fault(0, after=True)]
     blob = jobs.upload_blob(b"data")
