@@ -23,7 +23,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired"
 
 KINDS = {
     *("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT"),
-    *("TREE", "TILE", "CHECKPOINT", "TARIFF", "FUNCTION"),
+    *("TREE", "TILE", "CHECKPOINT", "TARIFF", "FUNCTION", "KV", "SECRET", "AUDIT"),
 }
 """Kinds of records that belong to no job."""
 

@@ -86,6 +86,12 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "FUNCTION" and row.key.sk == "META":
         function = audit_functions.function_of(body_of(row.body))
         return _stated_entries(row) if function is None else functions.index(function)
+    if kind == "SECRET":
+        _, tenant, name = row.key.pk.split("#", 2)
+        return {keys.BY_TENANT: keys.secret_entry(tenant, name)}
+    if kind in ("KV", "AUDIT"):
+        expires = (body_of(row.body) or {}).get("expires_ms")
+        return {keys.BY_DUE: keys.expiry_entry(expires, row.key)} if isinstance(expires, int) else {}
     if kind in WITHOUT_ENTRIES or kind == "FUNCTION":
         return {}
     return _stated_entries(row)
@@ -231,6 +237,12 @@ def _single(row: Row, exists: Exists, now: int, partition: _Partition) -> Iterat
         yield _removed("orphan", f"{row.key.pk} {row.key.sk}", "it is a label of no job", row.key)
     elif kind == "IDEMPOTENCY":
         yield from _idempotency(row, exists, now)
+    elif kind in ("KV", "SECRET"):
+        body = body_of(row.body) or {}
+        kept = body.get("value" if kind == "KV" else "sealed", "" if "expires_ms" in body else None)
+        if not isinstance(kept, str) or not isinstance(body.get("version"), int):
+            remedy = "restore a backup (hzc restore), or write it again"
+            yield Finding(kind.lower(), f"{row.key.pk} {row.key.sk}", "it cannot be read", remedy)
     elif kind == "OUTBOX":
         body = body_of(row.body) or {}
         wrong = _outbox_fault(row.key, body) or message_fault(body.get("message"), exists)
