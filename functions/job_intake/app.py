@@ -5,12 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from hanzo_compute.front.telemetry import configure
-from job_intake import dead_letters, functions, jobs, log, logs, quotes, receipts, service, uploads
+from job_intake import dead_letters, entries, functions, jobs, log, logs, quotes, receipts, secrets, service, uploads
 from job_intake.api import api
 
 logger = configure("job_intake")
 
-__all__ = ["dead_letters", "functions", "handler", "jobs", "log", "logs", "quotes", "receipts", "service", "uploads"]
+__all__ = [
+    "dead_letters",
+    "entries",
+    "functions",
+    "handler",
+    "jobs",
+    "log",
+    "logs",
+    "quotes",
+    "receipts",
+    "secrets",
+    "service",
+    "uploads",
+]
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

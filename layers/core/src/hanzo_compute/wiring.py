@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
-from hanzo_compute.ports import Clock, Commits, KeyVault, LeaseApi, Runner
+from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, LeaseApi, Runner
 from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
+    from hanzo_compute.adapters.http.secrets import SecretsClient as SecretsClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
     from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
     from hanzo_compute.services.repair import StateFolder
@@ -82,6 +83,13 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
     )
 
 
+def egress(config: Config) -> Egress:
+    """The way out for functions, as far as the operator lets them."""
+    from hanzo_compute.adapters.egress import AddressPolicy, ClosedEgress, HttpEgress
+
+    return HttpEgress(AddressPolicy(config.egress_allow)) if config.egress else ClosedEgress()
+
+
 def jobs_client(url: str, key: str | None) -> JobsClient:
     """A tenant's client."""
     from hanzo_compute.adapters.http import ApiClient, JobsClient
@@ -94,6 +102,13 @@ def functions_client(url: str, key: str | None) -> FunctionsClient:
     from hanzo_compute.adapters.http import ApiClient, FunctionsClient
 
     return FunctionsClient(ApiClient(url, key))
+
+
+def secrets_client(url: str, key: str | None) -> SecretsClient:
+    """A tenant's client of secrets."""
+    from hanzo_compute.adapters.http import ApiClient, SecretsClient
+
+    return SecretsClient(ApiClient(url, key))
 
 
 def proof_client(url: str, key: str | None) -> ProofClient:

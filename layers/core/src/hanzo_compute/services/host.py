@@ -240,6 +240,8 @@ def _head(text: bytes) -> dict[str, Any]:
     headers = found.get("headers", {})
     if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
         raise GuestRefusal(Status.INVALID, "http: headers is an object of strings")
-    if not isinstance(found.get("method", "GET"), str) or found.get("redirect", "manual") not in _REDIRECTS:
+    redirect = found.get("redirect", "manual")
+    known = isinstance(redirect, str) and redirect in _REDIRECTS
+    if not known or not isinstance(found.get("method", "GET"), str):
         raise GuestRefusal(Status.INVALID, "http: method is a string, redirect is manual or follow")
     return found

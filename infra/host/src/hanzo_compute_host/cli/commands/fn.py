@@ -10,6 +10,7 @@ import click
 
 from hanzo_compute.model.bounds import PAGE_MAX
 from hanzo_compute_host.cli.build import LANGUAGES, memory, pair, seconds, source_of
+from hanzo_compute_host.cli.commands.kv import kv as key_values
 from hanzo_compute_host.cli.render import age, print_pairs, print_table
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
@@ -19,6 +20,9 @@ Body = dict[str, Any]
 @click.group()
 def fn() -> None:
     """Functions: programs under a name, with versions that never change and aliases that point to them."""
+
+
+fn.add_command(key_values)
 
 
 @fn.command()

@@ -33,7 +33,7 @@ CARRIED: Final = frozenset(
 _URL: Final = re.compile(r"(?i:(https?))://([^/?#]+)([^?#]*)(\?[^#]*)?(?:#.*)?")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]*")
 
 Headers = Sequence[tuple[str, str]]
 

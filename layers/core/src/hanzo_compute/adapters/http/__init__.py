@@ -5,5 +5,6 @@ from hanzo_compute.adapters.http.functions import FunctionsClient
 from hanzo_compute.adapters.http.jobs import JobsClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
+from hanzo_compute.adapters.http.secrets import SecretsClient
 
-__all__ = ["ApiClient", "FunctionsClient", "HttpLeaseApi", "JobsClient", "ProofClient"]
+__all__ = ["ApiClient", "FunctionsClient", "HttpLeaseApi", "JobsClient", "ProofClient", "SecretsClient"]
