@@ -18,7 +18,7 @@ from hanzo_compute.model.keys import Key
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import audit_functions, functions, leaves, outbox, records
+from hanzo_compute.services import audit_functions, functions, leaves, outbox, records, secrets
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
@@ -87,8 +87,8 @@ def expected_entries(row: Row) -> Entries | None:
         function = audit_functions.function_of(body_of(row.body))
         return _stated_entries(row) if function is None else functions.index(function)
     if kind == "SECRET":
-        _, tenant, name = row.key.pk.split("#", 2)
-        return {keys.BY_TENANT: keys.secret_entry(tenant, name)}
+        _, tenant, name = (row.key.pk + "##").split("#", 2)
+        return secrets.index(tenant, name.removesuffix("##"))
     if kind in ("KV", "AUDIT"):
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.expiry_entry(expires, row.key)} if isinstance(expires, int) else {}

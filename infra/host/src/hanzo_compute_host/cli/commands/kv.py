@@ -36,14 +36,14 @@ def kv(context: click.Context, name: str) -> None:
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("entry", metavar="KEY")
 @base64_option
 @click.option("-O", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to FILE.")
 @client_options
 @pass_session
-def get(session: Session, key: str, coded: bool, target: Path | None) -> None:
+def get(session: Session, entry: str, coded: bool, target: Path | None) -> None:
     """Give the value of KEY: its bytes in a pipe or with -O, made harmless on a terminal."""
-    found = session.functions.entry(_function(), _key(key, coded))
+    found = session.functions.entry(_function(), _key(entry, coded))
     if session.json:
         session.print_json(found)
         return
@@ -56,19 +56,19 @@ def get(session: Session, key: str, coded: bool, target: Path | None) -> None:
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("entry", metavar="KEY")
 @click.argument("value", required=False)
 @click.option("--from-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The value.")
 @base64_option
 @expect_option
 @client_options
 @pass_session
-def put(session: Session, key: str, value: str | None, from_file: Path | None, coded: bool, expect: int) -> None:
+def put(session: Session, entry: str, value: str | None, from_file: Path | None, coded: bool, expect: int) -> None:
     """Write VALUE, or the content of --from-file or of standard input, under KEY."""
     if value is not None and from_file is not None:
         raise click.UsageError("give either VALUE or --from-file")
     data = value.encode() if value is not None else from_file.read_bytes() if from_file else sys.stdin.buffer.read()
-    made = session.functions.put_entry(_function(), _key(key, coded), data, expect)
+    made = session.functions.put_entry(_function(), _key(entry, coded), data, expect)
     if session.json:
         session.print_json(made)
     else:
@@ -98,15 +98,15 @@ def ls(session: Session, prefix: str) -> None:
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("entry", metavar="KEY")
 @base64_option
 @expect_option
 @client_options
 @pass_session
-def rm(session: Session, key: str, coded: bool, expect: int) -> None:
+def rm(session: Session, entry: str, coded: bool, expect: int) -> None:
     """Remove the entry KEY."""
-    session.functions.remove_entry(_function(), _key(key, coded), expect)
-    session.say(f"{key} removed")
+    session.functions.remove_entry(_function(), _key(entry, coded), expect)
+    session.say(f"{entry} removed")
 
 
 def _function() -> str:

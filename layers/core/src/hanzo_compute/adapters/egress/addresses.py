@@ -66,7 +66,8 @@ def resolve(host: str, port: int, timeout_s: float) -> list[str]:
     Raises:
         GuestRefusal: there is no such name, it took too long, or the resolver did not answer.
     """
-    if not _resolving.acquire(timeout=timeout_s):
+    slots = _resolving
+    if not slots.acquire(timeout=timeout_s):
         raise GuestRefusal(Status.UNAVAILABLE, "too many names are being resolved")
     answer: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
@@ -77,7 +78,7 @@ def resolve(host: str, port: int, timeout_s: float) -> list[str]:
         except (OSError, UnicodeError) as error:
             answer.put(error)
         finally:
-            _resolving.release()
+            slots.release()
 
     threading.Thread(target=work, name="egress-resolve", daemon=True).start()
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
+from itertools import islice
 from typing import Any, Final
 
 from hanzo_compute.adapters.egress.urls import BODILESS, Target
@@ -19,6 +21,10 @@ RECEIVED_MAX: Final = 2 * bounds.EGRESS_RESPONSE_MAX
 HEAD_MAX: Final = 64 * 1024
 INTERIM_MAX: Final = 8
 """Answers like 103 Early Hints before the one that counts."""
+CHUNKS_MAX: Final = 100_000
+TRAILERS_MAX: Final = 64
+_LINE_MAX: Final = 4096
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _DROPPED: Final = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "trailer", "upgrade"})
 
 
@@ -96,13 +102,16 @@ def exchange(connection: Connection, method: str, request: bytes) -> Answer:
     # It may have answered before it had read all: a refusal of what is too large, say.
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.send(request)
-    files: Any = _Files(io.BufferedReader(connection, 65536))
+    reader: Any = io.BufferedReader(connection, 65536)
+    files: Any = _Files(reader)
+    earlier = []  # one that is forgotten closes the file of all
     try:
         for _ in range(INTERIM_MAX):
             response = HTTPResponse(files, method=method)
+            earlier.append(response)
             response.begin()
             if not 100 <= response.status < 200:
-                return _answer(response)
+                return _answer(response, reader)
             if response.status == 101:
                 break
     except (HTTPException, ValueError) as error:
@@ -110,19 +119,45 @@ def exchange(connection: Connection, method: str, request: bytes) -> Answer:
     raise GuestRefusal(Status.UNAVAILABLE, "http: the other side does not come to its answer")
 
 
-def _answer(response: HTTPResponse) -> Answer:
+def _answer(response: HTTPResponse, reader: io.BufferedReader) -> Answer:
     headers = [(name.lower(), " ".join(value.split())) for name, value in response.getheaders()]
     if sum(len(name) + len(value) for name, value in headers) > HEAD_MAX:
         raise GuestRefusal(Status.LIMIT, f"http: the headers of the answer are over {HEAD_MAX} bytes")
     too_large = GuestRefusal(Status.LIMIT, f"http: the answer is over {bounds.EGRESS_RESPONSE_MAX} bytes")
     if (response.length or 0) > bounds.EGRESS_RESPONSE_MAX:
         raise too_large
-    body = response.read(bounds.EGRESS_RESPONSE_MAX + 1)
+    if response.chunked and not response.isclosed():
+        body = _chunked(reader, too_large)
+    else:
+        body = response.read(bounds.EGRESS_RESPONSE_MAX + 1)
     if len(body) > bounds.EGRESS_RESPONSE_MAX:
         raise too_large
     if response.length:
         raise GuestRefusal(Status.UNAVAILABLE, "http: the answer was cut short")
     return Answer(response.status, [each for each in headers if each[0] not in _DROPPED], body)
+
+
+def _chunked(reader: io.BufferedReader, too_large: GuestRefusal) -> bytes:
+    """The body of an answer in chunks; of few enough that reading them costs little."""
+    parts: list[bytes] = []
+    left = bounds.EGRESS_RESPONSE_MAX
+    for _ in range(CHUNKS_MAX):
+        match = _CHUNK.fullmatch(reader.readline(_LINE_MAX))
+        if match is None:
+            raise HTTPException
+        size = int(match[1], 16)
+        left -= size
+        if left < 0:
+            raise too_large
+        if not size:
+            trailers = iter(lambda: reader.readline(_LINE_MAX), b"\r\n")
+            if not all(line.endswith(b"\n") for line in islice(trailers, TRAILERS_MAX)):
+                raise HTTPException
+            return b"".join(parts)
+        parts.append(reader.read(size))
+        if reader.read(2) != b"\r\n":
+            raise HTTPException
+    raise GuestRefusal(Status.LIMIT, f"http: the answer is in more than {CHUNKS_MAX} chunks")
 
 
 class _Files:
