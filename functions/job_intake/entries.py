@@ -37,7 +37,7 @@ class NewEntry(Value):
 @api.route("GET", "/v1/functions/{name}/kv", action=Action.READ, summary="List a function's key-value entries")
 def list_entries(
     name: str,
-    prefix: Annotated[str, Query(max_length=1024, description="Only keys that begin so.")] = "",
+    prefix: Annotated[str, Query(max_length=700, description="Only keys that begin so.")] = "",
     encoding: Encoding = "text",
     cursor: Cursor = "",
     limit: Limit = bounds.PAGE_DEFAULT,
