@@ -75,4 +75,4 @@ def _told(answered: Answered) -> dict[str, str]:
     }
     if answered.result.fuel is not None:
         told["X-Fuel"] = str(answered.result.fuel)
-    return told
+    return told | {f"X-Output-{name}": blob for name, blob in answered.outputs.items()}

@@ -5,13 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from hanzo_compute.front.telemetry import configure
-from job_intake import dead_letters, functions, jobs, log, logs, quotes, receipts, schedules, service, uploads
+from job_intake import (
+    dead_letters,
+    entries,
+    functions,
+    jobs,
+    log,
+    logs,
+    quotes,
+    receipts,
+    schedules,
+    secrets,
+    service,
+    uploads,
+)
 from job_intake.api import api
 
 logger = configure("job_intake")
 
 __all__ = [
     "dead_letters",
+    "entries",
     "functions",
     "handler",
     "jobs",
@@ -20,6 +34,7 @@ __all__ = [
     "quotes",
     "receipts",
     "schedules",
+    "secrets",
     "service",
     "uploads",
 ]

@@ -22,7 +22,7 @@ from hanzo_compute.errors import ComputeError, Conflict, IdempotencyMismatch, No
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import digest
 from hanzo_compute.services import pricing
-from tests.support.fake_functions import answer_functions
+from tests.support.fake_functions import answer_functions, answer_secrets
 from tests.support.proofs import Proofs, named_platform, succeeded
 
 KEY = "hzk_0000000000000000000000TEST_secret"
@@ -259,6 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.data) if self.data else None
         if path[1:2] == ["functions"]:
             return answer_functions(fake.proofs.platform, fake.blobs, self.command, path[2:], self.query, body)
+        if path[1:2] in (["secrets"], ["audit"]):
+            return answer_secrets(fake.proofs.platform, self.command, path[1:], self.query, body)
         match (self.command, path[1:]):
             case ("POST", ["jobs"]):
                 return fake.submit(body, self.headers.get("Idempotency-Key"))

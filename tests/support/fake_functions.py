@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model.function import AliasSetting, FunctionSpec
 from hanzo_compute.model.problems import field_problems
-from hanzo_compute.services import function_views, functions
+from hanzo_compute.services import entries, function_views, functions, secrets
 from tests.support.stepped import Platform
 
 TENANT = "acme"
@@ -47,6 +48,36 @@ def answer_functions(
         case ("POST", [name, "rollback"]):
             found = functions.rollback(ctx, TENANT, name, body["alias"])
             return 200, function_views.alias_view(found, body["alias"]), {}
+        case ("GET", [name, "kv"]):
+            prefix = entries.decode_key(query.get("prefix", ""), "base64url", "prefix")
+            found = entries.entries(ctx, TENANT, name, prefix=prefix, cursor=query.get("cursor", ""), limit=2)
+            return 200, found.as_json(), {}
+        case ("GET", [name, "kv", key]):
+            return 200, entries.get(ctx, TENANT, name, entries.decode_key(key, query["encoding"])), {}
+        case ("PUT", [name, "kv", key]):
+            raw, value = entries.decode_key(key, query["encoding"]), base64.b64decode(body["value_base64"])
+            return 200, entries.put(ctx, TENANT, name, raw, value, body["expect"]), {}
+        case ("DELETE", [name, "kv", key]):
+            entries.remove(ctx, TENANT, name, entries.decode_key(key, query["encoding"]), int(query["expect"]))
+            return 200, {"name": name, "removed": True}, {}
+    raise AssertionError(f"no such call: {method} {path}")
+
+
+def answer_secrets(
+    platform: Platform, method: str, path: list[str], query: dict[str, str], body: Any
+) -> tuple[int, Any, Body]:
+    """The answer to a call under ``/v1/secrets``, or to ``/v1/audit``."""
+    ctx, cursor = platform.ctx, query.get("cursor", "")
+    match (method, path):
+        case ("GET", ["secrets"]):
+            return 200, secrets.secrets(ctx, TENANT, cursor=cursor, limit=2).as_json(), {}
+        case ("PUT", ["secrets", name]):
+            return 200, secrets.put(ctx, TENANT, name, base64.b64decode(body["value_base64"])), {}
+        case ("DELETE", ["secrets", name]):
+            secrets.remove(ctx, TENANT, name)
+            return 200, {"name": name, "removed": True}, {}
+        case ("GET", ["audit"]):
+            return 200, secrets.reads(ctx, TENANT, secret=query.get("secret"), cursor=cursor, limit=2).as_json(), {}
     raise AssertionError(f"no such call: {method} {path}")
 
 

@@ -24,6 +24,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired"
 KINDS = {
     *("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT"),
     *("TREE", "TILE", "CHECKPOINT", "TARIFF", "FUNCTION", "SCHEDULE", "FNLOG", "PUBLIC"),
+    *("KV", "SECRET", "AUDIT"),
 }
 """Kinds of records that belong to no job."""
 

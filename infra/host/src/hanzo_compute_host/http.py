@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.front.api import rendered
-from hanzo_compute.front.calls import CALL, calls
+from hanzo_compute.front.calls import CALL, Call, calls
 from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
 from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
-from hanzo_compute.ports.guests import Guests
+from hanzo_compute.ports.guests import GuestService
+from hanzo_compute.ports.sandboxes import GuestResult, Guests
 from hanzo_compute_host import problems
 from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
@@ -34,6 +36,10 @@ VITAL_SHARE: Final = 2
 FLUSH_S: Final = 1.0
 """What calls of functions have left to be written is written this often."""
 FLUSH: Final = "hzc.flush"
+AGAIN: Final = "hzc-again"
+"""Header of an answer that is none: the call is run again."""
+OUTSIDE: Final = "http"
+"""The host call that does not stand on the store."""
 DURABLE_S: Final = 30.0
 """An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
 
@@ -197,9 +203,19 @@ class App:
                 await self._durable(turn.durable)
                 if self._guests is None:
                     raise Unavailable("this front runs no functions", hint="report it")
-                result = await self._guests.call(call.guest)
-            self._noted = name
-            return self._taken(name, exchange, lambda: rendered(call.answer(result)), go_on=True)
+                self._noted = name
+                while True:
+                    service = call.guest.service
+                    ticketed = None if service is None else _Ticketed(service, self._journal)
+                    result = await self._guests.call(replace(call.guest, service=ticketed))
+                    if ticketed is not None:
+                        for durable in ticketed.futures:
+                            await self._durable(durable)
+                    step = partial(_answered, call, result)
+                    turn = self._taken(name, exchange, step, go_on=True)
+                    if AGAIN not in turn.answer.host:
+                        return turn
+                    turn.park.close()
         finally:
             call.close()
 
@@ -301,6 +317,31 @@ class App:
             if gone is not None:
                 await _end(gone)
         await exchange.write(b"", more=False)
+
+
+class _Ticketed:
+    """Answers host calls, and takes the tickets of what that writes: they belong to no handler's answer."""
+
+    def __init__(self, service: GuestService, journal: Journal) -> None:
+        self._service = service
+        self._journal = journal
+        self.futures: list[asyncio.Future[None]] = []
+
+    def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
+        """What the service answers."""
+        if name == OUTSIDE:  # in a thread, and without the store
+            return self._service.ask(name, args)
+        try:
+            return self._service.ask(name, args)
+        finally:
+            durable = self._journal.take()
+            if durable is not None:
+                self.futures.append(durable)
+
+
+def _answered(call: Call, result: GuestResult) -> dict[str, Any]:
+    answer = call.answer(result)
+    return {"statusCode": 200, "headers": {AGAIN: "1"}} if answer is None else rendered(answer)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -95,7 +95,7 @@ def defect() -> InternalError:
 def answer(error: ComputeError, request_id: str) -> Answer:
     """The response to a request that ``error`` refuses."""
     made = problems.response(error, request_id)
-    headers = {**made.headers, "content-type": problems.MEDIA_TYPE}
+    headers = {name.lower(): value for name, value in made.headers.items()} | {"content-type": problems.MEDIA_TYPE}
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = ", ".join(error.data["allow"])
     return to_answer({"statusCode": made.status_code, "headers": headers, "body": made.body})

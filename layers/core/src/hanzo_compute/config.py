@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from pathlib import Path
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import tariff as tariffs
 from hanzo_compute.model.tariff import DEFAULT, Tariff
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Policy:
     """Wait before the attempt after a lapse; doubles with each further one."""
     idempotency_ms: int = 24 * 3600 * 1000
     """How long an idempotency key is remembered."""
+    audit_ms: int = 90 * 24 * 3600 * 1000
+    """How long it is remembered which call has read a secret."""
     waiting_max: int = 50_000
     """Jobs of all tenants that may wait to run (queued, placed, retrying); beyond it nothing is accepted."""
     tenant_waiting_max: int = 10_000
@@ -68,6 +73,10 @@ class Config:
     policy: Policy = field(default_factory=Policy)
     tariff: Tariff = DEFAULT
     """What jobs cost (``HZC_TARIFF``, else ``tariff.toml`` in the state folder, else the built-in one)."""
+    egress: bool = True
+    """Whether functions may call other hosts at all (``HZC_EGRESS``)."""
+    egress_allow: tuple[Network, ...] = ()
+    """Networks besides the internet in which they may (``HZC_EGRESS_ALLOW``)."""
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
@@ -105,6 +114,26 @@ def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:
     return tariffs.parse(text, str(path))
 
 
+def _egress(environ: Mapping[str, str]) -> bool:
+    given = environ.get("HZC_EGRESS") or "public"
+    if given not in ("off", "public"):
+        raise InvalidRequest(f"HZC_EGRESS is {given[:40]!r}", hint="it is public, or off: functions then call no host")
+    return given == "public"
+
+
+def _networks(environ: Mapping[str, str]) -> tuple[Network, ...]:
+    found = []
+    for text in filter(None, map(str.strip, environ.get("HZC_EGRESS_ALLOW", "").split(","))):
+        try:
+            found.append(ipaddress.ip_network(text))
+        except ValueError:
+            raise InvalidRequest(
+                f"HZC_EGRESS_ALLOW has {text[:60]!r}, which is no network",
+                hint="give networks like 10.1.0.0/16,fd12:3456::/48, without bits behind the prefix",
+            ) from None
+    return tuple(found)
+
+
 def _count(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
@@ -133,4 +162,6 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         strict_tenants=environ.get("HZC_STRICT_TENANTS", "") not in ("", "0"),
         policy=_policy(environ),
         tariff=_tariff(environ, Path(home)),
+        egress=_egress(environ),
+        egress_allow=_networks(environ),
     )

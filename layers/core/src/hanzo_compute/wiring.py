@@ -14,8 +14,8 @@ from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Commits, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
-from hanzo_compute.ports.guests import Guests
+from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
+from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute.services.context import Context
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
+    from hanzo_compute.adapters.http.secrets import SecretsClient as SecretsClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
     from hanzo_compute.adapters.local.backup import BackupReport as BackupReport  # noqa: PLC0414
     from hanzo_compute.adapters.runner.wasm.local import LocalOutcome as LocalOutcome  # noqa: PLC0414
@@ -84,8 +85,16 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
         vault=FileVault(config.home / "keys"),
         policy=config.policy,
         tariff=config.tariff,
+        egress=egress(config),
         commits=client,
     )
+
+
+def egress(config: Config) -> Egress:
+    """The way out for functions, as far as the operator lets them."""
+    from hanzo_compute.adapters.egress import AddressPolicy, ClosedEgress, HttpEgress
+
+    return HttpEgress(AddressPolicy(config.egress_allow)) if config.egress else ClosedEgress()
 
 
 def jobs_client(url: str, key: str | None) -> JobsClient:
@@ -100,6 +109,13 @@ def functions_client(url: str, key: str | None) -> FunctionsClient:
     from hanzo_compute.adapters.http import ApiClient, FunctionsClient
 
     return FunctionsClient(ApiClient(url, key))
+
+
+def secrets_client(url: str, key: str | None) -> SecretsClient:
+    """A tenant's client of secrets."""
+    from hanzo_compute.adapters.http import ApiClient, SecretsClient
+
+    return SecretsClient(ApiClient(url, key))
 
 
 def proof_client(url: str, key: str | None) -> ProofClient:

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "cancel": "jobs:cancel",
     "rerun": "run:rerun",
     "fn": "fn:fn",
+    "secret": "secret:secret",
     "quote": "quote:quote",
     "receipt": "receipt:receipt",
     "replay": "replay:replay",

@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler import Response
 
 from hanzo_compute.errors import ComputeError, InternalError
 from hanzo_compute.front import problems
-from hanzo_compute.ports.guests import GuestCall, GuestResult, Guests
+from hanzo_compute.ports.sandboxes import GuestCall, GuestResult, Guests
 from hanzo_compute.services.invoke import Answered, Pending
 
 CALL = "hzc-call"
@@ -37,10 +37,11 @@ class Call:
         """What is to be run."""
         return self.pending.call
 
-    def answer(self, result: GuestResult) -> Response[Any]:
-        """The answer to the request."""
+    def answer(self, result: GuestResult) -> Response[Any] | None:
+        """The answer to the request; None: the call has to be run again."""
         try:
-            return self.render(self.pending.finish(result))
+            answered = self.pending.finish(result)
+            return None if answered is None else self.render(answered)
         except ComputeError as error:
             return problems.response(error, self.request_id)
 
@@ -73,7 +74,10 @@ class Calls:
             if self._inline is None:
                 raise InternalError("this process runs no functions")
             loop, guests = self._inline
-            return call.answer(loop.run_until_complete(guests.call(call.guest)))
+            answer = None
+            while answer is None:
+                answer = call.answer(loop.run_until_complete(guests.call(call.guest)))
+            return answer
         finally:
             call.close()
 

@@ -66,6 +66,24 @@ CONCURRENCY_MAX: Final = 1000
 CONCURRENCY_DEFAULT: Final = 10
 SECRETS_MAX: Final = 32
 ORIGINS_MAX: Final = 32
+KV_KEY_MAX: Final = 512
+"""A key of a function's key-value store, bytes."""
+KV_VALUE_MAX: Final = 256 * KIB
+KV_TOUCHED_MAX: Final = 40
+"""Keys that one call reads or writes: they are committed with its outcome, in one transaction."""
+KV_WRITTEN_MAX: Final = 2 * MIB
+"""Bytes of all values that one call writes: a transaction holds 4 MB, and values are stored in base64."""
+SECRET_VALUE_MAX: Final = 64 * KIB
+TENANT_SECRETS_MAX: Final = 1000
+"""Secrets of one tenant."""
+EGRESS_REQUEST_MAX: Final = 1 * MIB
+EGRESS_RESPONSE_MAX: Final = 4 * MIB
+EGRESS_HOPS_MAX: Final = 3
+"""Redirects that one call of ``http`` follows."""
+EGRESS_S_MAX: Final = 60
+"""Seconds that one call of ``http`` takes at most, and never longer than the call that it is part of."""
+CALL_OUTPUTS_MAX: Final = 16
+"""Named outputs of one call; together of OUTPUT_MAX bytes."""
 DESCRIPTION_MAX: Final = 500
 """Characters."""
 

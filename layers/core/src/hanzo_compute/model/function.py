@@ -36,7 +36,8 @@ EXPORTS: Final[dict[str, dict[str, str]]] = {
 }
 """What a module must export, by its ABI."""
 
-SecretName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+SECRET_FORM: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"  # noqa: S105 — of a name
+SecretName = Annotated[str, StringConstraints(pattern=f"^{SECRET_FORM}$")]
 Origin = Annotated[str, AfterValidator(normalised)]
 
 

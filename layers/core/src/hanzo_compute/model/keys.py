@@ -6,6 +6,7 @@ A *wake key* is a partition: whoever waits for something to happen to a job wait
 from __future__ import annotations
 
 import zlib
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 SHARDS: Final = 8
@@ -126,6 +127,36 @@ def version(tenant: str, name: str, number: int) -> Key:
     return Key(function_partition(tenant, name), f"{VERSION}{number:09d}")
 
 
+def kv_partition(tenant: str, name: str) -> str:
+    """Partition of a function's key-value entries."""
+    return f"KV#{tenant}#{name}"
+
+
+def kv(tenant: str, name: str, key: bytes) -> Key:
+    """A key-value entry, or for a while what is left of one; keys are any bytes, so the sort key is in hex."""
+    return Key(kv_partition(tenant, name), key.hex())
+
+
+def secret(tenant: str, name: str) -> Key:
+    """A secret, sealed."""
+    return Key(f"SECRET#{tenant}#{name}", "-")
+
+
+def audit_partition(tenant: str) -> str:
+    """Partition of the records of who read a tenant's secrets."""
+    return f"AUDIT#{tenant}"
+
+
+def audit(tenant: str, at_ms: int, call: str, secret: str) -> Key:
+    """A call has read a secret: it never changes."""
+    return Key(audit_partition(tenant), f"{at_ms:015d}#{call}#{secret}")
+
+
+def is_audit(key: Key) -> bool:
+    """Whether a record says who read a secret."""
+    return key.pk.startswith("AUDIT#")
+
+
 def clock() -> Key:
     """The last time that the reconciler saw."""
     return Key("CLOCK", "-")
@@ -196,6 +227,11 @@ def schedules_partition(tenant: str) -> str:
     return f"SCHEDULES#{tenant}"
 
 
+def secret_entry(tenant: str, name: str) -> tuple[str, str]:
+    """All secrets of a tenant, by name."""
+    return f"SECRETS#{tenant}", name
+
+
 def state_entry(tenant: str, state: str, job_id: str) -> tuple[str, str]:
     """A tenant's jobs in one state, by time of creation."""
     return f"TENANT#{tenant}#{state}", job_id
@@ -209,6 +245,12 @@ def due_partition(number: int) -> str:
 def due_entry(due_ms: int, record_id: str) -> tuple[str, str]:
     """What the reconciler must look at, by time."""
     return due_partition(shard(record_id)), due_before(due_ms) + record_id
+
+
+def expiry_entry(at_ms: int, key: Key) -> tuple[str, str]:
+    """A record that is removed at a time; ``expires_ms`` of its body."""
+    # Sort keys of indexes are short; those of records that share a partition are told apart by a digest.
+    return due_entry(at_ms, key.pk if key.sk == "-" else f"{key.pk}#{sha256(key.sk.encode()).hexdigest()[:16]}")
 
 
 def due_before(ms: int) -> str:

@@ -18,6 +18,25 @@ _NUMERIC: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _AMBIGUOUS: Final = frozenset("ßς\u200c\u200d")
 """Characters that the two versions of IDNA write differently."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_V6: Final = ipaddress.ip_network("2000::/3")
+_CLOSED_V4: Final = [
+    ipaddress.ip_network(text)
+    for text in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+]
+_CLOSED_V6: Final = [
+    # Protocol assignments (Teredo and ORCHID among them) and documentation.
+    ipaddress.ip_network(text)
+    for text in ("2001::/23", "2001:db8::/32", "3fff::/20")
+]
+METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")
+)
+"""Where clouds give credentials to whoever asks: never called, whatever else an operator permits."""
 
 
 def normalised(text: str) -> str:
@@ -53,16 +72,20 @@ def normalised(text: str) -> str:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of the internet, also where it only wraps one of IPv4."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast
+    """Whether an address is one of the internet, also where it only wraps one of IPv4.
+
+    The ranges are listed here: what the standard library calls global differs from release to release.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address not in METADATA and not any(address in network for network in _CLOSED_V4)
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is None and address in _NAT64:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is not None:
+        return is_public(inner)
+    # All of the internet is in 2000::/3: what lies outside is local, or wraps an IPv4 address in an old form.
+    open_range = address in _GLOBAL_V6 and not any(address in network for network in _CLOSED_V6)
+    return open_range and address not in METADATA
 
 
 def _host(text: str) -> str:

@@ -17,6 +17,14 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
+from hanzo_compute.ports.guests import (
+    Egress,
+    EgressRequest,
+    EgressResponse,
+    GuestRefusal,
+    GuestService,
+    Status,
+)
 from hanzo_compute.ports.storage import (
     ABSENT,
     DEAD_LETTERS,
@@ -68,7 +76,12 @@ __all__ = [
     "Completed",
     "DataKey",
     "Delete",
+    "Egress",
+    "EgressRequest",
+    "EgressResponse",
     "Entries",
+    "GuestRefusal",
+    "GuestService",
     "Handle",
     "Ids",
     "JobStore",
@@ -90,6 +103,7 @@ __all__ = [
     "RunnerOutcome",
     "Send",
     "Spawn",
+    "Status",
     "Want",
     "WriteConflict",
     "queue_wake",

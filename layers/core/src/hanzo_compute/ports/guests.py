@@ -1,81 +1,86 @@
-"""What runs a function's calls: a sandbox that is asked for one answer, and gives it in seconds."""
+"""What a guest's host calls reach: who answers them, and the way to other hosts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
 
-class GuestService(Protocol):
-    """Who answers the host functions of a call that leave the sandbox."""
+class Status(IntEnum):
+    """How a host call ended, as its guest sees it; what is not negative is a result."""
 
-    def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
-        """The status (negative: an error) and the result; raises nothing that a guest can cause."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuestProgram:
-    """What is called, by a key that names it and everything of it: two of one key are the same."""
-
-    key: str
-    entry: str
-    """``command``: request on standard input, response on standard output. ``reactor``: alloc and handle."""
-    profile: str
-    module: Callable[[], bytes]
-    """The module's bytes; asked for only if it is not compiled yet. Unused with a language."""
-    digest: str
-    """SHA-256, hex, of the module; empty with a language."""
-    language: str | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """What it sees in ``/in``."""
-    args: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    memory_mib: int = 256
-    fuel: int | None = None
-    output_max: int = 1 << 20
-    granted: frozenset[str] = frozenset()
+    OK = 0
+    NOT_FOUND = -1
+    DENIED = -2
+    INVALID = -3
+    CONFLICT = -4
+    LIMIT = -5
+    UNAVAILABLE = -6
+    TIMED_OUT = -7
 
 
-@dataclass(frozen=True, slots=True)
-class GuestCall:
-    """One call of a program, for a tenant."""
+class GuestRefusal(Exception):
+    """A host call does not do what was asked. The guest gets ``status``; ``why`` is for its owner's log.
 
-    program: GuestProgram
-    tenant: str
-    data: bytes
-    timeout_s: float
-    service: GuestService | None = None
+    ``moved``: bytes that went to and fro all the same.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class GuestResult:
-    """What a call came to. ``category`` is one of :class:`~hanzo_compute.model.outcome.Category`."""
-
-    category: str
-    output: bytes = b""
-    errors: bytes = b""
-    """Standard error, and what was logged."""
-    detail: str = ""
-    exit_code: int | None = None
-    trap: str | None = None
-    limits: Sequence[str] = ()
-    wall_us: int = 0
-    cpu_ms: int = 0
-    fuel: int | None = None
-    memory_bytes: int = 0
-    runtime: str = ""
+    def __init__(self, status: Status, why: str, *, moved: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+        self.moved = moved
 
 
 @runtime_checkable
-class Guests(Protocol):
-    """Runs calls in sandboxes; several may run at a time."""
+class GuestService(Protocol):
+    """Answers the host calls of one call that leave the sandbox."""
 
-    async def call(self, call: GuestCall) -> GuestResult:
-        """Run one call to its end. Raises Unavailable when no sandbox can be had, NoCapacity when too many wait."""
+    def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
+        """The status and the result; raises nothing, whatever the guest does."""
         ...
 
-    async def close(self) -> None:
-        """End all sandboxes."""
+
+@dataclass(frozen=True, slots=True)
+class EgressRequest:
+    """An HTTP request of a guest."""
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = field(default=b"", repr=False)
+    origins: frozenset[str] = frozenset()
+    """Where it may go: origins in the form of :func:`hanzo_compute.model.origins.normalised`."""
+    idempotency_key: str = ""
+    """Sent as ``Idempotency-Key``, unless the guest gives one."""
+    timeout_s: float = 10.0
+    """For all of it: names, connections, redirects, the body."""
+    follow: bool = False
+    """Follow redirects, a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressResponse:
+    """What the other side answered; ``body`` as it came, not decompressed."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes = field(repr=False)
+    moved: int
+    """Bytes that were sent and received for it."""
+
+
+@runtime_checkable
+class Egress(Protocol):
+    """The way out of a sandbox; safe to share between threads."""
+
+    def fetch(self, request: EgressRequest) -> EgressResponse:
+        """Send a request to one of its origins.
+
+        Raises:
+            GuestRefusal: it may not go there (DENIED), is no request (INVALID), there is no such host (NOT_FOUND), it
+                or the answer is too large (LIMIT), nobody answered in time (TIMED_OUT) or properly (UNAVAILABLE).
+        """
         ...

@@ -24,13 +24,14 @@ class Action(StrEnum):
     CANCEL = "jobs:cancel"
     UPLOAD = "blobs:write"
     DEPLOY = "functions:write"
+    SECRETS = "secrets:write"
     LEASE = "leases:use"
     DESCRIBE = "api:describe"
 
 
 GRANTS: Final[dict[Role, frozenset[Action]]] = {
     Role.OWNER: frozenset(
-        {Action.SUBMIT, Action.READ, Action.CANCEL, Action.UPLOAD, Action.DEPLOY, Action.DESCRIBE},
+        {Action.SUBMIT, Action.READ, Action.CANCEL, Action.UPLOAD, Action.DEPLOY, Action.SECRETS, Action.DESCRIBE},
     ),
     Role.RUNNER: frozenset({Action.LEASE}),
 }

@@ -19,7 +19,7 @@ from hanzo_compute.model.schedule import Schedule
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import audit_functions, functions, leaves, outbox, records, schedules
+from hanzo_compute.services import audit_functions, functions, leaves, outbox, records, schedules, secrets
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
@@ -101,6 +101,12 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "SCHEDULE" and row.key.sk == "META":
         schedule = schedule_of(row.body)
         return _stated_entries(row) if schedule is None else schedules.index(schedule)
+    if kind == "SECRET":
+        _, tenant, name = (row.key.pk + "##").split("#", 2)
+        return secrets.index(tenant, name.removesuffix("##"))
+    if kind in ("KV", "AUDIT"):
+        expires = (body_of(row.body) or {}).get("expires_ms")
+        return {keys.BY_DUE: keys.expiry_entry(expires, row.key)} if isinstance(expires, int) else {}
     if kind in WITHOUT_ENTRIES or kind == "FUNCTION":
         return {}
     return _stated_entries(row)
@@ -270,6 +276,12 @@ def _single(row: Row, exists: Exists, now: int, partition: _Partition) -> Iterat
         yield _removed("orphan", f"{row.key.pk} {row.key.sk}", "it is a label of no job", row.key)
     elif kind == "IDEMPOTENCY":
         yield from _idempotency(row, exists, now)
+    elif kind in ("KV", "SECRET"):
+        body = body_of(row.body) or {}
+        kept = body.get("value" if kind == "KV" else "sealed", "" if "expires_ms" in body else None)
+        if not isinstance(kept, str) or not isinstance(body.get("version"), int):
+            remedy = "restore a backup (hzc restore), or write it again"
+            yield Finding(kind.lower(), f"{row.key.pk} {row.key.sk}", "it cannot be read", remedy)
     elif kind == "OUTBOX":
         body = body_of(row.body) or {}
         wrong = _outbox_fault(row.key, body) or message_fault(body.get("message"), exists)

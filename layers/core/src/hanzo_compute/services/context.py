@@ -8,7 +8,7 @@ from typing import Any
 from hanzo_compute.config import Policy
 from hanzo_compute.model.statement import Settlement
 from hanzo_compute.model.tariff import DEFAULT, Tariff
-from hanzo_compute.ports import BlobStore, Clock, Ids, JobStore, KeyVault, LogStore, Queue
+from hanzo_compute.ports import BlobStore, Clock, Egress, Ids, JobStore, KeyVault, LogStore, Queue
 
 
 @dataclass(slots=True)
@@ -53,6 +53,8 @@ class Context:
     """Stored tariffs that this process has read, by version."""
     agents: dict[tuple[str, str], str] = field(default_factory=dict)
     """Keys of agents that this process has seen: see ``agents``."""
+    egress: Egress | None = None
+    """How functions reach other hosts; None: not at all."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     """Calls that run in this process, by tenant and function: see ``invoke``."""
     function_logs: Gathered = field(default_factory=Gathered)

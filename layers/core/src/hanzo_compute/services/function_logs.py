@@ -10,7 +10,7 @@ from typing import Any, Final
 from hanzo_compute.model import keys
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import ABSENT, Delete, Operation, Put
-from hanzo_compute.ports.guests import GuestResult
+from hanzo_compute.ports.sandboxes import GuestResult
 from hanzo_compute.services.context import Context
 
 CHUNK_MAX: Final = 128 << 10

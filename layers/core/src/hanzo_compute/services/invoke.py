@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from hanzo_compute.errors import FunctionFailed, FunctionTimedOut, NoCapacity, RateLimited, Unavailable
+from hanzo_compute.errors import Conflict, FunctionFailed, FunctionTimedOut, NoCapacity, RateLimited, Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.model.function import granted
+from hanzo_compute.model.function import Capabilities, granted
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.registry import Version
-from hanzo_compute.ports.guests import GuestCall, GuestProgram, GuestResult
+from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
 from hanzo_compute.services import function_logs, functions, submit
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.host import CallOf, FunctionHost
 
 SYNC_S: Final = 25
 """Longest time of a call that somebody waits for: an HTTP API ends an integration at 30 s."""
+RUNS_MAX: Final = 5
+"""A call whose entries were changed meanwhile is run so often at most."""
 MAIN: Final = {"python": "main.py", "javascript": "main.js"}
 
 
@@ -31,6 +34,8 @@ class Answered:
     reference: str
     result: GuestResult
     job: Job | None = None
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Blob ids of its outputs by name."""
 
 
 @dataclass(eq=False)
@@ -43,20 +48,38 @@ class Pending:
     _ctx: Context
     _release: Callable[[], None]
     _began_ms: int
+    _host: FunctionHost | None = None
     _open: bool = field(default=True)
+    _runs: int = field(default=1)
 
-    def finish(self, result: GuestResult) -> Answered:
-        """Keep what is to be kept of a call that has ended.
+    def finish(self, result: GuestResult) -> Answered | None:
+        """Keep what is to be kept of a call that has ended; None: it has to be run again.
+
+        That is so if entries that it has used were changed meanwhile: nothing of the first run is kept.
 
         Raises:
             FunctionFailed, FunctionTimedOut: it did not end well.
+            Conflict: its entries keep changing.
             Unavailable: the sandbox failed, not the function.
         """
-        ctx, reference = self._ctx, self.version.reference
+        ctx, reference, host = self._ctx, self.version.reference, self._host
+        if host is not None and result.category == Category.OK:
+            try:
+                host.entries.commit()
+            except Conflict:
+                if self._runs >= RUNS_MAX:
+                    raise
+                self._again()
+                return None
+        if host is not None and host.lines:
+            lines = "".join(f"{level}: {text}\n" for level, text in host.lines)
+            result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
         function_logs.note(ctx, self.call.tenant, reference, self.id, self._began_ms, result)
         category = Category(result.category)
         if category is Category.OK:
-            return Answered(self.id, reference, result)
+            outputs = {} if host is None else host.outputs
+            stored = {name: ctx.blobs.put(self.call.tenant, data) for name, data in outputs.items()}
+            return Answered(self.id, reference, result, outputs=stored)
         if category is Category.PLATFORM:
             raise Unavailable(f"the sandbox failed: {result.detail}", hint="repeat the call", invocation=self.id)
         told: dict[str, Any] = {"invocation": self.id, "function": reference, "category": category.value}
@@ -78,6 +101,11 @@ class Pending:
         if self._open:
             self._open = False
             self._release()
+
+    def _again(self) -> None:
+        self._runs += 1
+        self._host = _host(self._ctx, self.call.tenant, self.version, self.id, self.call, fresh=True)
+        self.call = replace(self.call, service=self._host)
 
     @property
     def _longer(self) -> bool:
@@ -139,7 +167,19 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
             ctx.calls.pop(key, None)
 
     ctx.calls[key] = running + 1
-    return Pending(call_id, call, version, ctx, release, now)
+    host = _host(ctx, tenant, version, call_id, call)
+    return Pending(call_id, replace(call, service=host), version, ctx, release, now, host)
+
+
+def _host(
+    ctx: Context, tenant: str, version: Version, call_id: str, call: GuestCall, *, fresh: bool = False
+) -> FunctionHost | None:
+    """What answers a call's host functions, if any is granted."""
+    if not granted(version.spec):
+        return None
+    of = CallOf(tenant, version.name, version.number, call_id, ctx.clock.monotonic() + call.timeout_s)
+    capabilities = Capabilities.model_validate(version.spec["capabilities"])
+    return FunctionHost(ctx, of, capabilities, ctx.egress, input_data=call.data, fresh=fresh)
 
 
 def program(ctx: Context, tenant: str, version: Version) -> GuestProgram:

@@ -105,7 +105,8 @@ def _forget(ctx: Context, record: Record, gap: timekeeping.Gap | None, repaired:
         ctx.store.transact([kept or Delete(record.key, expect=record.rev)])
     except WriteConflict:
         return
-    repaired["idempotency_kept" if kept else "idempotency_forgotten"] += 1
+    what = "idempotency" if record.key.pk.startswith("IDEMPOTENCY#") else "expired"
+    repaired[f"{what}_kept" if kept else f"{what}_forgotten"] += 1
 
 
 def _dead_letters(ctx: Context, repaired: Counter[str]) -> None:

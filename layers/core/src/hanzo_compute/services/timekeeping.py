@@ -60,7 +60,7 @@ def watch(ctx: Context, repaired: Counter[str]) -> Gap | None:
 
 
 def keep_once_more(ctx: Context, record: Record, gap: Gap | None) -> Put | None:
-    """For an idempotency key that is due: its new record, if its time passed in a gap and that happens first."""
+    """For what expires: its new record, if its time passed in a gap and that happens first."""
     body = record.body
     if gap is None or body.get("kept") or not gap[0] < body["expires_ms"] <= gap[1]:
         return None
@@ -139,11 +139,12 @@ def _recall_schedules(ctx: Context, page: list[Record], repaired: Counter[str]) 
 
 
 def _shorten_keys(ctx: Context, page: list[Record]) -> None:
-    """No idempotency key is kept for longer than if it had been used just now."""
-    latest = ctx.clock.now_ms() + ctx.policy.idempotency_ms
-    late: list[Operation] = [
-        _expiring(record, record.body, latest) for record in page if record.body["expires_ms"] > latest
-    ]
+    """Nothing is kept for longer than if it had been written just now."""
+    late: list[Operation] = []
+    for record in page:
+        latest = ctx.clock.now_ms() + (ctx.policy.audit_ms if keys.is_audit(record.key) else ctx.policy.idempotency_ms)
+        if record.body["expires_ms"] > latest:
+            late.append(_expiring(record, record.body, latest))
     try:
         if late:
             ctx.store.transact(late)
@@ -152,7 +153,7 @@ def _shorten_keys(ctx: Context, page: list[Record]) -> None:
 
 
 def _expiring(record: Record, body: Body, at_ms: int) -> Put:
-    entry = keys.due_entry(at_ms, record.key.pk)
+    entry = keys.expiry_entry(at_ms, record.key)
     return Put(record.key, {**body, "expires_ms": at_ms}, expect=record.rev, index={keys.BY_DUE: entry})
 
 

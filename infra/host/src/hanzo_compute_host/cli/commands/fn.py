@@ -12,6 +12,7 @@ import click
 
 from hanzo_compute.model.bounds import PAGE_MAX
 from hanzo_compute_host.cli.build import LANGUAGES, memory, pair, seconds, source_of
+from hanzo_compute_host.cli.commands.kv import kv as key_values
 from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.follow import follow_to_end
 from hanzo_compute_host.cli.render import age, print_pairs, print_table
@@ -27,6 +28,9 @@ TOLD: Final = ("x-function", "x-invocation", "x-wall-us", "x-fuel")
 @click.group()
 def fn() -> None:
     """Functions: programs under a name, with versions that never change and aliases that point to them."""
+
+
+fn.add_command(key_values)
 
 
 @fn.command()

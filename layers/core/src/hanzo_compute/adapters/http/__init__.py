@@ -6,5 +6,14 @@ from hanzo_compute.adapters.http.jobs import JobsClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
 from hanzo_compute.adapters.http.schedules import SchedulesClient
+from hanzo_compute.adapters.http.secrets import SecretsClient
 
-__all__ = ["ApiClient", "FunctionsClient", "HttpLeaseApi", "JobsClient", "ProofClient", "SchedulesClient"]
+__all__ = [
+    "ApiClient",
+    "FunctionsClient",
+    "HttpLeaseApi",
+    "JobsClient",
+    "ProofClient",
+    "SchedulesClient",
+    "SecretsClient",
+]

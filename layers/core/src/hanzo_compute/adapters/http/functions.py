@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 from urllib.parse import quote
 
@@ -72,6 +73,35 @@ class FunctionsClient:
     def remove(self, name: str) -> None:
         """Remove a function with its versions. Raises NotFound."""
         self._client.call("DELETE", _path(name))
+
+    def entries(self, name: str, *, prefix: bytes = b"", cursor: str | None = None, limit: int = 20) -> Page:
+        """One page of a function's key-value entries by key, without values; it may be short before the last."""
+        query = {"prefix": _encoded(prefix), "encoding": "base64url", "cursor": cursor, "limit": limit}
+        body = self._client.call("GET", _path(name, "kv"), query=query).body
+        return Page(body["items"], body.get("next_cursor"))
+
+    def entry(self, name: str, key: bytes) -> Body:
+        """An entry: ``value`` if that is text, else ``value_base64``. Raises NotFound."""
+        found: Body = self._client.call("GET", _path(name, "kv", _encoded(key)), query=_BY_BASE64).body
+        return found
+
+    def put_entry(self, name: str, key: bytes, value: bytes, expect: int = -1) -> Body:
+        """Write an entry; not repeated if it expects a version. Raises Conflict."""
+        body = {"value_base64": base64.b64encode(value).decode(), "expect": expect}
+        path = _path(name, "kv", _encoded(key))
+        found: Body = self._client.call("PUT", path, body=body, query=_BY_BASE64, repeatable=expect < 0).body
+        return found
+
+    def remove_entry(self, name: str, key: bytes, expect: int = -1) -> None:
+        """Remove an entry. Raises NotFound, Conflict."""
+        self._client.call("DELETE", _path(name, "kv", _encoded(key)), query={**_BY_BASE64, "expect": expect})
+
+
+_BY_BASE64 = {"encoding": "base64url"}
+
+
+def _encoded(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
 def _path(*parts: str) -> str:

@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from hanzo_compute.adapters.sandbox.process import GRACE_S, TEMPLATES, Answered,
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.model.outcome import Category
-from hanzo_compute.ports.guests import GuestCall, GuestProgram, GuestResult
+from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
 
 CALLS_PER_WORKER: Final = 20_000
 """A worker is replaced after so many calls, so that what leaks cannot add up."""
@@ -40,6 +41,8 @@ SHORT_S: Final = 0.001
 """Programs whose calls take less on average travel in batches."""
 BATCH: Final = 32
 READY_S: Final = 30.0
+GUEST: Final = {"python": "hzc.py", "javascript": "hzc.js"}
+"""The module by which a program of a language reaches the platform."""
 PROGRAMS_KEPT: Final = 512
 
 
@@ -143,8 +146,12 @@ class Pool:
             digest, argv = found.digest, [*found.argv, *program.args]
             source = found.path.read_bytes
             runtime.append(found.version)
-        if program.files:
-            folders = (Folder(str(self._laid_out(program.files)), "/in"),)
+        files = dict(program.files)
+        if program.language is not None:
+            name = GUEST[program.language]
+            files[name] = resources.files("hanzo_compute.adapters.sandbox.guest").joinpath(name).read_bytes()
+        if files:
+            folders = (Folder(str(self._laid_out(files)), "/in"),)
         artefacts = self._artefacts.get(profile.value)
         if artefacts is None:
             artefacts = Artefacts(self._cache_dir, profile.value, tag(profile))
