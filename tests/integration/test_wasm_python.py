@@ -56,8 +56,7 @@ def test_a_table_of_some_hundred_kilobytes_is_summed_up(runs: Runs) -> None:
     assert outcome.runtime_version == "wasmtime 50.0.1 hzc-wasi 1 cpython 3.12.0"
     assert json.loads(stdout) == {city: sum(amount for name, amount in rows if name == city) for city in sorted(cities)}
     assert ("stderr", "20000 rows\n") in {(entry.stream, entry.text) for entry in runs.entries(handle)}
-    assert outcome.usage.fuel is not None
-    assert outcome.usage.fuel > 10_000_000
+    assert outcome.usage.fuel is None  # the profile fast counts none
     assert outcome.usage.memory_peak_bytes > 1 << 20
 
 
