@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from hanzo_compute.front.telemetry import configure
-from job_intake import dead_letters, functions, jobs, log, logs, quotes, receipts, schedules, service, uploads
+from job_intake import (
+    dead_letters,
+    functions,
+    invocations,
+    jobs,
+    log,
+    logs,
+    quotes,
+    receipts,
+    schedules,
+    service,
+    uploads,
+)
 from job_intake.api import api
 
 logger = configure("job_intake")
@@ -14,6 +26,7 @@ __all__ = [
     "dead_letters",
     "functions",
     "handler",
+    "invocations",
     "jobs",
     "log",
     "logs",

@@ -14,7 +14,7 @@ from hanzo_compute.model.invocation import ID, Invocation
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.services import batches, log
-from hanzo_compute.services.batches import INVOCATIONS_MAX, Sealed
+from hanzo_compute.services.batches import Sealed
 from hanzo_compute.services.context import Context
 
 __all__ = ["Batcher", "Invocation"]
@@ -61,12 +61,16 @@ class Batcher:
         """Whether so many wait that further invocations should be refused: they might never be billed."""
         return len(self._pending) + sum(len(each.ids) for each in self._sealed) >= HELD_MAX
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self._pending or self._sealed or self._written or self._newest)
+
     def due(self, now_ms: int) -> bool:
         """Whether it is time to flush: also when nothing is left to write, and somebody must see to a checkpoint."""
-        if len(self._pending) >= INVOCATIONS_MAX and not self._sealed:
+        if len(self._pending) >= batches.INVOCATIONS_MAX and not self._sealed:
             return True
-        waits = self._pending or self._sealed or self._written or self._newest
-        return bool(waits) and not self._flushed_ms <= now_ms < self._flushed_ms + FLUSH_MS
+        return self.waits and not self._flushed_ms <= now_ms < self._flushed_ms + FLUSH_MS
 
     def flush(self, ctx: Context) -> list[str]:
         """Write what waits; returns the ids that were written, some of them once more if they had been lost.
