@@ -27,7 +27,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.ports import JobStore, Operation, Send
 from hanzo_compute.services import cancel, read, schedules, submit
 from hanzo_compute.services.context import Context
-from tests.simulation import functions
+from tests.simulation import functions, invokers
 from tests.simulation.host import Answer, Network
 from tests.simulation.invariants import Scheduled, Watch, require
 from tests.simulation.profiles import Profile
@@ -73,11 +73,17 @@ class Clients:
         for number in range(self._profile.deployers):
             tenant, delay = TENANTS[number % 3 % 2], self._random.randrange(3 * SECOND)
             self._spawn(f"deployer {number}", delay, lambda t=tenant: self._deployer(t))  # type: ignore[misc]
+        for number in range(self._profile.invokers):
+            delay = self._random.randrange(3 * SECOND)
+            self._spawn(f"reader {number}", delay, self._reader)
         for number in range(self._profile.schedules):
             tenant, name = self._random.choice(TENANTS), f"schedule-{number}"
             jobs = [self._spec(tenant, f"{name}-{job}") for job in range(self._random.randint(1, 4))]
             delay = self._random.randrange(6 * SECOND)
             self._spawn(name, delay, lambda t=tenant, n=name, j=jobs: self._schedule(t, n, j))  # type: ignore[misc]
+
+    def _reader(self) -> None:
+        invokers.read(self._random, self._scheduler, self._call, self._watch.invocations)
 
     def _deployer(self, tenant: str) -> None:
         functions.work(self._random, tenant, self._call, self._watch.functions)

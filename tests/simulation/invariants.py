@@ -19,6 +19,7 @@ from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
 from hanzo_compute.services import audit, outbox
 from tests.simulation import treelog
 from tests.simulation.functions import FunctionWatch
+from tests.simulation.invokers import InvocationWatch
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.violation import require
 
@@ -67,6 +68,7 @@ class Watch:
     cancels: set[str] = field(default_factory=set)
     """Jobs that somebody asked to cancel, whatever the answer was."""
     functions: FunctionWatch = field(default_factory=FunctionWatch)
+    invocations: InvocationWatch = field(default_factory=InvocationWatch)
     schedules: dict[tuple[str, str], Scheduled] = field(default_factory=dict)
     """By tenant and name."""
     batches_lost: int = 0
@@ -86,6 +88,7 @@ class Watch:
     def applied(self, operations: Sequence[Operation], before: Mapping[Key, StoredRecord | None]) -> None:
         """A transaction has just been applied."""
         puts = {operation.key: operation for operation in operations if isinstance(operation, Put)}
+        self.invocations.applied(puts, before, self.database)
         self.functions.applied({operation.key: operation for operation in operations}, before, self.database)
         for key, put in puts.items():
             kind, _, subject = key.pk.partition("#")

@@ -9,13 +9,15 @@ from typing import Any, Final
 import pytest
 
 from hanzo_compute.adapters.memory import MemoryCommits
-from hanzo_compute.model import keys
+from hanzo_compute.errors import Unavailable
+from hanzo_compute.model import invocation, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.model.tariff import Rates
 from hanzo_compute.ports import Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
 from hanzo_compute.services import admission, complete, firing, lease, log, outbox, reconcile, records, timekeeping
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.invocations import Batcher
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.carrier import Carrier
 from tests.simulation.host import Life
@@ -369,7 +371,54 @@ def run_cut_short(patch: Patch) -> None:
     patch.setattr(firing, "_submit", submit)
 
 
+def batch_made_anew(patch: Patch) -> None:
+    """A batch whose write was not answered is taken apart, and its invocations go into the next one."""
+    write, add = Batcher._write, Batcher.add
+    known: dict[str, Any] = {}
+
+    def adds(self: Batcher, invocation: Any) -> None:
+        known[invocation.id] = invocation
+        add(self, invocation)
+
+    def again(self: Batcher, ctx: Context, done: list[str]) -> None:
+        try:
+            write(self, ctx, done)
+        except Unavailable:
+            lost = [each for sealed in self._sealed for each in sealed.ids]
+            self._sealed.clear()
+            self._pending |= {each: known[each] for each in lost}
+            raise
+
+    patch.setattr(Batcher, "add", adds)
+    patch.setattr(Batcher, "_write", again)
+    original = Batcher.flush
+
+    def flush(self: Batcher, ctx: Context) -> list[str]:
+        kept = {**self._pending}
+        try:
+            return original(self, ctx)
+        except Unavailable:
+            self._pending |= kept
+            raise
+
+    patch.setattr(Batcher, "flush", flush)
+
+
+def total_is_not_the_sum(patch: Patch) -> None:
+    """The first invocation of a batch is free."""
+    original = invocation.header
+
+    def header(batch: str, agent: str, tree: bytes, rows: Any, terms: Any) -> Any:
+        free = int(rows[0][4]) if len(rows) > 1 else 0
+        made = original(batch, agent, tree, rows, terms)
+        return made | {"price": made["price"] | {"units": str(int(made["price"]["units"]) - free)}}
+
+    patch.setattr(invocation, "header", header)
+
+
 MUTANTS: Final = (
+    Mutant("a batch made anew", batch_made_anew, ("invocations",), "is in two batches"),
+    Mutant("a total that is not the sum", total_is_not_the_sum, ("invocations",), "and its invocations"),
     Mutant("a run in another transaction", run_in_another_transaction, ("schedules",), "submitted a job twice"),
     Mutant("a schedule without compare", schedule_without_compare, ("schedules",), "submitted a job twice"),
     Mutant("a run cut short", run_cut_short, ("schedules",), "has not submitted"),

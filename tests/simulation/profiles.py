@@ -65,6 +65,8 @@ class Profile:
     """A job's source is a function."""
     schedules: int = 0
     """Schedules that tenants put, let be for some minutes, and delete."""
+    invokers: int = 0
+    """Processes that answer invocations."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -169,6 +171,18 @@ _ALL: Final = (
         policy=OUTBOX_ONLY,
         jobs=(0, 1),
         schedules=2,
+    ),
+    Profile(
+        name="invocations",
+        switch=0.3,
+        fault=0.02,
+        weights={**_FAULTS, "crash": 2.0, "lost": 3.0},
+        stale=0.2,
+        commit_ms=100,
+        commit_fail=0.05,
+        budget=12,
+        jobs=(0, 1),
+        invokers=2,
     ),
 )
 

@@ -56,7 +56,21 @@ def check(database: MemoryDatabase, found: dict[str, dict[str, dict[str, Any]]])
         expected = {sk.replace("ATTEMPT#", keys.LEAF) for sk in outcomes}
         require(expected <= set(leaves) <= expected | {f"{keys.LEAF}end"}, f"{job_id} has the leaves {list(leaves)}")
         _bills(Job.from_record(records["META"]), records, leaves)
+    for pk, records in database.partitions.items():
+        for sk, stored in records.items() if pk.startswith(keys.BATCH) else ():
+            if sk.startswith(keys.LEAF):
+                index, kept = _batch(records, sk, decode_body(stored.body), log)
+                require(index not in places, f"{kept} has the place of {places.get(index)}")
+                places[index] = kept
     require(sorted(places) == list(range(len(log))), f"the log has {len(log)} leaves, and these are known: {places}")
+
+
+def _batch(records: Any, sk: str, leaf: Body, log: list[bytes]) -> tuple[int, str]:
+    """The place of a batch, and its name."""
+    kept = decode_body(records[sk.replace(keys.LEAF, keys.STATEMENTS)].body)["leaf"]
+    made = hashlib.sha256(bytes.fromhex(kept["salt"]) + _plain(kept["body"])).hexdigest()
+    require(made == leaf["leaf"] == log[leaf["index"]].hex(), f"batch {sk} is not what the log has")
+    return leaf["index"], kept["body"]["batch"]
 
 
 def _bills(job: Job, records: dict[str, dict[str, Any]], leaves: dict[str, dict[str, Any]]) -> None:

@@ -11,14 +11,16 @@ from typing import Final
 from unittest import mock
 
 from hanzo_compute.adapters.checks import decode_body
-from hanzo_compute.adapters.memory import MemoryBlobs
+from hanzo_compute.adapters.logs import RecordLogs
+from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore, SeededIds
 from hanzo_compute.model import keys
-from hanzo_compute.services import firing, outbox, reconcile, timekeeping
-from tests.simulation import final
+from hanzo_compute.services import batches, firing, outbox, reconcile, timekeeping
+from hanzo_compute.services.context import Context
+from tests.simulation import final, invokers
 from tests.simulation.agents import AgentHost
 from tests.simulation.clients import Clients
 from tests.simulation.faults import Faults, Site, Step, Target
-from tests.simulation.host import Host, Life, Network, idle, pump, ticker
+from tests.simulation.host import VAULT, Host, Life, Network, idle, pump, ticker
 from tests.simulation.invariants import Watch
 from tests.simulation.ports import PlainClock
 from tests.simulation.profiles import PROFILES
@@ -74,6 +76,10 @@ class World:
         self._host("ticker", ticker)
         if self.profile.schedules:
             self._host("ticker-2", ticker)
+        self.watch.invocations.left = 8 * self.profile.invokers
+        for number in range(self.profile.invokers):
+            name = f"invoker-{number}"
+            self._host(name, invokers.work(random, self.watch.invocations, name))
         network = Network(self.faults, fronts)
         pools = [pool.name for pool in self.profile.policy.pools]
         self.agents = [
@@ -112,6 +118,8 @@ class World:
             # A crash that was aimed at a line is a fault, too.
             profile = replace(self.profile, budget=max(self.profile.budget, self._aimed))
             final.check(self.writer.database, self.blobs, self.watch, executions, profile)
+            if self.profile.invokers:
+                self.watch.invocations.check(self.writer.database, self._outside())
             self._forget()
         except (Violation, AssertionError) as error:
             self.report.failure = str(error)
@@ -123,13 +131,28 @@ class World:
         report.faults = self.profile.budget - self.faults.left
         return report
 
+    def _outside(self) -> Context:
+        """Ports without steps, for who looks at what is left."""
+        commits = MemoryCommits(self.writer.database)
+        clock = PlainClock(self.scheduler)
+        store = MemoryStore(commits)
+        return Context(
+            store=store,
+            queue=MemoryQueue(clock, {}, commits),
+            blobs=self.blobs,
+            logs=RecordLogs(store, self.blobs),
+            clock=clock,
+            ids=SeededIds(Random(0)),
+            vault=VAULT,
+        )
+
     def _settle(self) -> None:
         seen = 0
 
         def finished() -> bool:
             nonlocal seen
             views = len(self.writer.views)
-            if self.clients.busy or self.writer.database.dirty or views == seen:
+            if self.clients.busy or not self.watch.invocations.done or self.writer.database.dirty or views == seen:
                 return False
             seen = views
             return final.settled(self.writer.database) is None
@@ -170,7 +193,12 @@ class World:
 def run(seed: int, profile: str, target: Target | None = None) -> Report:
     """Run one schedule."""
     # One shard is as good as eight, and less to look through; and a run of a schedule takes several transactions.
-    with _quiet(), mock.patch.object(keys, "SHARDS", 1), mock.patch.object(firing, "TRANSACTION_MAX", 14):
+    with (
+        _quiet(),
+        mock.patch.object(keys, "SHARDS", 1),
+        mock.patch.object(firing, "TRANSACTION_MAX", 14),
+        mock.patch.object(batches, "INVOCATIONS_MAX", 3),
+    ):
         return World(seed, profile, target).run()
 
 

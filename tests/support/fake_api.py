@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 from hanzo_compute.errors import ComputeError, Conflict, IdempotencyMismatch, NotFound, Unauthenticated
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.spec import digest
-from hanzo_compute.services import pricing
+from hanzo_compute.services import batches, pricing
 from tests.support.fake_functions import answer_functions, answer_secrets
 from tests.support.proofs import Proofs, named_platform, succeeded
 
@@ -311,11 +311,18 @@ class _Handler(BaseHTTPRequestHandler):
                     succeeded(fake.proofs.platform)
                     fake.receipts.add(job)
                 return 200, fake.proofs.receipt(job), {}
+            case ("GET", ["invocations", invocation, "receipt"]):
+                found = batches.receipt(fake.proofs.platform.ctx, "acme", invocation).receipt
+                pending = {"status": "pending", "invocation": invocation}
+                return (202, pending, {}) if found is None else (200, found, {})
             case ("GET", ["log", "checkpoint"]):
                 return 200, fake.proofs.checkpoint(), {}
             case ("GET", ["log", "consistency"]):
                 old, new = int(self.query["from"]), int(self.query["to"])
                 return 200, {"hashes": [node.hex() for node in fake.proofs.consistency(old, new)]}, {}
+            case ("GET", ["log", "entries"]):
+                found = fake.proofs.entries(int(self.query["start"]))
+                return 200, {"leaves": base64.b64encode(found).decode()}, {}
             case ("POST", ["leases", *rest]):
                 return 200, fake.lease_answers["/".join(rest)], {}
         raise NotFound(f"there is no {self.parts.path}")

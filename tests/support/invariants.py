@@ -24,7 +24,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired"
 KINDS = {
     *("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT"),
     *("TREE", "TILE", "CHECKPOINT", "TARIFF", "FUNCTION", "SCHEDULE", "FNLOG", "PUBLIC"),
-    *("KV", "SECRET", "AUDIT"),
+    *("KV", "SECRET", "AUDIT", "BATCH"),
 }
 """Kinds of records that belong to no job."""
 
@@ -136,9 +136,29 @@ def wrong_log(rows: Rows) -> list[str]:
                     wrong.append(f"{pk} leaf {number} bills {bill} for {attempts[number]['outcome']['usage']}")
         if billed != int(job.get("billed", "0")):
             wrong.append(f"{pk} was billed {job.get('billed')}, its leaves say {billed}")
+    wrong += _wrong_batches(records, leaves, places)
     if len(places) != size:
-        wrong.append(f"the log has {size} leaves, of which jobs account for {len(places)}")
+        wrong.append(f"the log has {size} leaves, of which jobs and batches account for {len(places)}")
     return wrong
+
+
+def _wrong_batches(records: dict[str, dict[str, Any]], log: list[bytes], places: dict[int, str]) -> list[str]:
+    """Each batch has one place, costs what its invocations cost together, and no invocation is in two."""
+    wrong, seen = [], Counter[str]()
+    for pk in [pk for pk in records if pk.startswith("BATCH#")]:
+        leaves = {sk.removeprefix("LEAF#"): body for sk, body in records[pk].items() if sk.startswith("LEAF#")}
+        bodies = {sk.removeprefix("BODY#"): body for sk, body in records[pk].items() if sk.startswith("BODY#")}
+        wrong += [f"{pk} has the leaves {set(leaves)} and the statements {set(bodies)}"] * (set(leaves) != set(bodies))
+        for last, body in bodies.items():
+            place, rows = leaves.get(last, {}).get("index"), body["rows"]
+            if place is None or place in places or place >= len(log) or log[place].hex() != leaves[last]["leaf"]:
+                wrong.append(f"{pk} {last} is not what the log has at {place}")
+            else:
+                places[place] = pk
+            if sum(int(row[5]) for row in rows) != int(body["leaf"]["body"]["bill"]["units"]):
+                wrong.append(f"{pk} {last} bills {body['leaf']['body']['bill']} for {[row[5] for row in rows]}")
+            seen.update(row[1] for row in rows)
+    return wrong + [f"{invocation} is in {count} batches" for invocation, count in seen.items() if count > 1]
 
 
 def stray_files(home: Path) -> list[str]:

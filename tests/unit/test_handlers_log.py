@@ -8,9 +8,11 @@ import pytest
 
 import completion.app
 from hanzo_compute.model import tariff
-from hanzo_compute.services import log
+from hanzo_compute.services import batches, log
+from hanzo_compute.services.invocations import Batcher
 from hanzo_compute.wiring import Container
 from tests.support.handlers import CONTEXT, SPEC, Client
+from tests.support.invocations import invocation
 
 
 class TestLog:
@@ -73,6 +75,45 @@ class TestLog:
         event = {"Records": [{**message, "attributes": {}}]}
         assert completion.app.handler(event, CONTEXT) == {"batchItemFailures": []}
         assert call("GET", f"/v1/jobs/{job}/receipt").status == 200
+
+    def test_a_receipt_of_an_invocation(self, container: Container, call: Client, other: Client) -> None:
+        batcher = Batcher("local")
+        batcher.flush(container)
+        batcher.add(one := invocation(container, tenant="t1"))
+        path = f"/v1/invocations/{one.id}/receipt"
+        missing = call("GET", path)
+        assert (missing.status, missing.body["code"], missing.body["invocation"]) == (404, "not_found", one.id)
+        assert "a second after the answer" in missing.body["hint"]
+        parked = call("GET", f"{path}?wait_s=5")
+        assert (parked.status, parked.headers["hzc-wake"], parked.headers["hzc-wait"]) == (404, "CHECKPOINT", "5.0")
+        part = next(batches.cut([one]))
+        batches.write(container, batches.seal(container, batcher.agent, part))
+        pending = call("GET", path)
+        assert (pending.status, pending.body) == (202, {"status": "pending", "invocation": one.id})
+        assert "hzc-wake" not in pending.headers
+        assert call("GET", f"{path}?wait_s=5").headers["hzc-wake"] == "CHECKPOINT"
+        log.sequence(container)
+        found = call("GET", path)
+        assert (found.status, found.body["statement"]["invocation"]) == (200, one.id)
+        assert other("GET", path).status == 404
+        assert call("GET", path, key=None).status == 401
+
+    @pytest.mark.parametrize(
+        "odd", ["i-1", "j-01HF7YAT00000000000000000A", "i-01HF7YAT00000000000000000a", "%00", "last"]
+    )
+    def test_no_invocation_is_waited_for_in_vain(self, call: Client, odd: str) -> None:
+        answer = call("GET", f"/v1/invocations/{odd}/receipt?wait_s=5")
+        assert (answer.status, "hzc-wake" in answer.headers) == (404, False)
+
+    def test_batches_alone_send_no_message(self, container: Container) -> None:
+        """Who wrote them looks again: a message would name a job that is not there."""
+        batcher = Batcher("local")
+        for _ in range(2):
+            batcher.add(invocation(container))
+            batcher.flush(container)
+        assert log.checkpoint(container)["size"] == 1
+        container.clock.advance(5000)  # type: ignore[attr-defined]
+        assert container.queue.receive("completion") == []
 
     def test_a_quote_and_what_it_is_made_of(self, call: Client) -> None:
         quote = call("POST", "/v1/quotes", SPEC | {"retry": {"max_attempts": 3}}).body

@@ -23,6 +23,10 @@ LEAF: Final = "LEAF#"
 
 SCHEDULE: Final = "SCHEDULE#"
 """Prefix of the partitions of schedules."""
+BATCH: Final = "BATCH#"
+"""Prefix of the partitions of batches of invocations."""
+STATEMENTS: Final = "BODY#"
+"""Prefix of the sort keys of batches' statements."""
 
 
 class Key(NamedTuple):
@@ -60,6 +64,21 @@ def attempt(job_id: str, number: int) -> Key:
 def leaf(job_id: str, number: int | None) -> Key:
     """The leaf of an attempt's outcome; without a number that of a job's end, if no outcome brought it."""
     return Key(job_partition(job_id), f"{LEAF}end" if number is None else f"{LEAF}{number:08d}")
+
+
+def batch_partition(tenant: str, at_ms: int) -> str:
+    """Partition of the batches whose last invocation began at ``at_ms``, or in the same 17 minutes."""
+    return f"{BATCH}{tenant}#{at_ms >> 20}"
+
+
+def batch_leaf(tenant: str, at_ms: int, last: str) -> Key:
+    """The leaf of a batch, found by its ``last`` invocation (26 characters), which began at ``at_ms``."""
+    return Key(batch_partition(tenant, at_ms), f"{LEAF}{last}")
+
+
+def batch(tenant: str, at_ms: int, last: str) -> Key:
+    """The statements of a batch, which never change."""
+    return Key(batch_partition(tenant, at_ms), f"{STATEMENTS}{last}")
 
 
 def log_partition(job_id: str) -> str:

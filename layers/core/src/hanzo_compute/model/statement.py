@@ -148,11 +148,8 @@ def body(subject: Subject, outcome: Outcome, terms: Terms) -> Body:
         "spec": subject.spec,
         "code": subject.code,
         "input": subject.input,
-        "outputs": [
-            {"name": each.name, "size": each.size, "sha256": _output_digest(each.inline_base64, each.blob)}
-            for each in outcome.outputs
-        ],
-        "exit": _exit(outcome),
+        "outputs": outputs(outcome),
+        "exit": end(outcome),
         "usage": used,
         "price": {
             "token": terms.rates.token,
@@ -168,7 +165,16 @@ def body(subject: Subject, outcome: Outcome, terms: Terms) -> Body:
     }
 
 
-def _exit(outcome: Outcome) -> Body:
+def outputs(outcome: Outcome) -> list[Body]:
+    """What an outcome left, by its digests."""
+    return [
+        {"name": each.name, "size": each.size, "sha256": _output_digest(each.inline_base64, each.blob)}
+        for each in outcome.outputs
+    ]
+
+
+def end(outcome: Outcome) -> Body:
+    """How it ended; what does not apply is left out."""
     given = {"code": outcome.exit_code, "signal": outcome.signal, "trap": outcome.trap}
     flags = {"oom": outcome.oom, "child_oom": outcome.child_oom, "timed_out": outcome.timed_out}
     found: Body = {"category": outcome.category.value, "truncated": list(outcome.truncated), **flags}

@@ -19,16 +19,25 @@ from hanzo_compute.model.schedule import Schedule
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import Delete, Entries, Operation, Put
-from hanzo_compute.services import audit_functions, functions, leaves, outbox, records, schedules, secrets
+from hanzo_compute.services import (
+    audit_batches,
+    audit_functions,
+    functions,
+    leaves,
+    outbox,
+    records,
+    schedules,
+    secrets,
+)
 
 SLACK_MS: Final = 60_000
 """A time this much later than any that the services would write now is still taken for theirs."""
 
 WITHOUT_ENTRIES: Final = {
     *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
-    *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE", "FNLOG", "PUBLIC"),
+    *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE", "FNLOG", "PUBLIC", "BATCH"),
 }
-"""Kinds of records that no index holds: of a schedule, what is not the record that moves."""
+"""Kinds of records that no index holds: of a schedule or a batch, what is not the record that moves."""
 
 Exists = Callable[[str], bool]
 """Whether there is a job of this id."""
@@ -93,7 +102,7 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "IDEMPOTENCY":
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
-    if kind == "JOB" and row.key.sk.startswith(keys.LEAF):
+    if kind in ("JOB", "BATCH") and row.key.sk.startswith(keys.LEAF):
         return _leaf_entries(row)
     if kind == "FUNCTION" and row.key.sk == "META":
         function = audit_functions.function_of(body_of(row.body))
@@ -180,7 +189,7 @@ def findings(rows: Iterable[Row], exists: Exists, now: int, policy: Policy) -> I
         if row.key.pk != partition.pk:
             yield from partition.findings(now, policy)
             partition = _Partition(row.key.pk)
-        if row.key.pk.startswith(("JOB#", "FUNCTION#", keys.SCHEDULE)):
+        if row.key.pk.startswith(("JOB#", "FUNCTION#", keys.SCHEDULE, keys.BATCH)):
             partition.add(row)
         else:
             yield from _single(row, exists, now, partition)
@@ -199,12 +208,21 @@ class _Partition:
     events: int = 0
     attempts: int = 0
     keys: list[Key] = field(default_factory=list)
+    leaves: set[str] = field(default_factory=set)
+    statements: dict[str, str | None] = field(default_factory=dict)
+    """Of batches, by their last invocation: those that have a leaf, and what is wrong with the others' record."""
     known: bool | None = None
     """Of a log: whether its job exists."""
 
     def add(self, row: Row) -> None:
         kind, _, number = row.key.sk.partition("#")
         self.keys.append(row.key)
+        if self.pk.startswith(keys.BATCH):
+            if kind == "LEAF":
+                self.leaves.add(number)
+            else:
+                self.statements[number] = audit_batches.fault(body_of(row.body))
+            return
         if row.key.sk == "META":
             self.meta = row
         elif row.key.sk == "SPEC":
@@ -222,6 +240,10 @@ class _Partition:
         kind, _, job_id = self.pk.partition("#")
         if kind == "FUNCTION":
             yield from self._function()
+            return
+        if kind == "BATCH":
+            for batch, wrong in audit_batches.faults(self.leaves, self.statements):
+                yield Finding("batch", batch, wrong, "restore a backup: hzc restore")
             return
         if self.meta is None:
             for key in self.keys:

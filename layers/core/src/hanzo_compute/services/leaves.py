@@ -1,4 +1,5 @@
-"""Leaves of the transparency log: one for each accepted outcome, and one for each end that no outcome brought.
+"""Leaves of the transparency log: one for each accepted outcome, one for each end that no outcome brought, and one for
+each batch of invocations.
 
 A leaf is SHA-256 over 32 random bytes and the canonical body, so the public log tells nothing. It is written in the
 transaction of what it tells of, with no place in the log yet: ``services.log`` gives it one.
@@ -22,6 +23,7 @@ from hanzo_compute.services.context import Context
 VERSION: Final = 1
 OUTCOME: Final = "outcome"
 END: Final = "end"
+BATCH: Final = "batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +44,17 @@ class Leaf:
 
     def put(self, number: int | None, **more: Any) -> Put:
         """The record that waits for a place in the log: small, as it is written twice."""
-        key = keys.leaf(self.body["job"], number)
+        return self.put_at(keys.leaf(self.body["job"], number), **more)
+
+    def put_at(self, key: Key, **more: Any) -> Put:
+        """The same record at another place."""
         record = {"leaf": self.data.hex(), "at_ms": self.body["at_ms"], **more}
         return Put(key, record, expect=ABSENT, index=index(key, record))
 
 
 def of_outcome(ctx: Context, job: Job, *, category: str, bill: Body, stated: Stated | None) -> Leaf:
     """The leaf of an outcome that was accepted for attempt ``job.attempt``; ``job`` is the job after it."""
-    statement = None
-    if stated is not None:
-        signed = stated.signed
-        statement = {"root": stated.root.hex(), "signature": signed.signature.hex(), "key": signed.key_id}
+    statement = None if stated is None else _committed(stated)
     return _leaf(ctx, job, OUTCOME, category=category, bill=bill, statement=statement)
 
 
@@ -60,6 +62,22 @@ def of_end(ctx: Context, job: Job) -> Leaf:
     """The leaf of a job that ended without an outcome: cancelled, expired, given up."""
     bill = {"token": job.token, "units": "0"}
     return _leaf(ctx, job, END, category=job.category or "", bill=bill, statement=None)
+
+
+def of_batch(ctx: Context, tenant: str, header: Body, stated: Stated) -> Leaf:
+    """The leaf of a batch of invocations: ``header`` is what was signed of it."""
+    body = {
+        "version": VERSION,
+        "kind": BATCH,
+        "tenant": tenant,
+        "batch": header["batch"],
+        "invocations": header["invocations"],
+        "root": header["root"],
+        "at_ms": ctx.clock.now_ms(),
+        "bill": header["price"],
+        "statement": _committed(stated),
+    }
+    return Leaf(_salt(ctx), body)
 
 
 def _leaf(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, statement: Body | None) -> Leaf:
@@ -77,7 +95,16 @@ def _leaf(ctx: Context, job: Job, kind: str, *, category: str, bill: Body, state
         "billed": job.billed,
         "statement": statement,
     }
-    return Leaf(base64.urlsafe_b64decode(ctx.ids.token() + "="), body)
+    return Leaf(_salt(ctx), body)
+
+
+def _committed(stated: Stated) -> Body:
+    signed = stated.signed
+    return {"root": stated.root.hex(), "signature": signed.signature.hex(), "key": signed.key_id}
+
+
+def _salt(ctx: Context) -> bytes:
+    return base64.urlsafe_b64decode(ctx.ids.token() + "=")
 
 
 def index(key: Key, record: Body) -> Entries:

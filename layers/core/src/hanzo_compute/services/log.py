@@ -24,7 +24,7 @@ from hanzo_compute.services.read import invalid
 from hanzo_compute.transparency import checkpoint as notes
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey
-from hanzo_compute.transparency.receipt import origin_of
+from hanzo_compute.transparency.parts import origin_of
 from hanzo_compute.transparency.tiles import BUNDLE, TileNodes
 
 KEY: Final = "log"
@@ -71,7 +71,7 @@ def sequence(ctx: Context) -> Sequenced:
     except WriteConflict:  # another pass was quicker, or what we read was old
         return Sequenced(appended)
     if not signed and not hurried:
-        _hurry(ctx, waiting[-1])
+        _hurry(ctx, waiting)
     return Sequenced(appended, signed)
 
 
@@ -81,9 +81,14 @@ def _waiting(ctx: Context) -> list[Record]:
     return [record for _, record in sorted(rows, key=lambda row: row[0])]
 
 
-def _hurry(ctx: Context, leaf: Record) -> None:
-    """Have somebody look again in a second: who waits for a receipt should not wait for the reconciler."""
-    ctx.queue.send(outbox.COMPLETION, {"job": leaf.key.pk.partition("#")[2]}, delay_s=1)
+def _hurry(ctx: Context, leaves: Sequence[Record]) -> None:
+    """Have somebody look again in a second: who waits for a receipt should not wait for the reconciler.
+
+    Who wrote a batch looks again anyhow: see :class:`hanzo_compute.services.invocations.Batcher`.
+    """
+    jobs = [leaf.key.pk.partition("#")[2] for leaf in leaves if not leaf.key.pk.startswith(keys.BATCH)]
+    if jobs:
+        ctx.queue.send(outbox.COMPLETION, {"job": jobs[-1]}, delay_s=1)
 
 
 class _Tree:

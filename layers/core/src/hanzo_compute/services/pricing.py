@@ -9,7 +9,7 @@ from typing import Any
 from hanzo_compute.errors import Conflict, FieldProblem, InternalError, InvalidSpec, NotSupported
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
-from hanzo_compute.model.spec import JobSpec
+from hanzo_compute.model.spec import JobSpec, Resources
 from hanzo_compute.model.statement import Terms
 from hanzo_compute.model.tariff import FREE, UNITS, Rates, Tariff
 from hanzo_compute.ports import ABSENT, Put, WriteConflict
@@ -62,30 +62,45 @@ def quote(ctx: Context, spec: JobSpec, runtime: str) -> Quote:
         NotSupported: the tariff has no price for such jobs.
         InvalidSpec: it is priced by fuel, and has no limit of fuel; or it can cost more than its ``max_price``.
     """
-    rates = ctx.tariff.find(runtime, spec.profile, 0)
+    rates, quantities = _limits(ctx, runtime, spec.profile, spec.resources)
+    found = Quote(rates, spec.retry.max_attempts, rates.cost(quantities), quantities)
+    _check(spec, found)
+    return found
+
+
+def terms_of_call(ctx: Context, runtime: str, profile: str, resources: Resources) -> Terms:
+    """How an invocation within these limits is billed, by the tariff in force: the same for each one of a version.
+
+    Raises:
+        NotSupported: the tariff has no price for it.
+        InvalidSpec: it is priced by fuel, and has no limit of fuel.
+    """
+    rates, quantities = _limits(ctx, runtime, profile, resources)
+    return Terms(rates, rates.cost(quantities), ctx.settlement)
+
+
+def _limits(ctx: Context, runtime: str, profile: str, resources: Resources) -> tuple[Rates, dict[str, int]]:
+    """The rates, and the most that an attempt can use."""
+    rates = ctx.tariff.find(runtime, profile, 0)
     if rates is None:
         raise NotSupported(
-            f"tariff {ctx.tariff.version} has no price for {runtime} jobs of profile {spec.profile}",
+            f"tariff {ctx.tariff.version} has no price for {runtime} jobs of profile {profile}",
             hint="ask the operator for a rate",
         )
-    wall_ms = spec.resources.timeout_s * 1000
-    fuel = spec.resources.fuel
+    wall_ms, fuel = resources.timeout_s * 1000, resources.fuel
     if "fuel_g" in rates.rates and fuel is None:
         problem = FieldProblem("resources.fuel", "must be given: these jobs are priced by fuel", "missing")
         hint = "the most that it may use; what it does not use is not billed. CPython starts with 250,000,000"
         raise InvalidSpec(f"{problem.field} {problem.message}", fields=[problem], hint=hint)
-    quantities = {
+    return rates, {
         "attempts": 1,
         "wall_ms": wall_ms,
         "cpu_ms": CORES * wall_ms,
-        "memory_mib_ms": spec.resources.memory_mib * wall_ms,
+        "memory_mib_ms": resources.memory_mib * wall_ms,
         "fuel": fuel or 0,
         "gpu_ms": 0,
         "egress_bytes": 0,
     }
-    found = Quote(rates, spec.retry.max_attempts, rates.cost(quantities), quantities)
-    _check(spec, found)
-    return found
 
 
 def _check(spec: JobSpec, found: Quote) -> None:

@@ -61,6 +61,20 @@ class LeafBody(_Form):
     statement: Committed | None
 
 
+class BatchBody(_Form):
+    """What the platform commits to of a batch of invocations."""
+
+    version: Literal[1]
+    kind: Literal["batch"]
+    tenant: Text
+    batch: Text
+    invocations: Annotated[int, Field(ge=1, le=EXACT_MAX)]
+    root: Hex32
+    at_ms: Count
+    bill: Bill
+    statement: Committed
+
+
 class Leaf(_Form):
     """The leaf with its salt."""
 
@@ -70,8 +84,17 @@ class Leaf(_Form):
     fields: Digests
 
 
+class BatchLeaf(_Form):
+    """The leaf of a batch with its salt."""
+
+    salt: Hex32
+    data: Hex32
+    body: BatchBody
+    fields: Digests
+
+
 class Proof(_Form):
-    """The leaf's place, and the path to the checkpoint's root."""
+    """The leaf's place, and the path to the root."""
 
     index: Count
     hashes: Annotated[list[Hex32], Field(max_length=64)]
@@ -162,6 +185,45 @@ class Statement(_Form):
     settlement: Settlement
 
 
+class InvocationStatement(_Form):
+    """What the agent says of an invocation."""
+
+    invocation: Text
+    function: Text
+    agent: Text
+    spec: Hex32
+    code: Hex32
+    input: Hex32
+    outputs: Annotated[list[Output], Field(max_length=64)]
+    exit: Exit
+    usage: Usage
+    price: Price
+    tier: Tier
+    evidence: None
+    runtime: Runtime
+    settlement: Settlement
+    started_ms: Count
+
+
+class Header(_Form):
+    """What the agent signed of a batch."""
+
+    batch: Text
+    agent: Text
+    invocations: Annotated[int, Field(ge=1, le=EXACT_MAX)]
+    root: Hex32
+    price: Bill
+    settlement: Settlement
+
+
+class Batch(_Form):
+    """The batch of an invocation, and the path from its statement to the batch's root."""
+
+    header: Header
+    fields: Digests
+    proof: Proof
+
+
 class EndReceipt(_Form):
     """The receipt of an outcome without a statement, or of an end without an outcome."""
 
@@ -182,6 +244,22 @@ class Receipt(EndReceipt):
     rates: dict[str, Any]
 
 
+class InvocationReceipt(_Form):
+    """The receipt of an invocation."""
+
+    format: Literal["hanzo-compute/receipt/v1"]
+    leaf: BatchLeaf
+    proof: Proof
+    checkpoint: str
+    platform_key: Text
+    batch: Batch
+    statement: InvocationStatement
+    fields: Digests
+    signature: Hex64
+    agent_key: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,200}$")]
+    rates: dict[str, Any]
+
+
 class ReceiptInvalid(ValueError):
     """``name`` is the path of what does not hold, ``why`` says what is wrong with it."""
 
@@ -193,6 +271,8 @@ class ReceiptInvalid(ValueError):
 
 STATES: Final = frozenset(State)
 CATEGORIES: Final = frozenset(Category)
+BATCH: Final = "batch"
+"""The kind of leaf that receipts of invocations have."""
 
 
 def check(receipt: Any) -> None:
@@ -202,14 +282,19 @@ def check(receipt: Any) -> None:
     leaf = receipt.get("leaf")
     body = leaf.get("body") if isinstance(leaf, dict) else None
     stated = isinstance(body, dict) and body.get("statement") is not None
+    batch = isinstance(body, dict) and body.get("kind") == BATCH
     try:
-        (Receipt if stated else EndReceipt).model_validate(receipt)
+        (InvocationReceipt if batch else Receipt if stated else EndReceipt).model_validate(receipt)
     except (ValidationError, RecursionError) as error:
         if isinstance(error, RecursionError):
             raise ReceiptInvalid("format", "is nested too deeply") from None
         first = error.errors(include_url=False, include_input=False)[0]
         raise ReceiptInvalid(".".join(map(str, first["loc"])), first["msg"]) from None
     assert isinstance(body, dict)
+    if batch:
+        if receipt["statement"]["exit"]["category"] not in CATEGORIES:
+            raise ReceiptInvalid("statement.exit.category", "is no category of an outcome")
+        return
     if body["state"] not in STATES:
         raise ReceiptInvalid("leaf.body.state", "is no state of a job")
     if body["category"] not in CATEGORIES:

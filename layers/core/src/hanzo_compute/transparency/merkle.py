@@ -123,6 +123,15 @@ def combine(hashed: Sequence[bytes]) -> list[bytes]:
     return [sha256(b"\1" + left + right).digest() for left, right in zip(hashed[::2], hashed[1::2], strict=True)]
 
 
+def nodes_over(hashed: Sequence[bytes]) -> Node:
+    """All complete subtrees over leaves whose hashes are given."""
+    levels = [list(hashed)]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        levels.append(combine(below[: len(below) & ~1]))
+    return lambda level, index: levels[level][index]
+
+
 # Proofs are made by the recursive definitions, over complete subtrees.
 
 

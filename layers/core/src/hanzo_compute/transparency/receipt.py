@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanzo_compute.model import canonical, statement
+from hanzo_compute.model import statement
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category
 from hanzo_compute.model.states import State
-from hanzo_compute.model.tariff import ANY, Rates
-from hanzo_compute.transparency import checkpoint as notes
-from hanzo_compute.transparency import form, merkle
-from hanzo_compute.transparency.checkpoint import Checkpoint, CheckpointError, VerifierKey
+from hanzo_compute.model.tariff import Rates
+from hanzo_compute.transparency import batch, form
+from hanzo_compute.transparency.checkpoint import Checkpoint, VerifierKey
 from hanzo_compute.transparency.form import ReceiptInvalid
-
-Body = Mapping[str, Any]
+from hanzo_compute.transparency.parts import (
+    AgentKeys,
+    Body,
+    PlatformKeys,
+    checkpoint_of,
+    differing,
+    leaf_of,
+    priced,
+    signed_by,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Verified:
     """What a receipt proves."""
 
     job: str
+    """Its id; of an invocation, that one's."""
     attempt: int
     tenant: str
     state: str
@@ -45,19 +50,10 @@ class Verified:
     agent: str | None = None
     agent_key: str | None = None
     statement: Body | None = None
+    batch: Body | None = None
+    """Of an invocation: what was signed of its batch."""
     proven: list[str] = field(default_factory=list)
     """Sentences, in the order in which they were established."""
-
-
-def origin_of(public: bytes) -> str:
-    """The name of a log, and the origin of its checkpoints: made from its key (Ed25519, 32 bytes)."""
-    return f"hanzo-compute/log/{hashlib.sha256(public).hexdigest()[:16]}"
-
-
-PlatformKeys = Callable[[VerifierKey], VerifierKey | None]
-"""The key that is trusted for the platform that the given key names, or None when none is."""
-AgentKeys = Callable[[str, str, str], bool]
-"""Whether an agent's key may speak: origin of the log, name of the agent, id of the key."""
 
 
 def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str | None = None) -> Verified:
@@ -67,8 +63,10 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
         ReceiptInvalid: the first thing that does not hold.
     """
     form.check(receipt)
-    key, point = _checkpoint(receipt, trusted)
-    body = _leaf(receipt, point)
+    key, point = checkpoint_of(receipt, trusted)
+    body = leaf_of(receipt, point)
+    if body["kind"] == form.BATCH:
+        return _invocation(receipt, body, key, point, agents, job)
     if job is not None and body["job"] != job:
         raise ReceiptInvalid("leaf.body.job", f"is {body['job']}, not {job}")
     rates = _statement(receipt, body, key.name, agents) if body["statement"] is not None else None
@@ -103,61 +101,46 @@ def verify(receipt: Any, trusted: PlatformKeys, agents: AgentKeys, *, job: str |
     return found
 
 
-def _checkpoint(receipt: Body, trusted: PlatformKeys) -> tuple[VerifierKey, Checkpoint]:
-    try:
-        given = VerifierKey.parse(receipt["platform_key"])
-    except ValueError as error:
-        raise ReceiptInvalid("platform_key", str(error)) from None
-    key = trusted(given)
-    if key is None:
-        raise ReceiptInvalid("platform_key", f"is of {given.name}, a platform that is not known here")
-    if key.name != origin_of(key.public):
-        raise ReceiptInvalid("platform_key", "is not named by its own digest")
-    if key != given:
-        raise ReceiptInvalid("platform_key", f"is not the key that is known for {key.name}")
-    try:
-        point = notes.open_checkpoint(receipt["checkpoint"], key)
-    except CheckpointError as error:
-        raise ReceiptInvalid("checkpoint", str(error)) from None
-    if point.origin != key.name:
-        raise ReceiptInvalid("checkpoint", f"is of the log {point.origin}, not of {key.name}")
-    return key, point
-
-
-def _leaf(receipt: Body, point: Checkpoint) -> Body:
-    """The leaf's body, once the checkpoint is known to cover it."""
-    leaf, proof = receipt["leaf"], receipt["proof"]
-    body: Body = leaf["body"]
-    salt, data = bytes.fromhex(leaf["salt"]), bytes.fromhex(leaf["data"])
-    hashes = [bytes.fromhex(each) for each in proof["hashes"]]
-    digests = statement.field_digests(body)
-    made = hashlib.sha256(salt + canonical.canonical(body)).digest()
-
-    def covered(each: bytes) -> bool:
-        try:
-            root = merkle.root_from_inclusion(proof["index"], point.size, merkle.leaf_hash(each), hashes)
-        except merkle.ProofError as error:
-            raise ReceiptInvalid("proof", str(error)) from None
-        return hmac.compare_digest(root, point.root)
-
-    if made != data:
-        if not covered(data) and covered(made):
-            raise ReceiptInvalid("leaf.data", "is not the leaf of this salt and body")
-        name = _differing("leaf.body", digests, leaf["fields"])
-        raise ReceiptInvalid(name or "leaf.salt", "is not what the log has")
-    if name := _differing("leaf.fields", digests, leaf["fields"]):
-        raise ReceiptInvalid(name, "is not the digest of its field")
-    if not covered(data):
-        raise ReceiptInvalid("proof", "does not lead from the leaf to the checkpoint's root")
-    return body
-
-
-def _differing(path: str, made: Mapping[str, str], given: Mapping[str, Any]) -> str | None:
-    """The path of the first field whose digests differ, or None."""
-    for name in [*made, *given]:
-        if made.get(name) != given.get(name):
-            return f"{path}.{name}"
-    return None
+def _invocation(
+    receipt: Body, body: Body, key: VerifierKey, point: Checkpoint, agents: AgentKeys, wanted: str | None
+) -> Verified:
+    """What the receipt of an invocation proves, once the leaf of its batch holds."""
+    stated, header = receipt["statement"], receipt["batch"]["header"]
+    if wanted is not None and stated["invocation"] != wanted:
+        raise ReceiptInvalid("statement.invocation", f"is {stated['invocation']}, not {wanted}")
+    rates = batch.stated(receipt, body, key.name, agents)
+    units = int(stated["price"]["units"])
+    found = Verified(
+        job=stated["invocation"],
+        attempt=1,
+        tenant=body["tenant"],
+        state=FINAL_STATE[Category(stated["exit"]["category"])].value,
+        category=stated["exit"]["category"],
+        reason=None,
+        at_ms=body["at_ms"],
+        token=stated["price"]["token"],
+        units=units,
+        billed=units,
+        symbol=rates.symbol,
+        decimals=rates.decimals,
+        index=receipt["proof"]["index"],
+        leaf=receipt["leaf"]["data"],
+        checkpoint=point,
+        platform_key=key,
+        agent=stated["agent"],
+        agent_key=body["statement"]["key"],
+        statement=stated,
+        batch=header,
+    )
+    place = receipt["batch"]["proof"]["index"] + 1
+    said = [
+        f"platform {key.name} has committed to batch {header['batch']}: leaf {found.index} of {point.size}",
+        f"invocation {found.job} of {stated['function']}, tenant {found.tenant}, is {place} of {header['invocations']}"
+        f" in the batch, which costs {header['price']['units']} base units together",
+        *_signed(found, rates),
+    ]
+    found.proven.extend(said)
+    return found
 
 
 def _end(body: Body) -> None:
@@ -177,22 +160,11 @@ def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rat
     digests = statement.field_digests(body)
     made = statement.root(digests)
     if made.hex() != signed["root"]:
-        name = _differing("statement", digests, given)
+        name = differing("statement", digests, given)
         raise ReceiptInvalid(name or "statement", "is not what the agent signed and the log has")
-    if name := _differing("fields", digests, given):
+    if name := differing("fields", digests, given):
         raise ReceiptInvalid(name, "is not the digest of its field")
-    key = bytes.fromhex(receipt["agent_key"])
-    if statement.key_id(key) != signed["key"]:
-        raise ReceiptInvalid("agent_key", "is not the key that the log has for this statement")
-    signature = bytes.fromhex(receipt["signature"])
-    if receipt["signature"] != signed["signature"]:
-        raise ReceiptInvalid("signature", "is not the one that the log has for this statement")
-    try:
-        digest = statement.signing_digest(body, made)
-    except OverflowError:
-        raise ReceiptInvalid("statement.price", "is over what 256 bits hold") from None
-    if not statement.holds(key, signature, digest):
-        raise ReceiptInvalid("signature", "is not one of this key over this statement")
+    signed_by(receipt, signed, lambda: statement.signing_digest(body, made), "statement.price")
     if body["exit"]["category"] != leaf["category"]:
         raise ReceiptInvalid(
             "leaf.body.category", f"is {leaf['category']}, and the agent says {body['exit']['category']}"
@@ -202,24 +174,9 @@ def _statement(receipt: Body, leaf: Body, origin: str, agents: AgentKeys) -> Rat
             raise ReceiptInvalid(f"statement.{name}", f"is {body[name]}, and the log has {leaf[name]}")
     if not agents(origin, body["agent"], signed["key"]):
         raise ReceiptInvalid("agent_key", f"is not the key that is known for agent {body['agent']}")
-    return _price(receipt["rates"], body, leaf)
-
-
-def _price(given: Body, body: Body, leaf: Body) -> Rates:
-    price, bill = body["price"], leaf["bill"]
-    try:
-        rates = Rates.from_json(given)
-        named = rates.digest == price["rates"]
-    except ValueError as error:
-        raise ReceiptInvalid("rates", str(error)) from None
-    if not named:
-        raise ReceiptInvalid("rates", "are not those that the statement names")
-    if rates.version != price["tariff"] or rates.runtime not in (body["runtime"]["name"], ANY):
-        raise ReceiptInvalid("rates", "are of another tariff or runtime than the statement")
-    units = rates.bill(body["usage"], int(price["most"]))
-    if str(units) != price["units"]:
-        raise ReceiptInvalid("statement.price", f"is {price['units']}, and usage at these rates costs {units}")
-    if bill != {"token": price["token"], "units": price["units"]} or price["token"] != rates.token:
+    rates = priced(receipt["rates"], body)
+    price = body["price"]
+    if leaf["bill"] != {"token": price["token"], "units": price["units"]}:
         raise ReceiptInvalid("leaf.body.bill", "is not the price that the agent signed")
     return rates
 
@@ -233,10 +190,15 @@ def _sentences(found: Verified, rates: Rates | None) -> list[str]:
     if found.statement is None or rates is None:
         before = f"; attempts before it cost {found.billed} base units" if found.billed else ""
         return [*said, f"no agent signed for this end, and it costs nothing{before}"]
+    return [*said, *_signed(found, rates)]
+
+
+def _signed(found: Verified, rates: Rates) -> list[str]:
+    """What follows from a statement."""
+    assert found.statement is not None
     runtime, tier = found.statement["runtime"], found.statement["tier"]
     place = f"{runtime['name']} {runtime['version']}".rstrip()
     return [
-        *said,
         f"agent {found.agent} signed what ran (code, input, outputs), how it ended"
         f" ({found.statement['exit']['category']}) and what it used",
         f"it ran on {place}, privacy tier {tier['delivered']} by word of the {tier['basis']}",

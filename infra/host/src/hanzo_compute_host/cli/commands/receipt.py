@@ -1,4 +1,4 @@
-"""`hzc receipt`: what a job was and cost, and the proof of it."""
+"""`hzc receipt`: what a job or an invocation was and cost, and the proof of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hanzo_compute import errors
+from hanzo_compute.model.invocation import ID, began_ms
 from hanzo_compute.model.money import show as show_money
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.transparency.checkpoint import VerifierKey
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 Body = dict[str, Any]
 
 FILE_MAX: Final = 4 * 1024 * 1024
+INVOCATION: Final = "i-"
+YOUNG_MS: Final = 60_000
+"""The receipt of an invocation that began this long ago may still come."""
 WAIT_S: Final = 10.0
 """A checkpoint comes within two seconds; a platform that is restarting may need longer."""
 
 
 @click.group()
 def receipt() -> None:
-    """What a job was and cost, and the proof of it."""
+    """What a job or an invocation was and cost, and the proof of it."""
 
 
 @receipt.command("show")
@@ -42,10 +46,12 @@ def receipt() -> None:
 @client_options
 @pass_session
 def show(session: Session, job: str, attempt: int | None, save: Path | None) -> None:
-    """Fetch the receipt of JOB (an id, or `last`), verify it, and say what it proves.
+    """Fetch the receipt of JOB (an id, `last`, or the id of an invocation), verify it, and say what it proves.
 
     With `-o json` the receipt itself is printed.
     """
+    if attempt is not None and job.startswith(INVOCATION):
+        raise click.UsageError("an invocation is attempted once: leave --attempt out")
     with open_known(session.home) as known:
         found, proven = fetch(session.proofs, known, session.job_id(job), attempt)
     if save is not None:
@@ -62,7 +68,7 @@ def show(session: Session, job: str, attempt: int | None, save: Path | None) -> 
 def fetch(proofs: ProofClient, known: Known, job: str, attempt: int | None = None) -> tuple[Body, Verified]:
     """A receipt from the platform, verified, and its checkpoint shown to be of the log that was seen before."""
     end = time.monotonic() + WAIT_S
-    while (found := proofs.receipt(job, attempt, wait_s=2.0)) is None:
+    while (found := _ask(proofs, job, attempt, end)) is None:
         if time.monotonic() > end:
             raise errors.Unavailable(
                 f"the receipt of {job} still waits for a checkpoint", hint="try again; if it stays so: hzc doctor"
@@ -73,9 +79,23 @@ def fetch(proofs: ProofClient, known: Known, job: str, attempt: int | None = Non
     return found, proven
 
 
+def _ask(proofs: ProofClient, job: str, attempt: int | None, end: float) -> Body | None:
+    """A receipt. That of an invocation is not there for about a second after the answer."""
+    young = False
+    if match := ID.fullmatch(job):
+        young = abs(time.time() * 1000 - began_ms(match[1])) < YOUNG_MS
+    while True:
+        try:
+            return proofs.receipt(job, attempt, wait_s=2.0)
+        except errors.NotFound:
+            if not young or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 @receipt.command("verify")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--job", help="It must be the receipt of this job.")
+@click.option("--job", help="It must be the receipt of this job or invocation.")
 @click.option("--platform-key", metavar="KEY", help="The platform's key, instead of the pinned one.")
 @click.option("--agent-key", metavar="SHA256", multiple=True, help="An agent's key that may have signed; repeatable.")
 @output_option
@@ -95,8 +115,7 @@ def verify(session: Session, file: Path, job: str | None, platform_key: str | No
         session.print_json(
             {
                 "valid": True,
-                "job": proven.job,
-                "attempt": proven.attempt,
+                **_subject(proven),
                 "state": proven.state,
                 "token": proven.token,
                 "units": str(proven.units),
@@ -110,6 +129,12 @@ def verify(session: Session, file: Path, job: str | None, platform_key: str | No
         )
         return
     print_verified(session, proven)
+
+
+def _subject(proven: Verified) -> Body:
+    if proven.batch is not None:
+        return {"invocation": proven.job, "batch": proven.batch["batch"]}
+    return {"job": proven.job, "attempt": proven.attempt}
 
 
 def read_receipt(file: Path) -> Any:
@@ -146,8 +171,11 @@ def platform_key_of(text: str) -> VerifierKey:
 def print_verified(session: Session, proven: Verified) -> None:
     """What a receipt proves, for people."""
     facts: list[tuple[str, Any]] = [("receipt", "everything in it holds")]
-    facts += [("job", proven.job), ("state", f"{proven.state}, {format_time(proven.at_ms)} by the platform's clock")]
-    facts.append(("attempt", proven.attempt or "never ran"))
+    state = f"{proven.state}, {format_time(proven.at_ms)} by the platform's clock"
+    if proven.batch is not None and proven.statement is not None:
+        facts += [("invocation", proven.job), ("function", proven.statement["function"]), ("state", state)]
+    else:
+        facts += [("job", proven.job), ("state", state), ("attempt", proven.attempt or "never ran")]
     price = show_money(proven.units, proven.decimals, proven.symbol)
     facts.append(("bill", f"{price} ({proven.units} base units of {proven.token})"))
     if proven.billed != proven.units:

@@ -30,8 +30,12 @@ class ProofClient:
         return found
 
     def receipt(self, job: str, attempt: int | None = None, *, wait_s: float = 0.0) -> Body | None:
-        """A receipt, or None while its leaf waits for a checkpoint. Raises Conflict while the job has not ended."""
-        path = f"/v1/jobs/{quote(job, safe='')}/receipt"
+        """A receipt of a job or (``i-…``) an invocation, or None while its leaf waits for a checkpoint.
+
+        Raises Conflict while the job has not ended; NotFound also while the invocation's batch is not written.
+        """
+        kind = "invocations" if job.startswith("i-") else "jobs"
+        path = f"/v1/{kind}/{quote(job, safe='')}/receipt"
         query = {"attempt": attempt, "wait_s": wait_s or None}
         found = self._client.call("GET", path, query=query, wait_s=wait_s).body
         if not isinstance(found, dict):
