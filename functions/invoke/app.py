@@ -22,9 +22,18 @@ FLUSH = "hzc.flush"
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle one API Gateway HTTP API event, or write what calls have left to be written."""
     if event.get("source") == FLUSH:
-        return {"lines": function_logs.flush(container())}
+        return _flush()
     calls.inline(lambda: guests(container().config))
     answer = api(event, context)
     if not calls.deferred:
-        function_logs.flush(container())
+        _flush()
     return answer
+
+
+def _flush() -> dict[str, Any]:
+    """Write logs and receipts; ``waits``: something is left to do."""
+    ctx = container()
+    lines = function_logs.flush(ctx)
+    batcher = ctx.invocations
+    receipts = len(batcher.flush(ctx)) if batcher is not None and batcher.due(ctx.clock.now_ms()) else 0
+    return {"lines": lines, "receipts": receipts, "waits": batcher is not None and batcher.waits}

@@ -124,9 +124,12 @@ class App:
         if name is None:
             return
         try:
-            self._functions.call(name, {"source": FLUSH}, self._ids.new("r", self._clock.now_ms()))
+            done = self._functions.call(name, {"source": FLUSH}, self._ids.new("r", self._clock.now_ms()))
+            if done["waits"]:
+                self._noted = name
             await self._durable(self._journal.take())
         except ComputeError as error:
+            self._noted = name
             self._journal.take()
             log.warning("what functions have logged is not written: %s", error.message)
 

@@ -17,6 +17,7 @@ from hanzo_compute.model import bounds
 from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
 from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute.services.context import Context
+from hanzo_compute.services.invocations import Batcher
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -86,6 +87,7 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
         policy=config.policy,
         tariff=config.tariff,
         egress=egress(config),
+        invocations=Batcher("local"),
         commits=client,
     )
 

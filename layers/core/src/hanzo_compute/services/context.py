@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hanzo_compute.config import Policy
 from hanzo_compute.model.statement import Settlement
 from hanzo_compute.model.tariff import DEFAULT, Tariff
 from hanzo_compute.ports import BlobStore, Clock, Egress, Ids, JobStore, KeyVault, LogStore, Queue
+
+if TYPE_CHECKING:
+    from hanzo_compute.services.invocations import Batcher
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Context:
     """Keys of agents that this process has seen: see ``agents``."""
     egress: Egress | None = None
     """How functions reach other hosts; None: not at all."""
+    invocations: Batcher | None = None
+    """Where answered calls wait for their receipts; None: this process answers none."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     """Calls that run in this process, by tenant and function: see ``invoke``."""
     function_logs: Gathered = field(default_factory=Gathered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -10,12 +11,15 @@ from typing import Any, Final
 from hanzo_compute.errors import Conflict, FunctionFailed, FunctionTimedOut, NoCapacity, RateLimited, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.function import Capabilities, granted
+from hanzo_compute.model.invocation import Invocation
 from hanzo_compute.model.job import Job
-from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.registry import Version
+from hanzo_compute.model.spec import Resources, code_digest
+from hanzo_compute.model.statement import Terms
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
-from hanzo_compute.services import function_logs, functions, submit
+from hanzo_compute.services import function_logs, functions, pricing, submit
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.host import CallOf, FunctionHost
 
@@ -48,6 +52,7 @@ class Pending:
     _ctx: Context
     _release: Callable[[], None]
     _began_ms: int
+    _terms: Terms
     _host: FunctionHost | None = None
     _open: bool = field(default=True)
     _runs: int = field(default=1)
@@ -76,6 +81,8 @@ class Pending:
             result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
         function_logs.note(ctx, self.call.tenant, reference, self.id, self._began_ms, result)
         category = Category(result.category)
+        if not (category is Category.TIMEOUT and self._longer):
+            self._receipt(result)
         if category is Category.OK:
             outputs = {} if host is None else host.outputs
             stored = {name: ctx.blobs.put(self.call.tenant, data) for name, data in outputs.items()}
@@ -101,6 +108,45 @@ class Pending:
         if self._open:
             self._open = False
             self._release()
+
+    def _receipt(self, result: GuestResult) -> None:
+        """Let the call have its receipt and its bill, soon."""
+        if self._ctx.invocations is None:
+            return
+        wall_ms = round(result.wall_us / 1000)
+        spec, output = self.version.spec, result.output
+        outputs = [] if not output else [Output(name="response", size=len(output), blob=f"b1-{_sha256(output)}")]
+        outcome = Outcome(
+            category=Category(result.category),
+            detail="",
+            exit_code=result.exit_code,
+            trap=result.trap,
+            oom=result.category == Category.OOM,
+            timed_out=result.category == Category.TIMEOUT,
+            outputs=outputs,
+            usage=Usage(
+                wall_ms=wall_ms,
+                cpu_ms=result.cpu_ms,
+                memory_peak_bytes=result.memory_bytes,
+                memory_mib_ms=spec["resources"]["memory_mib"] * wall_ms,
+                fuel=result.fuel,
+                egress_bytes=0 if self._host is None else self._host.egress_bytes,
+            ),
+            runtime_version=result.runtime,
+        )
+        self._ctx.invocations.add(
+            Invocation(
+                id=self.id,
+                tenant=self.call.tenant,
+                function=self.version.reference,
+                spec=self.version.digest,
+                code=code_digest(spec),
+                input=_sha256(self.call.data),
+                terms=self._terms,
+                outcome=outcome,
+                started_ms=self._began_ms,
+            )
+        )
 
     def _again(self) -> None:
         self._runs += 1
@@ -154,6 +200,9 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
             retry_after_s=1,
             function=version.name,
         )
+    if ctx.invocations is not None and ctx.invocations.full:
+        raise NoCapacity("too many calls wait for their receipts", hint="repeat it later", retry_after_s=2)
+    terms = pricing.terms_of_call(ctx, "wasm", spec["profile"], Resources.model_validate(spec["resources"]))
     now = ctx.clock.now_ms()
     call_id = ctx.ids.new("i", now)
     timeout_s = min(spec["resources"]["timeout_s"], SYNC_S)
@@ -168,7 +217,7 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
 
     ctx.calls[key] = running + 1
     host = _host(ctx, tenant, version, call_id, call)
-    return Pending(call_id, replace(call, service=host), version, ctx, release, now, host)
+    return Pending(call_id, replace(call, service=host), version, ctx, release, now, terms, host)
 
 
 def _host(
@@ -180,6 +229,10 @@ def _host(
     of = CallOf(tenant, version.name, version.number, call_id, ctx.clock.monotonic() + call.timeout_s)
     capabilities = Capabilities.model_validate(version.spec["capabilities"])
     return FunctionHost(ctx, of, capabilities, ctx.egress, input_data=call.data, fresh=fresh)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def program(ctx: Context, tenant: str, version: Version) -> GuestProgram:
