@@ -33,7 +33,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 def _flush() -> dict[str, Any]:
     """Write logs and receipts; ``waits``: something is left to do."""
     ctx = container()
-    lines = function_logs.flush(ctx)
     batcher = ctx.invocations
-    receipts = len(batcher.flush(ctx)) if batcher is not None and batcher.due(ctx.clock.now_ms()) else 0
+    due = batcher is not None and batcher.due(ctx.clock.now_ms())
+    if batcher is not None and batcher.waits and not due:
+        return {"waits": True}
+    lines = function_logs.flush(ctx)
+    receipts = len(batcher.flush(ctx)) if batcher is not None and due else 0
     return {"lines": lines, "receipts": receipts, "waits": batcher is not None and batcher.waits}

@@ -33,8 +33,8 @@ KEEP_ALIVE_S: Final = 15.0
 """An event stream that says nothing for this long gets a comment, and its handler is asked again."""
 VITAL_SHARE: Final = 2
 """What running work needs (agents' calls) is refused only when so many times as many requests wait."""
-FLUSH_S: Final = 1.0
-"""What calls of functions have left to be written is written this often."""
+FLUSH_S: Final = 0.1
+"""What calls of functions have left to be written is looked at this often."""
 FLUSH: Final = "hzc.flush"
 AGAIN: Final = "hzc-again"
 """Header of an answer that is none: the call is run again."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hanzo_compute.config import Policy
-from hanzo_compute.model.statement import Settlement
+from hanzo_compute.model.statement import Settlement, Terms
 from hanzo_compute.model.tariff import DEFAULT, Tariff
 from hanzo_compute.ports import BlobStore, Clock, Egress, Ids, JobStore, KeyVault, LogStore, Queue
 
@@ -60,6 +60,8 @@ class Context:
     """How functions reach other hosts; None: not at all."""
     invocations: Batcher | None = None
     """Where answered calls wait for their receipts; None: this process answers none."""
+    terms: dict[str, Terms] = field(default_factory=dict)
+    """How calls of functions are billed, by the digest of the version: see ``invoke``."""
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     """Calls that run in this process, by tenant and function: see ``invoke``."""
     function_logs: Gathered = field(default_factory=Gathered)

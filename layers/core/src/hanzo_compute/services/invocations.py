@@ -20,7 +20,9 @@ from hanzo_compute.services.context import Context
 __all__ = ["Batcher", "Invocation"]
 
 FLUSH_MS: Final = 1000
-"""From one flush to the next, unless a batch is full."""
+"""From one flush to the next, unless many wait."""
+PROMPT: Final = 128
+"""So many are flushed before that time: they are written in some milliseconds, while nobody is answered."""
 HELD_MAX: Final = 65_536
 """Invocations that wait while the store cannot be written: with more than these no further ones should be run."""
 
@@ -68,7 +70,7 @@ class Batcher:
 
     def due(self, now_ms: int) -> bool:
         """Whether it is time to flush: also when nothing is left to write, and somebody must see to a checkpoint."""
-        if len(self._pending) >= batches.INVOCATIONS_MAX and not self._sealed:
+        if len(self._pending) >= PROMPT and not self._sealed:
             return True
         return self.waits and not self._flushed_ms <= now_ms < self._flushed_ms + FLUSH_MS
 

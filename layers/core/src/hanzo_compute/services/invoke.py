@@ -27,6 +27,7 @@ SYNC_S: Final = 25
 """Longest time of a call that somebody waits for: an HTTP API ends an integration at 30 s."""
 RUNS_MAX: Final = 5
 """A call whose entries were changed meanwhile is run so often at most."""
+TERMS_KEPT: Final = 1024
 MAIN: Final = {"python": "main.py", "javascript": "main.js"}
 
 
@@ -202,7 +203,7 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
         )
     if ctx.invocations is not None and ctx.invocations.full:
         raise NoCapacity("too many calls wait for their receipts", hint="repeat it later", retry_after_s=2)
-    terms = pricing.terms_of_call(ctx, "wasm", spec["profile"], Resources.model_validate(spec["resources"]))
+    terms = _terms(ctx, version)
     now = ctx.clock.now_ms()
     call_id = ctx.ids.new("i", now)
     timeout_s = min(spec["resources"]["timeout_s"], SYNC_S)
@@ -229,6 +230,18 @@ def _host(
     of = CallOf(tenant, version.name, version.number, call_id, ctx.clock.monotonic() + call.timeout_s)
     capabilities = Capabilities.model_validate(version.spec["capabilities"])
     return FunctionHost(ctx, of, capabilities, ctx.egress, input_data=call.data, fresh=fresh)
+
+
+def _terms(ctx: Context, version: Version) -> Terms:
+    """How calls of a version are billed: the same object for all of them, which makes their receipts cheap."""
+    spec, known = version.spec, ctx.terms
+    found = known.get(version.digest)
+    if found is None:
+        if len(known) >= TERMS_KEPT:
+            known.clear()
+        resources = Resources.model_validate(spec["resources"])
+        found = known[version.digest] = pricing.terms_of_call(ctx, "wasm", spec["profile"], resources)
+    return found
 
 
 def _sha256(data: bytes) -> str:
