@@ -9,9 +9,11 @@ The parts that go to the store count this process and a writer process, whose da
 pymerkle 7 (SqliteTree, a file of its own, one transaction, and InmemoryTree), which hashes and stores the same leaves;
 it has no second process, no compare-and-set, no checkpoints, and is told all leaves at once. *Verified* receipts are
 different ones, in a process that has verified others before; beside it is what its two signatures alone cost with
-`cryptography`. The *export* is raw leaves in memory, as `hzc log verify` reads them, against the peer's tree that
-is filled with as many. *Proofs* come from the store of a log of ten million leaves (all alike, so that it is filled
-in seconds), each from a part of it that was not asked for before.
+`cryptography`. *Invocations* are the CPU time, of this process and the writer, of taking many and flushing them in
+batches of one size: statements, root, signature, records, commit, and the leaf's place. *Its receipt* is read, made,
+and verified, out of full batches. The *export* is raw leaves in memory, as `hzc log verify` reads them, against the
+peer's tree that is filled with as many. *Proofs* come from the store of a log of ten million leaves (all alike, so
+that it is filled in seconds), each from a part of it that was not asked for before.
 
 What it does not show. HTTP, and reading receipts from disk. The log of ten million leaves is in the page cache.
 """
@@ -42,10 +44,13 @@ from hanzo_compute.adapters.memory import MemoryVault
 from hanzo_compute.model import keys, statement
 from hanzo_compute.model.keys import Key
 from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
+from hanzo_compute.model.spec import Resources
 from hanzo_compute.model.statement import Signed, Subject, Terms
 from hanzo_compute.model.tariff import DEFAULT
 from hanzo_compute.ports import KeyKind, Lease, Put
-from hanzo_compute.services import complete, leaves, log, receipts
+from hanzo_compute.services import batches, complete, leaves, log, pricing, receipts
+from hanzo_compute.services.batches import INVOCATIONS_MAX
+from hanzo_compute.services.invocations import Batcher
 from hanzo_compute.transparency import merkle
 from hanzo_compute.transparency.receipt import verify
 from hanzo_compute.wiring import Container
@@ -55,10 +60,14 @@ from tests.bench.options import Options
 from tests.bench.report import Report, Target, percentile, ratios, spread
 from tests.bench.servers import container
 from tests.support import statements
+from tests.support.invocations import invocation
 from tests.support.stepped import Platform
 from tests.support.writer import WriterProcess
 
 TOGETHER = 8
+SMALL = 16
+FULL = f"invocations in batches of {INVOCATIONS_MAX}"
+FEW = f"invocations in batches of {SMALL}"
 MODULE = "b1-" + "ab" * 32
 SPEC = {"source": {"module": MODULE}, "resources": {"memory_mib": 64, "timeout_s": 10}, "labels": {"team": "bench"}}
 
@@ -189,6 +198,55 @@ def _cpu(writer: WriterProcess) -> float:
     return cpu.of(os.getpid()).total + cpu.of(writer.pid).total
 
 
+def batching(folder: Path, count: int, times: Times) -> None:
+    """Invocations are taken and flushed, in full batches and in small ones; CPU µs for each."""
+    folder.mkdir(mode=0o700)
+    writer = WriterProcess(folder)
+    try:
+        with closing(_Connected(folder)) as connected:
+            ctx, batcher = connected.ctx, Batcher("bench")
+            terms = pricing.terms_of_call(ctx, "wasm", "fast", Resources())
+            batcher.flush(ctx)
+            connected.durable()
+            for size, name in ((min(INVOCATIONS_MAX, count), FULL), (SMALL, FEW)):
+                made = [invocation(ctx, number, tenant="bench", terms=terms) for number in range(count)]
+                used = _cpu(writer)
+                for start in range(0, count, size):
+                    for each in made[start : start + size]:
+                        batcher.add(each)
+                    batcher.flush(ctx)
+                    connected.durable()
+                times[name].append((_cpu(writer) - used) * 1e6 / count)
+                if name == FULL:
+                    _settled(connected, batcher)
+                    _reading(ctx, [each.id for each in made[:: max(1, count // 100)]], times)
+    finally:
+        writer.stop()
+
+
+def _settled(connected: _Connected, batcher: Batcher) -> None:
+    """All that was flushed is under a checkpoint."""
+    while batcher.waits:
+        time.sleep(0.1)
+        if batcher.due(connected.ctx.clock.now_ms()):
+            batcher.flush(connected.ctx)
+            connected.durable()
+
+
+def _reading(ctx: Container, ids: list[str], times: Times) -> None:
+    key = log.verifier_key(ctx)
+    waits: tuple[list[float], list[float]] = ([], [])
+    for each in ids:
+        begin = time.perf_counter()
+        receipt = batches.receipt(ctx, "bench", each).receipt
+        middle = time.perf_counter()
+        verify(receipt, lambda _: key, lambda *_: True, job=each)
+        waits[0].append((middle - begin) * 1000)
+        waits[1].append((time.perf_counter() - middle) * 1000)
+    times["its receipt made, ms"].append(percentile(waits[0], 0.5))
+    times["its receipt verified, ms"].append(percentile(waits[1], 0.5))
+
+
 def peer_append(folder: Path, count: int, times: Times) -> None:
     """The peer stores as many leaves in a file."""
     data = [hashlib.sha256(b"%d" % number).digest() for number in range(count)]
@@ -317,6 +375,7 @@ def run(options: Options) -> Report:
                     folder / f"log-{number}", many, signing(folder / f"keys-{number}", jobs, times), times
                 ),  # type: ignore[misc]
                 lambda number=number: peer_append(folder / f"peer-{number}", many, times),  # type: ignore[misc]
+                lambda number=number: batching(folder / f"batches-{number}", many, times),  # type: ignore[misc]
                 lambda: verifying(options.size(300, 5), times),
                 lambda: exporting(options.size(1_000_000, 5000), options.size(20_000, 500), times),
                 lambda: alike.measure(options.size(200, 5), times),
@@ -342,6 +401,10 @@ def report(times: Times) -> Report:
         made.rows.append([f"CPU ms of a job: {name}", spread(times[name]), None, None])
     total = [sum(parts) for parts in zip(*(times[name] for name in ADDED), strict=True)]
     made.rows.append(["CPU ms of a job, added in all", spread(total), None, None])
+    for name in (FULL, FEW):
+        made.rows.append([f"CPU µs of each of {name}", spread(times[name]), None, None])
+    for name in ("its receipt made, ms", "its receipt verified, ms"):
+        made.rows.append([f"an invocation: {name}", spread(times[name]), None, None])
     appended, peer = times["appended/s"], times["appended/s, peer"]
     made.rows.append(
         ["leaves appended/s (pymerkle SqliteTree)", spread(appended), spread(peer), ratios(appended, peer)]
@@ -358,6 +421,7 @@ def report(times: Times) -> Report:
         made.rows.append([f"10 million leaves: {name}", spread(times[name]), None, None])
     made.targets += [
         Target("CPU that statement and leaf add to a job, ms", spread(total), 0.5),
+        Target("CPU that receipts add to an invocation in a full batch, µs", spread(times[FULL]), 100),
         Target("leaves appended/s", spread(appended), 20_000, at_most=False),
         Target("receipt verified, ms", spread(verified), 1.0),
         Target("export verified, leaves/s", spread(exported), 400_000, at_most=False),
