@@ -117,7 +117,7 @@ def reads(store: Store, times: int) -> None:
     ctx, ids = store.ctx, store.ids
     first = read.jobs(ctx, TENANT, state=None, label=None, cursor="", limit=LIMIT)
     assert first.next_cursor is not None
-    middle = read._encode(ids[len(ids) // 2])
+    middle = read.encode_cursor(ids[len(ids) // 2])
     some = cycle(ids[:: max(1, len(ids) // 1000)])
 
     def page(cursor: str = "", state: State | None = None, label: str | None = None, items: int = LIMIT) -> None:

@@ -21,7 +21,7 @@ from hanzo_compute.model.stored import Row
 from hanzo_compute.ports import RECORD_MAX, Delete, Operation, Put, Record, Send
 from hanzo_compute.services import audit, audit_batches, batches, log, pricing
 from hanzo_compute.services.batches import SPAN_MS
-from hanzo_compute.services.invocations import FLUSH_MS, HELD_MAX, Batcher, Invocation
+from hanzo_compute.services.invocations import FLUSH_MS, HELD_MAX, PROMPT, Batcher, Invocation
 from hanzo_compute.transparency import merkle
 from tests.support.faults import Fault, FaultyStore, scripted
 from tests.support.invocations import flushed, invocation, outcome, receipt_of
@@ -131,11 +131,11 @@ class TestDue:
         assert batcher.due(now + FLUSH_MS)
         assert batcher.due(now - 1), "the clock was set back"
 
-    def test_a_full_batch_does_not_wait(self) -> None:
+    def test_many_do_not_wait(self) -> None:
         platform, batcher = Platform(), Batcher("local")
         batcher.flush(platform.ctx)
         one = invocation(platform.ctx)
-        for _ in range(batches.INVOCATIONS_MAX):
+        for _ in range(PROMPT):
             assert not batcher.due(platform.clock.now_ms())
             batcher.add(replace(one, id=platform.ctx.ids.new("i", platform.clock.now_ms())))
         assert batcher.due(platform.clock.now_ms())
