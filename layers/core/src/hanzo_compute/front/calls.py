@@ -81,6 +81,14 @@ class Calls:
         finally:
             call.close()
 
+    def close(self) -> None:
+        """End what runs calls at once."""
+        if self._inline is not None:
+            loop, guests = self._inline
+            self._inline = None
+            loop.run_until_complete(guests.close())
+            loop.close()
+
     def take(self, call_id: str) -> Call:
         """A call that was left here, once."""
         return self._waiting.pop(call_id)
