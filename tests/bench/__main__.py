@@ -18,7 +18,7 @@ from tests.bench.report import Report, number
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts")
+BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts", "invoke")
 """Modules of this package, in the order in which they run."""
 
 
