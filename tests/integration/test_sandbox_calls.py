@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from hanzo_compute.adapters.sandbox import binding, shim
+from hanzo_compute.adapters.sandbox import binding, public, shim
 from hanzo_compute.adapters.sandbox.call import Bounds, Call, Folder, Report
 from hanzo_compute.adapters.sandbox.engine import Engine
 from hanzo_compute.adapters.sandbox.hostcalls import FUNCTIONS, HostCalls
-from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+from hanzo_compute.adapters.sandbox.running import Loaded
+from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.adapters.sandbox.shim import WASI
 from hanzo_compute.adapters.sandbox.worker import GUEST_STACK
@@ -82,7 +83,7 @@ def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Her
     if request.param == "public":
         monkeypatch.setenv("HZC_WASMTIME_PUBLIC", "1")
     made = Here(Profile.FAST)
-    assert isinstance(made.engine.backend, binding.Raw if request.param == "raw" else binding.Public)
+    assert isinstance(made.engine.backend, binding.Raw if request.param == "raw" else public.Public)
     return made
 
 

@@ -12,7 +12,8 @@ from hanzo_compute.adapters.sandbox.call import Bounds, Call, Report
 from hanzo_compute.adapters.sandbox.settings import Profile
 
 if TYPE_CHECKING:
-    from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+    from hanzo_compute.adapters.sandbox.running import Loaded
+from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
 STACK = 8 << 20
 
@@ -62,7 +63,7 @@ class InProcess:
         """A module in this engine."""
         import wasmtime
 
-        from hanzo_compute.adapters.sandbox.sandbox import Loaded
+        from hanzo_compute.adapters.sandbox.running import Loaded
 
         if module not in self._loaded:
             self._loaded[module] = Loaded.of(wasmtime.Module(self.engine.engine, module))

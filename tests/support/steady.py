@@ -373,7 +373,8 @@ def in_process(
     After ``stop_s`` it is stopped.
     """
     from hanzo_compute.adapters.sandbox.engine import Engine
-    from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+    from hanzo_compute.adapters.sandbox.running import Loaded
+    from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
     for name in ("in", "tmp"):
         (folder / name).mkdir()

@@ -1,9 +1,12 @@
 """The WASM sandbox: runs a module within limits, in a worker process or in this one.
 
 settings    wasmtime's configuration, in two profiles      engine      what it compiles and loads
-binding     all that touches wasmtime below its API        sandbox     one call: in, run, out
+binding     all that touches wasmtime below its API        public      the same without that
+sandbox     one call: in, run, out
 shim        our part of WASI, in WASM                      poll        ``poll_oneoff`` of clocks
+running     a module, and the state of its call            imports     host functions in Python
 hostcalls   what a guest may ask beyond WASI               components  preview 2 commands
+steady      what the deterministic profile sees            pool        workers for calls, on an event loop
 steady      stdin and directories, the same everywhere
 call        what is asked and what is told                 frames      how a supervisor and a worker talk
 worker      the worker process                             process     that as its supervisor sees it
@@ -11,5 +14,5 @@ harden      limits, privileges, system calls               compile     the compi
 cache       authenticated compiled modules on disk         artefacts   compiled modules for workers
 interpreters  CPython and QuickJS as pinned modules
 
-Importing ``binding``, ``engine``, ``sandbox`` or ``components`` loads wasmtime; the rest does without.
+Importing ``binding``, ``engine``, ``running``, ``sandbox`` or ``components`` loads wasmtime; the rest does without.
 """

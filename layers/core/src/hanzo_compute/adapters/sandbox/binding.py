@@ -2,7 +2,7 @@
 
 The public API looks types up at every call and makes a Python object of everything: that costs more than the sandbox.
 :class:`Raw` calls the C API directly (ctypes; the names are those of wasmtime's C headers), which is private to the
-binding and tied to its version; :class:`Public` does the same by documented means alone, for any other version, or if
+binding and tied to its version; ``public.Public`` does the same by documented means alone, for any other version, or if
 ``HZC_WASMTIME_PUBLIC`` is set. Both pass the same tests.
 
 Host functions get the context of their caller and integers, and return an integer or None. They must not raise: the
@@ -16,7 +16,6 @@ import importlib.metadata
 import mmap
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_void_p
 from dataclasses import dataclass
@@ -200,14 +199,14 @@ def write(backend: Backend, context: Context, memory: Extern, at: int, data: byt
     return True
 
 
-def _placed(at: int, size: int, total: int) -> int:
+def placed(at: int, size: int, total: int) -> int:
     """Where a request of that size goes. Raises Refused."""
     if at + size > total:
         raise Refused(f"alloc({size}) gave {at}, which does not lie in its memory")
     return at
 
 
-def _returned(packed: int, most: int) -> tuple[int, int]:
+def returned(packed: int, most: int) -> tuple[int, int]:
     """Where the response is, and its size. Raises Refused."""
     at, size = packed >> 32 & 0xFFFFFFFF, packed & 0xFFFFFFFF
     if size > most:
@@ -215,7 +214,8 @@ def _returned(packed: int, most: int) -> tuple[int, int]:
     return at, size
 
 
-def _outside(at: int, size: int) -> Refused:
+def outside(at: int, size: int) -> Refused:
+    """The error for a response that is not in the memory."""
     return Refused(f"handle returned {size} bytes at {at}, which do not lie in its memory")
 
 
@@ -276,7 +276,11 @@ def raw_fits() -> bool:
 
 def backend() -> Backend:
     """The fastest that fits."""
-    return Raw() if raw_fits() else Public()
+    if raw_fits():
+        return Raw()
+    from hanzo_compute.adapters.sandbox.public import Public
+
+    return Public()
 
 
 class _Frame:
@@ -464,7 +468,7 @@ class Raw:
         trap, at = _UNPACK_ALLOC(given)
         if error or trap:
             self._raise(error, trap)
-        at = _placed(at, length, self._memory_size(context, memory))
+        at = placed(at, length, self._memory_size(context, memory))
         ctypes.memmove(self._memory_data(context, memory) + at, data, length)
         _PACK_HANDLE(given, _VALUE, at, length)
         error = call(context, handle + inner, values, 2, frame.at)
@@ -472,9 +476,9 @@ class Raw:
         if error or trap:
             self._raise(error, trap)
         self._frames.append(frame)
-        at, length = _returned(packed, most)
+        at, length = returned(packed, most)
         if at + length > self._memory_size(context, memory):
-            raise _outside(at, length)
+            raise outside(at, length)
         return ctypes.string_at(self._memory_data(context, memory) + at, length)
 
     def context(self, store: _RawStore) -> Context:
@@ -511,96 +515,6 @@ class Raw:
         self._fine(error)
 
 
-class Public:
-    """The documented API alone."""
-
-    def open(self, engine: wasmtime.Engine, limits: Limits) -> wasmtime.Store:
-        store = wasmtime.Store(engine)
-        store.set_limits(limits.memory, limits.table_elements, limits.instances, limits.tables, limits.memories)
-        return store
-
-    def close(self, store: wasmtime.Store) -> None:
-        store.close()
-
-    def arm(self, store: wasmtime.Store, ticks: int, fuel: int | None) -> None:
-        store.set_epoch_deadline(ticks)
-        if fuel is not None:
-            store.set_fuel(fuel)
-
-    def fuel(self, store: wasmtime.Store) -> int:
-        return store.get_fuel()
-
-    def refuel(self, store: wasmtime.Store, fuel: int) -> None:
-        store.set_fuel(fuel)
-
-    def wasi(self, store: wasmtime.Store, config: wasmtime.WasiConfig) -> None:
-        store.set_wasi(config)
-
-    def stdin(self, config: wasmtime.WasiConfig, data: bytes) -> None:
-        # It is opened at once, so the name need not last.
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            config.stdin_file = file.name
-
-    def instantiate(self, store: wasmtime.Store, module: wasmtime.Module, imports: Sequence[Extern]) -> Any:
-        try:
-            return wasmtime.Instance(store, module, imports).exports(store)
-        except wasmtime.Trap as trap:
-            raise Trapped(trap) from None
-
-    def preinstantiate(self, store: wasmtime.Store, pre: wasmtime.InstancePre) -> Any:
-        try:
-            return pre.instantiate(store).exports(store)
-        except wasmtime.Trap as trap:
-            raise Trapped(trap) from None
-
-    def export(self, store: wasmtime.Store, instance: Any, name: str) -> Extern | None:
-        return instance.get(name)
-
-    def exports(self, store: wasmtime.Store, instance: Any, names: Sequence[str]) -> list[Extern | None]:
-        return [instance.get(name) for name in names]
-
-    def define(self, linker: wasmtime.Linker, function: HostFunction, alive: list[Any]) -> None:
-        value = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
-        kind = wasmtime.FuncType(
-            [value[each]() for each in function.params], [value[function.result]()] if function.result else []
-        )
-
-        def called(caller: wasmtime.Caller, *params: int) -> int | None:
-            found = function.call(caller, *params)
-            return (found or 0) if function.result else None
-
-        linker.define_func(function.module, function.name, kind, called, access_caller=True)
-
-    def call(
-        self, store: wasmtime.Store, function: Extern, params: Sequence[int], kinds: Sequence[str], result: str | None
-    ) -> int:
-        try:
-            found = function(store, *params)
-        except wasmtime.Trap as trap:
-            raise Trapped(trap) from None
-        return int(found) if result else 0
-
-    def exchange(self, store: wasmtime.Store, instance: Any, memory: Extern, data: bytes, most: int) -> bytes:
-        at = self.call(store, instance["alloc"], (len(data),), ("i32",), "i32") & 0xFFFFFFFF
-        write(self, store, memory, _placed(at, len(data), self.size(store, memory)), data)
-        packed = self.call(store, instance["handle"], (_signed(at), len(data)), ("i32", "i32"), "i64")
-        at, size = _returned(packed, most)
-        found = read(self, store, memory, at, size)
-        if found is None:
-            raise _outside(at, size)
-        return found
-
-    def context(self, store: wasmtime.Store) -> Context:
-        return store
-
-    def size(self, context: Context, memory: Extern) -> int:
-        return int(memory.data_len(context))
-
-    def address(self, context: Context, memory: Extern) -> int:
-        return ctypes.cast(memory.data_ptr(context), c_void_p).value or 0
-
-
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """An unsigned 32-bit integer as a signed one."""
     return value - (1 << 32) if value >= 1 << 31 else value

@@ -8,137 +8,32 @@ deadline.
 from __future__ import annotations
 
 import ctypes
-import struct
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import wasmtime
 
-from hanzo_compute.adapters.sandbox import binding, hostcalls, poll, shim
+from hanzo_compute.adapters.sandbox import binding, shim
 from hanzo_compute.adapters.sandbox.binding import (
     FUEL_UNLIMITED,
-    Context,
-    Extern,
     HostFunction,
     Limits,
     Refused,
     Trapped,
 )
-from hanzo_compute.adapters.sandbox.call import EPOCH_NS, Call, Report, Stream
+from hanzo_compute.adapters.sandbox.call import EPOCH_NS, Call, Report
 from hanzo_compute.adapters.sandbox.engine import Engine, said
-from hanzo_compute.adapters.sandbox.shim import CONTROL_FD, WASI, Tray
-from hanzo_compute.adapters.sandbox.steady import Steady
+from hanzo_compute.adapters.sandbox.imports import Imports
+from hanzo_compute.adapters.sandbox.running import PAGE, Loaded, Running
+from hanzo_compute.adapters.sandbox.shim import Tray
 
-PAGE: Final = 65536
-IOVECS_MOST: Final = 1024
-"""Pieces of one request to the control descriptor: no more than POSIX's IOV_MAX."""
-CLOCK_MOST: Final = 2**62
-"""Where the logical clock stays for good, ns: what is added to it must still be an i64."""
 TABLE_ELEMENTS: Final = 1_000_000
 LEAST_S: Final = 0.0005
 """What is shorter takes no millisecond: the clock of a thread's CPU is a system call."""
 FUEL_EXACT: Final = (None, "unreachable", "out_of_fuel")
 """Traps (None: no trap) that leave the store with an exact fuel count. On others what was used since the last
 call is lost in a register (bytecodealliance/wasmtime#13802): a busy loop that was interrupted would seem free."""
-
-EBADMSG: Final = 9
-EFAULT: Final = 21
-EINVAL: Final = 28
-EIO: Final = 29
-
-
-ENTRIES: Final[dict[str, tuple[list[str], list[str]]]] = {
-    "_start": ([], []),
-    "_initialize": ([], []),
-    "alloc": (["i32"], ["i32"]),
-    "handle": (["i32", "i32"], ["i64"]),
-}
-"""Functions by which a module is entered: parameters and results. They are called without wasmtime's checks."""
-
-
-@dataclass(eq=False)
-class Loaded:
-    """A module in an engine."""
-
-    module: wasmtime.Module
-    imports: list[tuple[str, str]]
-    entries: frozenset[str]
-    """Which of ENTRIES it exports with their types."""
-    memory: bool
-    """Whether it exports a memory as ``memory``."""
-    memory_most: int | None = None
-    """Bytes that its memory says it has at most."""
-    pre: dict[Sandbox, wasmtime.InstancePre] = field(default_factory=dict)
-    """Linked for a sandbox, if it needs no WASI."""
-    wasi: bool = field(init=False)
-    """Whether it needs WASI."""
-    asks: bool = field(init=False)
-    """Whether it can call host functions: those of hzc, or WASI's control descriptor."""
-    names: list[str] = field(init=False)
-    """What its imports are called at the gate."""
-    lacking: dict[str, str] = field(init=False)
-    """Why it cannot be entered so, for each way."""
-
-    def __post_init__(self) -> None:
-        modules = {module for module, _ in self.imports}
-        self.names = [name if module == WASI else f"{module}.{name}" for module, name in self.imports]
-        self.wasi = WASI in modules
-        self.asks = self.wasi or hostcalls.MODULE in modules
-        command, reactor = "_start" in self.entries, self.memory and {"alloc", "handle"} <= self.entries
-        self.lacking = {
-            "command": "" if command else "it exports no function _start () -> ()",
-            "reactor": "" if reactor else "it does not export memory, alloc (i32) -> i32 and handle (i32, i32) -> i64",
-        }
-
-    @classmethod
-    def of(cls, module: wasmtime.Module) -> Loaded:
-        """Look at a module once."""
-        imports = [(each.module, each.name or "") for each in module.imports]
-        kinds = {each.name: each.type for each in module.exports}
-        entries = frozenset(name for name, wanted in ENTRIES.items() if typed(kinds.get(name)) == wanted)
-        memory = kinds.get("memory")
-        if not isinstance(memory, wasmtime.MemoryType):
-            return cls(module, imports, entries, memory=False)
-        most = memory.limits.max
-        return cls(module, imports, entries, memory=True, memory_most=None if most is None else most * PAGE)
-
-
-def typed(kind: object) -> tuple[list[str], list[str]] | None:
-    """Parameters and results of a function's type; None for any other."""
-    if not isinstance(kind, wasmtime.FuncType):
-        return None
-    return [str(each) for each in kind.params], [str(each) for each in kind.results]
-
-
-class _Now:
-    """The call that a sandbox runs now."""
-
-    memory: Extern | None = None
-    tray: Extern | None = None
-    tray_address = 0
-    stream: Stream | None = None
-    clock = 0
-    answer = b""
-    reader: Any = None
-    cut = False
-    """It was in a sleep when its time was over."""
-    defect: BaseException | None = None
-
-    def __init__(self, call: Call, store: Any) -> None:
-        self.call = call
-        self.store = store
-        if call.deterministic:
-            self.stream = Stream(call.seed)
-
-    def prepare(self) -> None:
-        """What a call with WASI has besides."""
-        self.taken = [0, 0]
-        self.seen = [0, 0]
-        self.kept = [bytearray(), bytearray()]
-        self.steady = Steady(self.call)
 
 
 class Sandbox:
@@ -148,7 +43,7 @@ class Sandbox:
         self._engine = engine
         self._backend = engine.backend
         self._owner: int | None = None
-        self._now: _Now | None = None
+        self._now: Running | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._alive: list[Any] = []
@@ -156,10 +51,11 @@ class Sandbox:
         raw = engine.engine
         self._wards: dict[bool, wasmtime.Module] = {}
         self._nothing: wasmtime.Module | None = None
-        offered = self._hzc_functions()
+        self._imports = Imports(self._backend, self._stop, self._drain, self._read_directories)
+        offered = self._imports.offered()
         self._linker = self._linked(offered)
         """What a guest may import."""
-        self._inner = self._linked([*offered, *self._host_functions()])
+        self._inner = self._linked([*offered, *self._imports.ours()])
         """What our own modules import."""
         gate = shim.gate([(each.name, each.params, each.result) for each in offered])
         self._gate = self._inner.instantiate_pre(wasmtime.Module(raw, gate))
@@ -220,11 +116,11 @@ class Sandbox:
         if limits is None:
             limits = self._limits[bounds.memory_mib] = Limits(bounds.memory_mib << 20, TABLE_ELEMENTS)
         store = backend.open(self._engine.engine, limits)
-        now = _Now(call, store)
+        now = Running(call, store)
         if call.host is not None:
-            tick = (lambda: self._look(now)) if call.deterministic else None
+            tick = (lambda: self._imports.look(now)) if call.deterministic else None
             call.host.begin(bounds, now.stream, tick)
-        self._now = now
+        self._now = self._imports.now = now
         fuel = None
         if self._engine.metered:
             fuel = FUEL_UNLIMITED if bounds.fuel is None else bounds.fuel
@@ -240,16 +136,16 @@ class Sandbox:
         finally:
             self._engine.end()
             if now.tray is None:
-                self._now = None
+                self._now = self._imports.now = None
             else:
                 with self._lock:  # nobody may be taking its output when its store goes
-                    self._now = None
+                    self._now = self._imports.now = None
             backend.close(store)
         if now.defect is not None:
             raise now.defect
         return report
 
-    def _attempt(self, now: _Now, loaded: Loaded) -> Report:
+    def _attempt(self, now: Running, loaded: Loaded) -> Report:
         started, lacking = False, loaded.lacking[now.call.entry]
         if lacking:
             return Report("invalid", detail=lacking)
@@ -280,7 +176,7 @@ class Sandbox:
         except Refused as refused:
             return Report("trap", trap="bad_response", detail=str(refused))
 
-    def _instantiate(self, now: _Now, loaded: Loaded) -> Any:
+    def _instantiate(self, now: Running, loaded: Loaded) -> Any:
         backend, store = self._backend, now.store
         if not loaded.wasi:
             pre = loaded.pre.get(self)
@@ -305,7 +201,7 @@ class Sandbox:
         self._ward(now, gate)
         return instance
 
-    def _ward(self, now: _Now, gate: Any) -> None:
+    def _ward(self, now: Running, gate: Any) -> None:
         """Give the gate its functions. They are another module for each profile."""
         backend, store = self._backend, now.store
         deterministic = now.call.deterministic
@@ -319,7 +215,7 @@ class Sandbox:
             memory = backend.export(store, backend.instantiate(store, self._nothing, []), "memory")
         backend.instantiate(store, module, [memory, now.tray, *backend.exports(store, gate, ("ward", "behind"))])
 
-    def _enter(self, now: _Now, loaded: Loaded, instance: Any) -> bytes:
+    def _enter(self, now: Running, loaded: Loaded, instance: Any) -> bytes:
         backend, store = self._backend, now.store
         if now.call.entry == "command":
             backend.call(store, backend.export(store, instance, "_start"), (), (), None)
@@ -344,7 +240,7 @@ class Sandbox:
             config.preopen_dir(folder.host, folder.guest, fs_mutable=folder.writable)
         return config
 
-    def _set_up(self, now: _Now) -> None:
+    def _set_up(self, now: Running) -> None:
         bounds = now.call.bounds
         now.prepare()
         address = self._backend.address(self._backend.context(now.store), now.tray)
@@ -362,13 +258,13 @@ class Sandbox:
         with self._lock:
             now.tray_address = address
 
-    def _word(self, now: _Now, at: int) -> int:
+    def _word(self, now: Running, at: int) -> int:
         return ctypes.c_uint32.from_address(now.tray_address + at).value if now.tray_address else 0
 
-    def _exit_code(self, now: _Now) -> int | None:
+    def _exit_code(self, now: Running) -> int | None:
         return self._word(now, Tray.CODE) if self._word(now, Tray.EXITED) else None
 
-    def _finish(self, now: _Now, loaded: Loaded, report: Report, fuel: int | None) -> None:
+    def _finish(self, now: Running, loaded: Loaded, report: Report, fuel: int | None) -> None:
         address = now.tray_address
         backend, bounds, host = self._backend, now.call.bounds, now.call.host
         if address:
@@ -393,14 +289,14 @@ class Sandbox:
             at_own = loaded.memory_most is not None and report.memory_bytes >= loaded.memory_most
             report.at_memory_limit = report.memory_bytes + PAGE > bounds.memory_mib << 20 and not at_own
 
-    def _hand_on(self, now: _Now, index: int, begin: int, end: int) -> None:
+    def _hand_on(self, now: Running, index: int, begin: int, end: int) -> None:
         data = ctypes.string_at(now.tray_address + Tray.REGIONS[index] + begin, end - begin)
         if now.call.sink is not None:
             now.call.sink(index + 1, data)
         else:
             now.kept[index] += data
 
-    def _drain(self, now: _Now) -> None:
+    def _drain(self, now: Running) -> None:
         """Hand on all output that waits, and empty the regions. On the guest's own thread."""
         with self._lock:
             if not now.tray_address:
@@ -411,230 +307,8 @@ class Sandbox:
                     self._hand_on(now, index, now.taken[index], waiting.value)
                 waiting.value = now.taken[index] = now.seen[index] = 0
 
-    def _drained(self, now: _Now, context: Context) -> int:
-        self._drain(now)
-        return 0
-
-    def _look(self, now: _Now) -> int:
-        """A look at the logical clock, ns since the start."""
-        if not now.tray_address:
-            now.clock += shim.LOOK_NS
-            return now.clock
-        clock = ctypes.c_uint64.from_address(now.tray_address + Tray.CLOCK)
-        clock.value = min(clock.value + shim.LOOK_NS, CLOCK_MOST)
-        return clock.value
-
-    # Host functions. None of them may raise: what goes wrong in one of ours ends the call afterwards.
-
-    def _guarded(self, call: Callable[..., int], failed: int) -> Callable[..., int]:
-        def guarded(context: Context, *params: int) -> int:
-            now = self._now
-            if now is None:
-                return failed
-            try:
-                return call(now, context, *params)
-            except BaseException as error:
-                now.defect = now.defect or error
-                self._stop.set()
-                return failed
-
-        return guarded
-
-    def _host_functions(self) -> list[HostFunction]:
-        return [
-            HostFunction("host", name, *shim.HOST[name], self._guarded(call, EIO))
-            for name, call in (
-                ("poll", self._poll),
-                ("drain", self._drained),
-                ("random", self._random),
-                ("readdir", self._readdir),
-                ("stdin", self._stdin),
-                ("control_write", self._control_write),
-                ("control_read", self._control_read),
-            )
-        ]
-
-    def _read(self, now: _Now, context: Context, at: int, size: int) -> bytes | None:
-        if now.memory is None:
-            return None
-        return binding.read(self._backend, context, now.memory, at, size)
-
-    def _write(self, now: _Now, context: Context, at: int, data: bytes) -> bool:
-        if now.memory is None:
-            return False
-        return binding.write(self._backend, context, now.memory, at, data)
-
-    def _poll(self, now: _Now, context: Context, at: int, out: int, count: int, ret: int, real: int, mono: int) -> int:
-        if count <= 0:
-            return EINVAL
-        data = self._read(now, context, at, count * poll.SUBSCRIPTION)
-        if data is None:
-            return EFAULT
-        found = poll.waits(data, real, mono)
-        passed = poll.first_ns(found)
-        if now.call.deterministic:
-            clock = ctypes.c_uint64.from_address(now.tray_address + Tray.CLOCK)
-            clock.value = min(clock.value + passed, CLOCK_MOST)
-        elif not self._sleep(now, passed / 1e9):
-            now.cut = True
-            return shim.EINTR
-        made = poll.events(found, passed)
-        done = self._write(now, context, out, made)
-        return 0 if done and self._write(now, context, ret, _u32(len(made) // poll.EVENT)) else EFAULT
-
-    def _sleep(self, now: _Now, seconds: float) -> bool:
-        """Sleep, but not beyond the deadline or a stop; False if it was cut short."""
-        left = seconds
-        if now.call.deadline is not None:
-            left = min(left, now.call.deadline - time.monotonic())
-        if left <= 0:
-            return seconds <= 0
-        return not self._stop.wait(min(left, threading.TIMEOUT_MAX)) and left == seconds
-
-    def _random(self, now: _Now, context: Context, at: int, size: int) -> int:
-        assert now.stream is not None
-        size &= 0xFFFFFFFF
-        if now.memory is None or size > self._backend.size(context, now.memory):
-            return EFAULT
-        return 0 if self._write(now, context, at, now.stream.take(size)) else EFAULT
-
-    def _stdin(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
-        """Fill the buffers of a read as far as standard input reaches."""
-        wanted = self._iovecs(now, context, iovs, count)
-        if isinstance(wanted, int):
-            return wanted
-        done = 0
-        for at, size in wanted:
-            piece = now.steady.peek(size)
-            if not piece:
-                continue
-            if not self._write(now, context, at, piece):
-                return EFAULT
-            done += now.steady.skip(len(piece))
-        return 0 if self._write(now, context, ret, _u32(done)) else EFAULT
-
-    def _readdir(self, now: _Now, context: Context, fd: int, at: int, size: int, cookie: int, ret: int) -> int:
-        try:
-            names = now.steady.directory(self._backend, now.store, self._read_directories, fd, fresh=cookie == 0)
-        except Trapped:
-            now.cut = True
-            return shim.EINTR
-        if isinstance(names, int):
-            return names
-        size &= 0xFFFFFFFF
-        made = b""
-        for number, entry in enumerate(names[max(cookie, 0) :], start=max(cookie, 0) + 1):
-            if len(made) >= size:
-                break
-            made += number.to_bytes(8, "little") + entry
-        made = made[:size]
-        done = self._write(now, context, at, made)
-        return 0 if done and self._write(now, context, ret, _u32(len(made))) else EFAULT
-
     def _read_directories(self, store: Any) -> Any:
         """An instance that does."""
         if self._reader is None:
             self._reader = self._inner.instantiate_pre(wasmtime.Module(self._engine.engine, shim.READER))
         return self._backend.preinstantiate(store, self._reader)
-
-    # What a guest may ask of its host beyond WASI
-
-    def _control_write(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
-        data = self._gather(now, context, iovs, count)
-        if isinstance(data, int):
-            return data
-        wanted = hostcalls.request(data)
-        if wanted is None:
-            return EBADMSG
-        if now.call.host is None:
-            status, result = hostcalls.DENIED, b""
-        else:
-            status, result = now.call.host.call(*wanted)
-            if hostcalls.FUNCTIONS[wanted[0]].result == "i64" and not result and status > 0:
-                result = now.call.host.call("take", [status])[1]
-            if wanted[0] == "kv_get":
-                result = now.call.host.version.to_bytes(8, "little", signed=True) + result
-        now.answer = status.to_bytes(8, "little", signed=True) + result
-        return 0 if self._write(now, context, ret, _u32(len(data))) else EFAULT
-
-    def _control_read(self, now: _Now, context: Context, iovs: int, count: int, ret: int) -> int:
-        done = 0
-        found = self._iovecs(now, context, iovs, count)
-        if isinstance(found, int):
-            return found
-        for at, size in found:
-            piece, now.answer = now.answer[:size], now.answer[size:]
-            if not self._write(now, context, at, piece):
-                return EFAULT
-            done += len(piece)
-        return 0 if self._write(now, context, ret, _u32(done)) else EFAULT
-
-    def _iovecs(self, now: _Now, context: Context, iovs: int, count: int) -> list[tuple[int, int]] | int:
-        """Addresses and sizes of an array of iovecs, or an errno."""
-        if not 0 <= count <= IOVECS_MOST:
-            return EINVAL
-        data = self._read(now, context, iovs, count * 8)
-        return EFAULT if data is None else list(struct.iter_unpack("<II", data))
-
-    def _gather(self, now: _Now, context: Context, iovs: int, count: int) -> bytes | int:
-        found = self._iovecs(now, context, iovs, count)
-        if isinstance(found, int):
-            return found
-        # The same bytes may be named many times: they are counted before they are copied.
-        if sum(size for _, size in found) > now.call.bounds.host_bytes:
-            return EINVAL
-        pieces = [self._read(now, context, at, size) for at, size in found]
-        return EFAULT if None in pieces else b"".join(piece or b"" for piece in pieces)
-
-    def _hzc_functions(self) -> list[HostFunction]:
-        made = []
-        for name, shape in hostcalls.FUNCTIONS.items():
-            params: list[str] = []
-            for kind in shape.params:
-                params += {"bytes": ["i32", "i32"], "buffer": ["i32", "i32"], "out": ["i32"]}.get(kind, [kind])
-            call = self._guarded(self._hzc(name, shape), hostcalls.UNAVAILABLE)
-            made.append(HostFunction(hostcalls.MODULE, name, tuple(params), shape.result, call))
-        return made
-
-    def _hzc(self, name: str, shape: hostcalls.Shape) -> Callable[..., int]:
-        """The import of a function: pointers in, pointers out."""
-
-        def called(now: _Now, context: Context, *params: int) -> int:
-            host = now.call.host
-            if host is None:
-                return hostcalls.DENIED
-            args: list[bytes | int] = []
-            out = room = total = 0
-            buffer = None
-            given = iter(params)
-            for kind in shape.params:
-                if kind == "bytes":
-                    at, size = next(given), next(given) & 0xFFFFFFFF
-                    total += size
-                    data = self._read(now, context, at, size) if total <= now.call.bounds.host_bytes else None
-                    if data is None:
-                        return hostcalls.INVALID
-                    args.append(data)
-                elif kind == "buffer":
-                    buffer, room = next(given), next(given) & 0xFFFFFFFF
-                    room = min(room, 0 if now.memory is None else self._backend.size(context, now.memory))
-                    args.append(room)
-                elif kind == "out":
-                    out = next(given)
-                else:
-                    args.append(next(given))
-            status, result = host.call(name, args)
-            if buffer is not None and result and not self._write(now, context, buffer, result[:room]):
-                return hostcalls.INVALID
-            if out and not self._write(now, context, out, host.version.to_bytes(8, "little", signed=True)):
-                return hostcalls.INVALID
-            return status
-
-        return called
-
-
-def _u32(value: int) -> bytes:
-    return value.to_bytes(4, "little")
-
-
-assert CONTROL_FD > Tray.OWNED

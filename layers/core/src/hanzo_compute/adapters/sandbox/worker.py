@@ -26,7 +26,8 @@ from hanzo_compute.adapters.sandbox.components import Component, run_component
 from hanzo_compute.adapters.sandbox.engine import Engine
 from hanzo_compute.adapters.sandbox.frames import Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import TIMED_OUT, HostCalls
-from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+from hanzo_compute.adapters.sandbox.running import Loaded
+from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 from hanzo_compute.adapters.sandbox.settings import Profile
 
 GUEST_STACK: Final = 8 << 20
