@@ -136,6 +136,7 @@ def test_an_endless_flood_is_interrupted(lab: Lab) -> None:
     assert len(heard) == 500
 
 
+SMALL = Bounds(memory_mib=4)
 WILD = (0, 1, 2, 8, 511, 512, 513, END - 1, END, END + 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
