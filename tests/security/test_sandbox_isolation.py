@@ -213,7 +213,8 @@ def test_12_000_calls_on_4_threads_never_get_the_outcome_of_another() -> None:
     """The binding keeps an exception of a host function in one variable of the process: 190 of 12,000 calls in
     which host functions raised got that of another thread. Ours never let one pass through it."""
     from hanzo_compute.adapters.sandbox.engine import Engine
-    from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+    from hanzo_compute.adapters.sandbox.running import Loaded
+from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
     wrong: list[str] = []
     counts: dict[str, int] = {"raised": 0, "answered": 0}
@@ -275,7 +276,8 @@ ONE_CALL = """
     from hanzo_compute.adapters.sandbox.call import Call
     from hanzo_compute.adapters.sandbox.engine import Engine
     from hanzo_compute.adapters.sandbox.hostcalls import HostCalls
-    from hanzo_compute.adapters.sandbox.sandbox import Loaded, Sandbox
+    from hanzo_compute.adapters.sandbox.running import Loaded
+from hanzo_compute.adapters.sandbox.sandbox import Sandbox
     from hanzo_compute.adapters.sandbox.settings import Profile
     import wasmtime
 
