@@ -214,7 +214,7 @@ def test_12_000_calls_on_4_threads_never_get_the_outcome_of_another() -> None:
     which host functions raised got that of another thread. Ours never let one pass through it."""
     from hanzo_compute.adapters.sandbox.engine import Engine
     from hanzo_compute.adapters.sandbox.running import Loaded
-from hanzo_compute.adapters.sandbox.sandbox import Sandbox
+    from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
     wrong: list[str] = []
     counts: dict[str, int] = {"raised": 0, "answered": 0}
@@ -277,7 +277,7 @@ ONE_CALL = """
     from hanzo_compute.adapters.sandbox.engine import Engine
     from hanzo_compute.adapters.sandbox.hostcalls import HostCalls
     from hanzo_compute.adapters.sandbox.running import Loaded
-from hanzo_compute.adapters.sandbox.sandbox import Sandbox
+    from hanzo_compute.adapters.sandbox.sandbox import Sandbox
     from hanzo_compute.adapters.sandbox.settings import Profile
     import wasmtime
 

@@ -13,7 +13,7 @@ from hanzo_compute.adapters.sandbox.settings import Profile
 
 if TYPE_CHECKING:
     from hanzo_compute.adapters.sandbox.running import Loaded
-from hanzo_compute.adapters.sandbox.sandbox import Sandbox
+    from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 
 STACK = 8 << 20
 
