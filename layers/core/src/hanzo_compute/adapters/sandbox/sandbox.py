@@ -94,6 +94,8 @@ class _Now:
         self.reader: Any = None
         self.cut = False
         """It was in a sleep when its time was over."""
+        self.within: Trapped | None = None
+        """How a host function that runs code of its own was ended: its stack, fuel and time are the guest's."""
         self.defect: BaseException | None = None
 
 
@@ -208,6 +210,7 @@ class Sandbox:
             code = self._exit_code(now)
             if code is not None:
                 return Report("exit", exit_code=code)
+            trap = now.within or trap
             name = "interrupt" if now.cut else trap.code or "host_error"
             where = f" in {' < '.join(trap.functions)}" if trap.functions else ""
             said_so = str(trap) if trap.code is None else name.replace("_", " ")
@@ -497,7 +500,11 @@ class Sandbox:
         found: list[tuple[bytes, bytes]] = []
         cookie = 0
         while True:
-            used = backend.call(store, read, (fd, cookie), ("i32", "i64"), "i64")
+            try:
+                used = backend.call(store, read, (fd, cookie), ("i32", "i64"), "i64")
+            except Trapped as trap:
+                now.within = trap
+                return shim.EINTR
             if used < 0:
                 return -used
             data = binding.read(backend, backend.context(store), memory, shim.READER_AT, used) or b""

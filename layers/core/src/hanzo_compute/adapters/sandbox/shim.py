@@ -479,7 +479,11 @@ _DETERMINISTIC: Final = f"""
   (local.get $errno))
 
 (func $fd_readdir (param $fd i32) (param $at i32) (param $size i32) (param $cookie i64) (param $ret i32) (result i32)
-  (call $host_readdir (local.get $fd) (local.get $at) (local.get $size) (local.get $cookie) (local.get $ret)))
+  (local $errno i32)
+  (local.set $errno
+    (call $host_readdir (local.get $fd) (local.get $at) (local.get $size) (local.get $cookie) (local.get $ret)))
+  (if (i32.eq (local.get $errno) (i32.const {EINTR})) (then unreachable))
+  (local.get $errno))
 
 (func $clock_time_get (param $clock i32) (param $precision i64) (param $ret i32) (result i32) (local $now i64)
   {_count("clock_time_get")}
