@@ -26,6 +26,12 @@ def need_strace() -> None:
         _missing("this test makes system calls fail: install strace (apt-get install strace)")
 
 
+def need_seccomp() -> None:
+    """Filters of system calls are Linux's, and may be left out of a kernel."""
+    if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():
+        _missing("this test wants a kernel with CONFIG_SECCOMP_FILTER: run it on such a Linux")
+
+
 def need_guests() -> None:
     """Guests are built, if they are not, with clang for wasm32 and with node."""
     built = subprocess.run([BUILD_GUESTS], capture_output=True, text=True, check=False)

@@ -149,8 +149,8 @@ class Imports:
     def _readdir(self, now: Running, context: Context, fd: int, at: int, size: int, cookie: int, ret: int) -> int:
         try:
             names = now.steady.directory(self._backend, now.store, self._read_directories, fd, fresh=cookie == 0)
-        except Trapped:
-            now.cut = True
+        except Trapped as trap:
+            now.within = trap
             return shim.EINTR
         if isinstance(names, int):
             return names

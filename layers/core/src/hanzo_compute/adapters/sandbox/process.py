@@ -29,10 +29,9 @@ GRACE_S: Final = 0.25
 """From the moment a guest should have ended to the kill of its process."""
 READY_S: Final = 30.0
 """Longest time to answer at all, a start included."""
-LATE_MAX: Final = frames.FRAME_MAX
-"""Bytes that a worker may still send after its time: a result that came just in time is read, a flood is not."""
-LATE_PIECE: Final = 1 << 16
-"""What each of the reads counts for at least."""
+LATE_S: Final = 2.0
+"""Longest time to hear a worker out whose time was seen to be over: a result that came just in time is read to its
+end, a flood is not."""
 TEMPLATES: Final = 64
 """Templates that a worker keeps."""
 
@@ -133,7 +132,7 @@ class WorkerProcess:
         self._inbox = frames.Inbox()
         self._prepared: dict[int, Template] = {}
         self._next = 0
-        self._late = 0
+        self._late: float | None = None
 
     @property
     def pid(self) -> int:
@@ -187,7 +186,7 @@ class WorkerProcess:
 
     def send(self, batch: Sequence[Invocation], within_s: float = READY_S) -> None:
         """Send calls. Raises WorkerDied; Overdue, if it does not take them in time."""
-        self._late = 0
+        self._late = None
         self._send(frames.calls(batch), within_s)
 
     def collect(self, count: int, until: float | None, wake: int | None = None) -> list[Answered]:
@@ -207,7 +206,8 @@ class WorkerProcess:
             elif kind == frames.ASK:
                 name, args = self._trusted(_question, body)
                 status, result = (-6, b"") if self.service is None else self.service.ask(name, args)
-                self._send(frames.answer(status, result))
+                left = READY_S if until is None else until - time.monotonic()
+                self._send(frames.answer(status, result), min(READY_S, max(GRACE_S, left)))
         return found
 
     def stop(self) -> None:
@@ -270,7 +270,7 @@ class WorkerProcess:
 
     def _ready(self) -> dict[str, Any]:
         until = time.monotonic() + READY_S
-        self._late = 0
+        self._late = None
         while True:
             message = self._receive(until, None)
             assert message is not None
@@ -309,6 +309,13 @@ class WorkerProcess:
     def _receive(self, until: float | None, wake: int | None) -> tuple[int, bytes] | None:
         """The next frame; None when ``wake`` is readable. Raises WorkerDied, Overdue."""
         while True:
+            now = time.monotonic()
+            left = None if until is None else max(0.0, until - now)
+            if left == 0:
+                self._late = self._late or now
+                if now - self._late > LATE_S:
+                    self.kill()
+                    raise Overdue
             message: tuple[int, bytes] | None = self._trusted(lambda _: _heard(self._inbox), b"")
             if message is not None:
                 return message
@@ -317,9 +324,8 @@ class WorkerProcess:
             poller.register(self._socket.fileno(), select.POLLIN)
             if wake is not None:
                 poller.register(wake, select.POLLIN)
-            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
-            events = poller.poll(left)
-            if not events or self._late > LATE_MAX:
+            events = poller.poll(None if left is None else left * 1000)
+            if not events:
                 self.kill()
                 raise Overdue
             if any(fd == self._socket.fileno() for fd, _ in events):
@@ -329,8 +335,6 @@ class WorkerProcess:
                     data = b""
                 if not data:
                     raise self._died()
-                if left == 0:
-                    self._late += max(len(data), LATE_PIECE)
                 self._inbox.feed(data)
             else:
                 return None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import wasmtime
 
 from hanzo_compute.adapters.sandbox import hostcalls
-from hanzo_compute.adapters.sandbox.binding import Extern
+from hanzo_compute.adapters.sandbox.binding import Extern, Trapped
 from hanzo_compute.adapters.sandbox.call import Call, Stream
 from hanzo_compute.adapters.sandbox.shim import WASI
 from hanzo_compute.adapters.sandbox.steady import Steady
@@ -90,6 +90,8 @@ class Running:
     reader: Any = None
     cut = False
     """It was in a sleep when its time was over."""
+    within: Trapped | None = None
+    """How a host function that runs code of its own was ended: its stack and its time are the guest's."""
     defect: BaseException | None = None
 
     def __init__(self, call: Call, store: Any) -> None:

@@ -158,6 +158,7 @@ class Sandbox:
             code = self._exit_code(now)
             if code is not None:
                 return Report("exit", exit_code=code)
+            trap = now.within or trap
             name = "interrupt" if now.cut else trap.code or "host_error"
             where = f" in {' < '.join(trap.functions)}" if trap.functions else ""
             said_so = str(trap) if trap.code is None else name.replace("_", " ")
