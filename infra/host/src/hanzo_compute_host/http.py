@@ -14,7 +14,7 @@ from hanzo_compute.front.api import rendered
 from hanzo_compute.front.calls import CALL, calls
 from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
 from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
-from hanzo_compute.ports.guests import Guests
+from hanzo_compute.ports.guests import GuestCall, GuestResult, Guests
 from hanzo_compute_host import problems
 from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
@@ -34,6 +34,8 @@ VITAL_SHARE: Final = 2
 FLUSH_S: Final = 1.0
 """What calls of functions have left to be written is written this often."""
 FLUSH: Final = "hzc.flush"
+STOPPED_CALLS_S: Final = 3.0
+"""Calls of functions that run when the platform stops have this long to end."""
 DURABLE_S: Final = 30.0
 """An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
 
@@ -83,12 +85,22 @@ class App:
         self._noted: str | None = None
         calls.deferred = guests is not None
         self._stopping = False
+        self._running: set[asyncio.Task[GuestResult]] = set()
         self._admit = admit
 
     def stop(self) -> None:
-        """Answer whoever waits, and from now on only what running work needs (``while_stopping``)."""
+        """Answer whoever waits, and from now on only what running work needs (``while_stopping``).
+
+        Calls of functions that do not end soon are given up: who waits for one is told.
+        """
+        if not self._stopping and self._running:
+            asyncio.get_running_loop().call_later(STOPPED_CALLS_S, self._end_calls)
         self._stopping = True
         self.parking.close()
+
+    def _end_calls(self) -> None:
+        for task in self._running:
+            task.cancel()
 
     def retire(self) -> None:
         """Answer whoever waits: they come back, to another process. All else goes on as before."""
@@ -195,13 +207,27 @@ class App:
         try:
             with turn.park:
                 await self._durable(turn.durable)
-                if self._guests is None:
-                    raise Unavailable("this front runs no functions", hint="report it")
-                result = await self._guests.call(call.guest)
+                result = await self._guest(call.guest)
             self._noted = name
             return self._taken(name, exchange, lambda: rendered(call.answer(result)), go_on=True)
         finally:
             call.close()
+
+    async def _guest(self, call: GuestCall) -> GuestResult:
+        if self._guests is None:
+            raise Unavailable("this front runs no functions", hint="report it")
+        task = asyncio.ensure_future(self._guests.call(call))
+        self._running.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                task.cancel()
+                raise
+            raise Unavailable("the platform is stopping", hint="repeat the call") from None
+        finally:
+            self._running.discard(task)
 
     def _turn(self, name: str, event: Mapping[str, Any], exchange: Exchange) -> _Turn:
         """Call the handler, park, take the ticket: in one step, so that no wake falls in between."""
@@ -225,6 +251,8 @@ class App:
             return _Turn(answer, self._journal.take(), park)
         except ComputeError:
             park.close()
+            if CALL in answer.host:
+                calls.take(answer.host[CALL]).close()
             raise
 
     async def _durable(self, future: asyncio.Future[None] | None) -> None:
