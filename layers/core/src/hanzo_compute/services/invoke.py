@@ -20,6 +20,7 @@ from hanzo_compute.services.context import Context
 
 SYNC_S: Final = 25
 """Longest time of a call that somebody waits for: an HTTP API ends an integration at 30 s."""
+CUT: Final = "leave it as an output of a job, or answer in parts"
 MAIN: Final = {"python": "main.py", "javascript": "main.js"}
 
 
@@ -43,6 +44,7 @@ class Pending:
     _ctx: Context
     _release: Callable[[], None]
     _began_ms: int
+    _stranger: bool
     _open: bool = field(default=True)
 
     def finish(self, result: GuestResult) -> Answered:
@@ -55,7 +57,8 @@ class Pending:
         ctx, reference = self._ctx, self.version.reference
         function_logs.note(ctx, self.call.tenant, reference, self.id, self._began_ms, result)
         category = Category(result.category)
-        if category is Category.OK:
+        cut = category is Category.OK and "stdout" in result.limits
+        if category is Category.OK and not cut:
             return Answered(self.id, reference, result)
         if category is Category.PLATFORM:
             raise Unavailable(f"the sandbox failed: {result.detail}", hint="repeat the call", invocation=self.id)
@@ -67,6 +70,12 @@ class Pending:
                 return Answered(self.id, reference, result, self._as_job())
             seconds = f"{self.call.timeout_s:g} s"
             raise FunctionTimedOut(f"{reference} did not answer within {seconds}", hint=hint, **told)
+        if self._stranger:
+            # What it said of itself is for whom it belongs to.
+            raise FunctionFailed(f"{reference} failed", invocation=self.id)
+        if cut:
+            told["category"] = Category.EXIT.value
+            raise FunctionFailed(f"{reference} answered more than {bounds.RESPONSE_MAX} bytes", hint=CUT, **told)
         found = {"exit_code": result.exit_code, "trap": result.trap, "limits": list(result.limits) or None}
         told |= {name: value for name, value in found.items() if value is not None}
         end = result.detail or f"it ended with exit code {result.exit_code}"
@@ -83,7 +92,12 @@ class Pending:
     def _longer(self) -> bool:
         """Whether it may run for longer than anybody waits, and can do so as a job."""
         spec = self.version.spec
-        return spec["resources"]["timeout_s"] > SYNC_S and spec["abi"] == "command" and not granted(spec)
+        return (
+            not self._stranger
+            and spec["resources"]["timeout_s"] > SYNC_S
+            and spec["abi"] == "command"
+            and not granted(spec)
+        )
 
     def _as_job(self) -> Job:
         body = {
@@ -108,12 +122,13 @@ def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes) ->
     return _begin(ctx, tenant, version, data)
 
 
-def begin_version(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
-    """The same for a version that the caller has resolved."""
-    return _begin(ctx, tenant, version, data)
+def begin_version(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
+    """The same for a version that the caller has resolved. A ``stranger`` hears nothing of why it failed, and gets
+    no job."""
+    return _begin(ctx, tenant, version, data, stranger=stranger)
 
 
-def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
+def _begin(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
     if not any("wasm" in pool.runtimes for pool in ctx.policy.pools):
         raise NoCapacity("no pool here runs functions", hint="ask the operator")
     spec = version.spec
@@ -139,7 +154,7 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
             ctx.calls.pop(key, None)
 
     ctx.calls[key] = running + 1
-    return Pending(call_id, call, version, ctx, release, now)
+    return Pending(call_id, call, version, ctx, release, now, stranger)
 
 
 def program(ctx: Context, tenant: str, version: Version) -> GuestProgram:
