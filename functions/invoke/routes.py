@@ -44,7 +44,7 @@ def page(name: str, path: str) -> Any:
     if principal is not None or not version.spec["public"]:
         authorize(principal, Action.SUBMIT)
     request = guest_http.request(api.event, path, guest_http.body(api.event))
-    pending = invoke.begin_version(ctx, tenant, version, request)
+    pending = invoke.begin_version(ctx, tenant, version, request, stranger=principal is None)
     return calls.run(pending, _paged, api.request_id)
 
 

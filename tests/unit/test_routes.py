@@ -59,7 +59,9 @@ def test_every_route_of_the_platform_finds_itself() -> None:
     manifest = load()
     routes = Routes(manifest.routes)
     for route in manifest.routes:
-        match = routes.match(route.method, route.path.replace("{", "x").replace("}", ""))
+        match = routes.match(
+            "PATCH" if route.method == "ANY" else route.method, route.path.replace("{", "x").replace("}", "")
+        )
         assert match is not None
         assert match.route == route
     assert len(manifest.routes) == 57
@@ -71,3 +73,44 @@ def test_an_encoded_slash_matches_nothing(path: str) -> None:
     table = Routes([Route("GET", each, "F") for each in ("/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/result")])
     assert table.match("GET", path) is None
     assert table.match("GET", "/v1/jobs/a/result") is not None
+
+
+ANYTHING = Routes(
+    Route(method, path, f"{method} {path}")
+    for method, path in [
+        ("ANY", "/fn/{name}"),
+        ("POST", "/fn/{name}"),
+        ("ANY", "/fn/{name}/{path+}"),
+        ("GET", "/fn/{name}/{path+}"),
+        ("GET", "/fn/status"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("GET", "/fn/f", "ANY /fn/{name}"),
+        ("POST", "/fn/f", "POST /fn/{name}"),
+        ("HEAD", "/fn/f", "ANY /fn/{name}"),
+        ("OPTIONS", "/fn/f/a/b", "ANY /fn/{name}/{path+}"),
+        ("GET", "/fn/f/a/b", "GET /fn/{name}/{path+}"),
+        ("DELETE", "/fn/f/", "ANY /fn/{name}/{path+}"),
+        ("GET", "/fn/status", "GET /fn/status"),
+        ("PUT", "/fn/status", "ANY /fn/{name}"),
+    ],
+)
+def test_a_method_by_name_goes_before_any(method: str, path: str, route: str) -> None:
+    match = ANYTHING.match(method, path)
+    assert match is not None
+    assert match.route.function == route
+
+
+@pytest.mark.parametrize("method", ["ANY", "TRACE", "CONNECT", "PROPFIND", "get", "*", ""])
+def test_any_stands_for_the_methods_of_http_alone(method: str) -> None:
+    assert ANYTHING.match(method, "/fn/f") is None
+    assert ANYTHING.methods("/fn/f") == ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
+
+
+def test_a_path_without_any_allows_what_it_has() -> None:
+    assert TABLE.methods("/fn/f/x") == ["POST"]

@@ -173,7 +173,9 @@ class Exchange:
     async def respond(self, answer: Answer) -> None:
         """Send a whole response."""
         with self.holding(len(answer.body)):
-            await self.start(answer, length=len(answer.body))
+            # These have none (RFC 9110, 8.6): of a 304 it would be another response's.
+            length = None if answer.status in (204, 304) else len(answer.body)
+            await self.start(answer, length=length)
             await self.write(answer.body, more=False)
 
     async def start(self, answer: Answer, *, length: int | None = None) -> None:

@@ -16,7 +16,7 @@ from hanzo_compute.front.calls import CALL, Call, calls
 from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
 from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
 from hanzo_compute.ports.guests import GuestService
-from hanzo_compute.ports.sandboxes import GuestResult, Guests
+from hanzo_compute.ports.sandboxes import GuestCall, GuestResult, Guests
 from hanzo_compute_host import problems
 from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
@@ -40,6 +40,8 @@ AGAIN: Final = "hzc-again"
 """Header of an answer that is none: the call is run again."""
 OUTSIDE: Final = "http"
 """The host call that does not stand on the store."""
+STOPPED_CALLS_S: Final = 3.0
+"""Calls of functions that run when the platform stops have this long to end."""
 DURABLE_S: Final = 30.0
 """An answer whose writes are not durable after this time becomes a 503: they may or may not stay."""
 
@@ -89,12 +91,22 @@ class App:
         self._noted: str | None = None
         calls.deferred = guests is not None
         self._stopping = False
+        self._running: set[asyncio.Task[GuestResult]] = set()
         self._admit = admit
 
     def stop(self) -> None:
-        """Answer whoever waits, and from now on only what running work needs (``while_stopping``)."""
+        """Answer whoever waits, and from now on only what running work needs (``while_stopping``).
+
+        Calls of functions that do not end soon are given up: who waits for one is told.
+        """
+        if not self._stopping and self._running:
+            asyncio.get_running_loop().call_later(STOPPED_CALLS_S, self._end_calls)
         self._stopping = True
         self.parking.close()
+
+    def _end_calls(self) -> None:
+        for task in self._running:
+            task.cancel()
 
     def retire(self) -> None:
         """Answer whoever waits: they come back, to another process. All else goes on as before."""
@@ -204,13 +216,11 @@ class App:
         try:
             with turn.park:
                 await self._durable(turn.durable)
-                if self._guests is None:
-                    raise Unavailable("this front runs no functions", hint="report it")
                 self._noted = name
                 while True:
                     service = call.guest.service
                     ticketed = None if service is None else _Ticketed(service, self._journal)
-                    result = await self._guests.call(replace(call.guest, service=ticketed))
+                    result = await self._guest(replace(call.guest, service=ticketed))
                     if ticketed is not None:
                         for durable in ticketed.futures:
                             await self._durable(durable)
@@ -221,6 +231,22 @@ class App:
                     turn.park.close()
         finally:
             call.close()
+
+    async def _guest(self, call: GuestCall) -> GuestResult:
+        if self._guests is None:
+            raise Unavailable("this front runs no functions", hint="report it")
+        task = asyncio.ensure_future(self._guests.call(call))
+        self._running.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                task.cancel()
+                raise
+            raise Unavailable("the platform is stopping", hint="repeat the call") from None
+        finally:
+            self._running.discard(task)
 
     def _turn(self, name: str, event: Mapping[str, Any], exchange: Exchange) -> _Turn:
         """Call the handler, park, take the ticket: in one step, so that no wake falls in between."""
@@ -244,6 +270,8 @@ class App:
             return _Turn(answer, self._journal.take(), park)
         except ComputeError:
             park.close()
+            if CALL in answer.host:
+                calls.take(answer.host[CALL]).close()
             raise
 
     async def _durable(self, future: asyncio.Future[None] | None) -> None:

@@ -15,6 +15,8 @@ from hanzo_compute_host.manifest import Route
 
 ANY = "ANY"
 """Method of a route that takes what no route of its path takes by name."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,14 @@ class Routes:
     def match(self, method: str, raw_path: str) -> Match | None:
         """The route for a method and an undecoded path, or None."""
         values: list[str] = []
+        if method not in METHODS:
+            return None
         found = _find(self._root, [unquote(each) for each in _segments(raw_path)], 0, method, values)
         return None if found is None else Match(found[0], dict(zip(found[1], values, strict=True)))
 
     def methods(self, raw_path: str) -> list[str]:
         """The methods that this path has routes for, sorted: what ``Allow`` says with a 405."""
-        every = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-        return sorted(method for method in every if self.match(method, raw_path) is not None)
+        return sorted(method for method in METHODS if self.match(method, raw_path) is not None)
 
 
 def _segments(path: str) -> list[str]:

@@ -19,11 +19,13 @@ from hanzo_compute.errors import FieldProblem, FunctionFailed, InvalidRequest
 HEADERS_MAX: Final = 64
 HEADER_BYTES_MAX: Final = 16 << 10
 BYTES: Final = "application/octet-stream"
+EMPTY: Final = frozenset({204, 205, 304})
+"""Statuses whose responses have no body (RFC 9110)."""
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _OURS: Final = frozenset(
     {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
+        *("x-request-id", "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"),
         *("transfer-encoding", "upgrade", "content-length", "date", "server"),
     }
 )
@@ -45,7 +47,7 @@ def body(event: Mapping[str, Any]) -> bytes:
 def request(event: Mapping[str, Any], path: str, data: bytes) -> bytes:
     """A request as a function reads it. The platform's own credential is not passed on."""
     headers = {name: value for name, value in (event.get("headers") or {}).items() if name not in _OURS}
-    if headers.get("authorization", "").lower().startswith("bearer hzk_"):
+    if "hzk_" in headers.get("authorization", "").lower():
         del headers["authorization"]
     if event.get("cookies"):
         headers["cookie"] = "; ".join(event["cookies"])
@@ -75,7 +77,11 @@ def response(output: bytes, told: Mapping[str, str]) -> Response[Any]:
     headers = head.get("headers", {})
     if not isinstance(headers, dict) or len(headers) > HEADERS_MAX:
         raise _wrong(f"its headers are no object of at most {HEADERS_MAX}")
+    if status in EMPTY and data:
+        # The client would take these bytes for the head of the next response.
+        raise _wrong(f"a response of status {status} has no body, and this one has {len(data)} bytes")
     kept: dict[str, str | list[str]] = {}
+    ours = _OURS.union(name.lower() for name in told)
     size = 0
     media = BYTES
     for name, value in headers.items():
@@ -83,7 +89,7 @@ def response(output: bytes, told: Mapping[str, str]) -> Response[Any]:
             raise _wrong(f"its header {name[:80]!r} cannot be sent")
         size += len(name) + len(value)
         lower = name.lower()
-        if lower in _OURS or lower.startswith("hzc-"):
+        if lower in ours or lower.startswith("hzc-"):
             continue
         if lower == "content-type":
             media = value
@@ -102,7 +108,7 @@ def _split(output: bytes) -> tuple[dict[str, Any] | None, bytes]:
         return None, output
     try:
         head = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, output
     if not isinstance(head, dict) or "status" not in head:
         return None, output

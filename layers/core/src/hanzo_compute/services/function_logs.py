@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from hanzo_compute.model import keys
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import ABSENT, Delete, Operation, Put
 from hanzo_compute.ports.sandboxes import GuestResult
 from hanzo_compute.services.context import Context
 
-CHUNK_MAX: Final = 128 << 10
-"""Bytes of text in one chunk, about."""
+CHUNK_MAX: Final = 160 << 10
+"""Bytes of one chunk as JSON. What one call wrote fits, however it is escaped."""
 CALL_MAX: Final = 16 << 10
 """Bytes that are kept of what one call wrote."""
 CHUNKS_KEPT: Final = 64
@@ -29,7 +31,7 @@ def note(ctx: Context, tenant: str, reference: str, call_id: str, began_ms: int,
         return
     gathered = ctx.function_logs
     text = result.errors[:CALL_MAX].decode("utf-8", "backslashreplace")
-    if gathered.size + len(text) > GATHERED_MAX:
+    if gathered.size > GATHERED_MAX:
         gathered.dropped += 1
         return
     line: dict[str, Any] = {"at_ms": began_ms, "function": reference, "invocation": call_id, "text": text}
@@ -37,7 +39,7 @@ def note(ctx: Context, tenant: str, reference: str, call_id: str, began_ms: int,
         line["truncated"] = True
     if result.category != "ok":
         line |= {"category": result.category, "detail": result.detail[:1000]}
-    gathered.size += len(text) + 200
+    gathered.size += len(to_json(line))
     gathered.lines.setdefault((tenant, reference.partition("@")[0]), []).append(line)
 
 
@@ -47,15 +49,20 @@ def flush(ctx: Context) -> int:
     lines, gathered.lines, gathered.size = gathered.lines, {}, 0
     written = 0
     for (tenant, name), found in lines.items():
-        for chunk in _chunks(found):
-            at = keys.function_log(tenant, name, ctx.ids.new("l", ctx.clock.now_ms()))
-            operations: list[Operation] = [Put(at, {"lines": chunk}, expect=ABSENT)]
-            kept = ctx.store.query(at.pk, limit=CHUNKS_KEPT + 16)
-            if len(kept) >= CHUNKS_KEPT:
-                operations += [Delete(record.key) for record in kept[: len(kept) - CHUNKS_KEPT + 1]]
-            ctx.store.transact(operations)
+        now = ctx.clock.now_ms()
+        for number, chunk in enumerate(_chunks(found)):
+            _write(ctx, tenant, name, now + number, chunk)  # ids of one millisecond have no order
             written += len(chunk)
     return written
+
+
+def _write(ctx: Context, tenant: str, name: str, at_ms: int, chunk: list[dict[str, Any]]) -> None:
+    at = keys.function_log(tenant, name, ctx.ids.new("l", at_ms))
+    operations: list[Operation] = [Put(at, {"lines": chunk}, expect=ABSENT)]
+    kept = ctx.store.query(at.pk, limit=CHUNKS_KEPT + 16)
+    if len(kept) >= CHUNKS_KEPT:
+        operations += [Delete(record.key) for record in kept[: len(kept) - CHUNKS_KEPT + 1]]
+    ctx.store.transact(operations)
 
 
 def read(ctx: Context, tenant: str, name: str, limit: int) -> list[dict[str, Any]]:
@@ -74,9 +81,10 @@ def _chunks(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     chunks: list[list[dict[str, Any]]] = [[]]
     size = 0
     for line in lines:
-        size += len(line["text"]) + 200
+        more = len(to_json(line)) + 1
+        size += more
         if size > CHUNK_MAX and chunks[-1]:
             chunks.append([])
-            size = len(line["text"]) + 200
+            size = more
         chunks[-1].append(line)
     return chunks

@@ -85,7 +85,7 @@ def deploy(ctx: Context, tenant: str, name: str, spec: FunctionSpec, *, publish:
             operations += _claim(ctx, tenant, name)
         after, gone = after.pruned()
         operations += [Delete(keys.version(tenant, name, number)) for number in gone]
-        return None if after is before else _Step(after, operations)
+        return None if after is before and not operations else _Step(after, operations)
 
     function, created = _change(ctx, tenant, name, decide)
     found = replace(made, number=function.newest) if created else resolve(ctx, tenant, name, str(function.newest), 0)
@@ -195,7 +195,7 @@ def delete(ctx: Context, tenant: str, name: str) -> None:
     def decide(found: Function | None) -> _Step | None:
         function = _there(found, name)
         gone: list[Operation] = [Delete(keys.version(tenant, name, number)) for number in function.versions]
-        if public_tenant(ctx, name) == tenant:
+        if public_tenant(ctx, name, fresh=True) == tenant:
             gone.append(Delete(keys.public_function(name)))
         left = replace(function, digest="", versions=[], aliases={}, history=[], removed=True)
         return _Step(left, gone)
@@ -256,16 +256,18 @@ def _invalid(field: str, message: str, *, code: str = "invalid", hint: str | Non
     return InvalidRequest(f"{field}: {message}", fields=[FieldProblem(field, message, code, hint)], hint=hint)
 
 
-def public_tenant(ctx: Context, name: str) -> str | None:
+def public_tenant(ctx: Context, name: str, *, fresh: bool = False) -> str | None:
     """Whose function has this name for everybody; None if nobody has deployed one as public."""
-    record = ctx.store.get(keys.public_function(name))
+    if not re.fullmatch(FUNCTION_NAME, name):
+        return None
+    record = ctx.store.get(keys.public_function(name), fresh=fresh)
     return None if record is None else str(record.body["tenant"])
 
 
 def _claim(ctx: Context, tenant: str, name: str) -> list[Operation]:
     """Take a name for everybody: there is one of it in the whole platform. Raises Conflict."""
     at = keys.public_function(name)
-    record = ctx.store.get(at)
+    record = ctx.store.get(at, fresh=True)
     if record is None:
         return [Put(at, {"tenant": tenant}, expect=ABSENT)]
     if record.body["tenant"] != tenant:

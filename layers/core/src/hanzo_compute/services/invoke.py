@@ -28,6 +28,7 @@ SYNC_S: Final = 25
 RUNS_MAX: Final = 5
 """A call whose entries were changed meanwhile is run so often at most."""
 TERMS_KEPT: Final = 1024
+CUT: Final = "leave it as an output of a job, or answer in parts"
 MAIN: Final = {"python": "main.py", "javascript": "main.js"}
 
 
@@ -54,6 +55,7 @@ class Pending:
     _release: Callable[[], None]
     _began_ms: int
     _terms: Terms
+    _stranger: bool
     _host: FunctionHost | None = None
     _open: bool = field(default=True)
     _runs: int = field(default=1)
@@ -69,7 +71,9 @@ class Pending:
             Unavailable: the sandbox failed, not the function.
         """
         ctx, reference, host = self._ctx, self.version.reference, self._host
-        if host is not None and result.category == Category.OK:
+        category = Category(result.category)
+        cut = category is Category.OK and "stdout" in result.limits
+        if host is not None and category is Category.OK and not cut:
             try:
                 host.entries.commit()
             except Conflict:
@@ -81,10 +85,9 @@ class Pending:
             lines = "".join(f"{level}: {text}\n" for level, text in host.lines)
             result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
         function_logs.note(ctx, self.call.tenant, reference, self.id, self._began_ms, result)
-        category = Category(result.category)
         if not (category is Category.TIMEOUT and self._longer):
             self._receipt(result)
-        if category is Category.OK:
+        if category is Category.OK and not cut:
             outputs = {} if host is None else host.outputs
             stored = {name: ctx.blobs.put(self.call.tenant, data) for name, data in outputs.items()}
             return Answered(self.id, reference, result, outputs=stored)
@@ -98,6 +101,12 @@ class Pending:
                 return Answered(self.id, reference, result, self._as_job())
             seconds = f"{self.call.timeout_s:g} s"
             raise FunctionTimedOut(f"{reference} did not answer within {seconds}", hint=hint, **told)
+        if self._stranger:
+            # What it said of itself is for whom it belongs to.
+            raise FunctionFailed(f"{reference} failed", invocation=self.id)
+        if cut:
+            told["category"] = Category.EXIT.value
+            raise FunctionFailed(f"{reference} answered more than {bounds.RESPONSE_MAX} bytes", hint=CUT, **told)
         found = {"exit_code": result.exit_code, "trap": result.trap, "limits": list(result.limits) or None}
         told |= {name: value for name, value in found.items() if value is not None}
         end = result.detail or f"it ended with exit code {result.exit_code}"
@@ -158,7 +167,12 @@ class Pending:
     def _longer(self) -> bool:
         """Whether it may run for longer than anybody waits, and can do so as a job."""
         spec = self.version.spec
-        return spec["resources"]["timeout_s"] > SYNC_S and spec["abi"] == "command" and not granted(spec)
+        return (
+            not self._stranger
+            and spec["resources"]["timeout_s"] > SYNC_S
+            and spec["abi"] == "command"
+            and not granted(spec)
+        )
 
     def _as_job(self) -> Job:
         body = {
@@ -183,12 +197,13 @@ def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes) ->
     return _begin(ctx, tenant, version, data)
 
 
-def begin_version(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
-    """The same for a version that the caller has resolved."""
-    return _begin(ctx, tenant, version, data)
+def begin_version(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
+    """The same for a version that the caller has resolved. A ``stranger`` hears nothing of why it failed, and gets
+    no job."""
+    return _begin(ctx, tenant, version, data, stranger=stranger)
 
 
-def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
+def _begin(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
     if not any("wasm" in pool.runtimes for pool in ctx.policy.pools):
         raise NoCapacity("no pool here runs functions", hint="ask the operator")
     spec = version.spec
@@ -218,7 +233,7 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes) -> Pending:
 
     ctx.calls[key] = running + 1
     host = _host(ctx, tenant, version, call_id, call)
-    return Pending(call_id, replace(call, service=host), version, ctx, release, now, terms, host)
+    return Pending(call_id, replace(call, service=host), version, ctx, release, now, terms, stranger, host)
 
 
 def _host(

@@ -1,18 +1,21 @@
 """Workers for calls that somebody waits for: on an event loop, several calls at a time, each worker with one guest.
 
 A call goes to a worker that is idle; to a new one if all have been busy for a moment; else it waits its turn. Calls
-that are known to be short travel together. A worker that has to be killed costs the call that it ran, and no other.
+of one program that are known to be short travel together. A worker that has to be killed costs the call that it ran,
+and no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
+import shutil
 import socket
 import time
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
@@ -25,21 +28,33 @@ from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, C
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import Invocation
+from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE
 from hanzo_compute.adapters.sandbox.process import GRACE_S, TEMPLATES, Answered, Template, WorkerDied, WorkerProcess
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
+from hanzo_compute.adapters.sandbox.turns import Turns
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
+
+log = logging.getLogger(__name__)
 
 CALLS_PER_WORKER: Final = 20_000
 """A worker is replaced after so many calls, so that what leaks cannot add up."""
 WAITING_MAX: Final = 2000
 """Calls that wait; beyond it they are refused."""
+TENANT_WAITING_MAX: Final = WAITING_MAX // 4
+"""Calls of one tenant that wait."""
+WAITING_S: Final = 25.0
+"""A call that has waited this long is not begun any more: who sent it has gone, or will have when it ends."""
 PATIENCE_S: Final = 0.005
 """A call waits this long for a busy worker before another is started."""
 SHORT_S: Final = 0.001
 """Programs whose calls take less on average travel in batches."""
 BATCH: Final = 32
+SHARE_S: Final = 0.05
+"""With ``strict``, a worker ends for a tenant that has none when that has waited so long."""
+LOGS_MAX: Final = 64 << 10
+"""Bytes that are kept of what one call logs."""
 READY_S: Final = 30.0
 GUEST: Final = {"python": "hzc.py", "javascript": "hzc.js"}
 """The module by which a program of a language reaches the platform."""
@@ -51,7 +66,9 @@ class _Program:
     """A program as workers know it."""
 
     template: Template
-    artefact: tuple[Artefacts, str]
+    artefacts: Artefacts
+    digest: str
+    source: Callable[[], bytes]
     runtime: str
     pace_s: float = 1.0
 
@@ -64,8 +81,13 @@ class _Waiting:
     program: _Program
     done: asyncio.Future[GuestResult]
     since: float
-    logs: list[bytes] = field(default_factory=list)
+    logs: bytearray = field(default_factory=bytearray)
     tried: bool = False
+
+    def say(self, line: bytes) -> None:
+        """Keep a line that it logged, if there is room."""
+        if len(self.logs) < LOGS_MAX:
+            self.logs += line
 
 
 class Pool:
@@ -79,7 +101,7 @@ class Pool:
         self._artefacts: dict[str, Artefacts] = {}
         self._programs: OrderedDict[str, _Program] = OrderedDict()
         self._preparing: dict[str, asyncio.Task[_Program]] = {}
-        self._pending: deque[_Waiting] = deque()
+        self._turns: Turns[_Waiting] = Turns()
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -87,21 +109,25 @@ class Pool:
 
     async def call(self, call: GuestCall) -> GuestResult:
         """Run one call to its end."""
-        if self._closed:
-            raise Unavailable("the platform is stopping", hint="repeat the call")
-        if len(self._pending) >= WAITING_MAX:
-            raise NoCapacity("too many calls wait for a sandbox", hint="repeat it later", retry_after_s=1)
+        self._check_room(call.tenant)
         try:
             program = self._programs.get(call.program.key) or await self._prepared(call.program)
         except CannotCompile as error:
             return GuestResult(Category.INVALID_PROGRAM.value, detail=str(error))
-        except CompileFailed as error:
+        except (CompileFailed, OSError) as error:
             raise Unavailable(f"the program could not be compiled: {error}", hint="repeat the call") from None
+        self._check_room(call.tenant)  # others have come meanwhile, or the end
         loop = asyncio.get_running_loop()
         waiting = _Waiting(call, program, loop.create_future(), loop.time())
-        self._pending.append(waiting)
+        self._turns.put(call.tenant, waiting)
         self._dispatch()
         return await waiting.done
+
+    def _check_room(self, tenant: str) -> None:
+        if self._closed:
+            raise _stopping()
+        if len(self._turns) >= WAITING_MAX or self._turns.waiting(tenant) >= TENANT_WAITING_MAX:
+            raise NoCapacity("too many calls wait for a sandbox", hint="repeat it later", retry_after_s=1)
 
     def start(self) -> None:
         """Start one worker before anybody needs it."""
@@ -110,12 +136,16 @@ class Pool:
     async def close(self) -> None:
         """End all workers; whoever waits gets Unavailable."""
         self._closed = True
-        for waiting in self._pending:
-            _fail(waiting, Unavailable("the platform is stopping", hint="repeat the call"))
-        self._pending.clear()
-        for worker in list(self._workers):
-            worker.process.kill()
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiting in self._turns.clear():
+            _fail(waiting, _stopping())
+        workers = list(self._workers)
+        for worker in workers:
             worker.task.cancel()
+        await asyncio.gather(*(worker.task for worker in workers), return_exceptions=True)
+        for worker in workers:
+            worker.process.kill()  # whose task had not begun
         for artefacts in self._artefacts.values():
             artefacts.close()
 
@@ -169,7 +199,7 @@ class Pool:
             granted=program.granted,
             folders=folders,
         )
-        return _Program(template, (artefacts, digest), " ".join(runtime))
+        return _Program(template, artefacts, digest, source, " ".join(runtime))
 
     def _laid_out(self, files: Any) -> Path:
         """A folder with these files, which never changes."""
@@ -182,71 +212,99 @@ class Pool:
             fresh.mkdir(mode=0o700)
             for name, data in files.items():
                 (fresh / name).write_bytes(data)
-            with suppress(OSError):  # another process was quicker
+            try:
                 fresh.rename(folder)
+            except OSError:
+                shutil.rmtree(fresh)
+                if not folder.is_dir():  # else another one was quicker
+                    raise
         return folder
 
     # Workers
 
     def _dispatch(self) -> None:
-        while self._pending and self._idle:
-            worker = self._fitting(self._pending[0].call.tenant)
-            if worker is None:
-                break
-            self._idle.remove(worker)
-            worker.work.set()
-        if self._pending and not self._idle and len(self._workers) < self._most and self._timer is None:
+        """Wake idle workers for calls that wait; have another started if there are none for some."""
+        if self._strict:
+            short = self._wake_own()
+        else:
+            for _ in range(min(len(self._turns), len(self._idle))):
+                self._idle.pop().work.set()
+            short = bool(self._turns) and not self._idle
+        if short and self._timer is None and len(self._workers) < self._most:
             delay = PATIENCE_S if self._workers else 0.0
             self._timer = asyncio.get_running_loop().call_later(delay, self._impatient)
 
+    def _wake_own(self) -> bool:
+        """Each tenant that waits gets a worker of its own, or one of nobody's; whether there is none for some."""
+        short = False
+        for tenant in self._turns.tenants():
+            fitting = [worker for worker in self._idle if worker.tenant in (tenant, None)]
+            worker = max(fitting, key=lambda each: each.tenant is not None, default=None)
+            if worker is None:
+                short = True
+            else:
+                self._idle.remove(worker)
+                worker.tenant = tenant
+                worker.work.set()
+        if short and self._idle and len(self._workers) >= self._most:
+            self._idle.pop(0).retire()
+        return short
+
     def _impatient(self) -> None:
         self._timer = None
-        if self._closed or not self._pending:
-            return
-        if len(self._workers) < self._most:
+        if self._turns and len(self._workers) < self._most:
             self._spawn()
         self._dispatch()
-
-    def _fitting(self, tenant: str) -> _Worker | None:
-        if not self._strict:
-            return self._idle[-1]
-        for worker in self._idle:
-            if worker.tenant in (None, tenant):
-                worker.tenant = tenant
-                return worker
-        if len(self._workers) >= self._most:
-            self._idle[0].retire()
-        return None
 
     def _spawn(self) -> None:
         try:
             worker = _Worker(self)
         except OSError as error:
-            for waiting in self._pending if not self._workers else ():
+            for waiting in () if self._workers else self._turns.clear():
                 _fail(waiting, Unavailable(f"no worker can be started: {error.strerror}", hint="repeat the call"))
-            if not self._workers:
-                self._pending.clear()
             return
         self._workers.add(worker)
 
     def take(self, worker: _Worker) -> list[_Waiting]:
         """The calls that a worker runs next, together; none if none waits for it."""
         batch: list[_Waiting] = []
-        while self._pending and len(batch) < BATCH:
-            head = self._pending[0]
-            if head.done.done():  # who waited has gone
-                self._pending.popleft()
-                continue
-            if self._strict and worker.tenant not in (None, head.call.tenant):
-                break
-            alone = head.call.service is not None or head.program.pace_s > SHORT_S
-            if batch and alone:
-                break
-            worker.tenant = head.call.tenant
-            batch.append(self._pending.popleft())
-            if alone:
-                break
+        while not batch and (tenant := self._next_for(worker)) is not None:
+            batch = self._batch_of(tenant)
+            self._turns.served(tenant)
+            worker.tenant = tenant
         return batch
+
+    def _batch_of(self, tenant: str) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        now = asyncio.get_running_loop().time()
+        while len(batch) < BATCH and (head := self._turns.head(tenant)) is not None:
+            alone = head.call.service is not None or head.program.pace_s > SHORT_S
+            if batch and (alone or head.program is not batch[0].program):
+                break
+            self._turns.pop(tenant)
+            if now - head.since > WAITING_S:
+                _fail(head, NoCapacity("the call has waited too long for a sandbox", hint="repeat it later"))
+            if not head.done.done():  # else who waited has gone
+                batch.append(head)
+                if alone:
+                    break
+        return batch
+
+    def _next_for(self, worker: _Worker) -> str | None:
+        """Whose calls a worker takes next."""
+        waiting = self._turns.tenants()
+        if not self._strict:
+            return waiting[0] if waiting else None
+        served = {each.tenant for each in self._workers}
+        if worker.tenant is None:
+            return next((each for each in waiting if each not in served), waiting[0] if waiting else None)
+        if len(self._workers) >= self._most:
+            before = asyncio.get_running_loop().time() - SHARE_S
+            heads = [self._turns.head(each) for each in waiting if each not in served]
+            if any(head is not None and head.since < before for head in heads):
+                worker.retire()
+                return None
+        return worker.tenant if worker.tenant in waiting else None
 
     def again(self, waiting: Sequence[_Waiting]) -> None:
         """Calls that have not begun go to another worker, once: one that kills workers is not tried for ever."""
@@ -255,7 +313,7 @@ class Pool:
                 _fail(each, Unavailable("the sandbox ended before the call began", hint="repeat the call"))
             else:
                 each.tried = True
-                self._pending.appendleft(each)
+                self._turns.put_back(each.call.tenant, each)
 
     def idle(self, worker: _Worker) -> None:
         """A worker has nothing to do."""
@@ -294,16 +352,19 @@ class _Worker:
         self._retired = True
         self.work.set()
 
+    def _goes_on(self) -> bool:
+        return not self._retired and self._calls < CALLS_PER_WORKER and not self.process.dead
+
     async def _serve(self) -> None:
         try:
-            while not self._retired and self._calls < CALLS_PER_WORKER:
+            while self._goes_on():
                 batch = self._pool.take(self)
-                if not batch:
+                if not batch and self._goes_on():
                     self._pool.idle(self)
                     await self.work.wait()
                     continue
                 self._calls += len(batch)
-                if not await self._run(batch):
+                if not batch or not await self._run(batch):
                     break
         finally:
             self.process.kill()
@@ -319,34 +380,44 @@ class _Worker:
                 Invocation(at, number, max(0, round(each.call.timeout_s * 1000)), each.call.data)
                 for at, (number, each) in enumerate(zip(numbers, batch, strict=True))
             ]
-            until = time.monotonic() + sum(each.call.timeout_s for each in batch) + GRACE_S
-            running = True
             await self._send(frames.calls(invocations))
+            running = True
+            until = time.monotonic() + left[0].call.timeout_s + GRACE_S
             while left:
                 kind, body = await self._frame(until)
                 if kind == frames.DONE:
                     for answered in self.process.answers(body):
                         _answer(left.pop(0), answered)
+                    until = time.monotonic() + (left[0].call.timeout_s if left else 0.0) + GRACE_S
                 elif kind == frames.ASK:
                     await self._asked(left[0], body)
-                elif kind == frames.OUTPUT and len(left) == 1:
-                    left[0].logs.append(body[1:].replace(b"\0", b": ", 1) + b"\n")
+                elif kind == frames.OUTPUT:
+                    left[0].say(body[1:].replace(b"\0", b": ", 1) + b"\n")
+        except asyncio.CancelledError:
+            for each in left:
+                _fail(each, _stopping())
+            raise
         except TimeoutError:
-            self._end(left, running, "its time was over")
+            self._end(left, running, None)
             return False
         except (WorkerDied, LookupError, OSError) as error:
             self._end(left, running, str(error))
             return False
+        except Exception as error:
+            log.exception("a worker is given up")
+            self._end(left, running, f"{type(error).__name__}: {error}")
+            return False
         return True
 
-    def _end(self, left: Sequence[_Waiting], running: bool, why: str) -> None:
-        """The first of these was running; those behind it have not begun, and are put back."""
+    def _end(self, left: Sequence[_Waiting], running: bool, why: str | None) -> None:
+        """The first of these was running (None: for too long); those behind it have not begun, and are put back."""
         begun, rest = (left[:1], left[1:]) if running else ((), left)
         for waiting in begun:
-            timed_out = why == "its time was over"
-            category = Category.TIMEOUT if timed_out else Category.PLATFORM
+            category = Category.TIMEOUT if why is None else Category.PLATFORM
             wall_us = round((asyncio.get_running_loop().time() - waiting.since) * 1e6)
-            _settle(waiting, GuestResult(category.value, detail=why, wall_us=wall_us, runtime=waiting.program.runtime))
+            detail = why or "its time was over"
+            told = GuestResult(category.value, detail=detail, wall_us=wall_us, runtime=waiting.program.runtime)
+            _settle(waiting, told)
         self._pool.again(rest)
 
     async def _number(self, program: _Program) -> int:
@@ -360,8 +431,7 @@ class _Worker:
         told = frames.told(frames.PREPARE, program.template.as_json(number))
         answer = await self._asking(told)
         if answer.get("missing"):
-            artefacts, digest = program.artefact
-            fd = await asyncio.to_thread(artefacts.get, digest, _lost)
+            fd = await asyncio.to_thread(program.artefacts.get, program.digest, program.source)
             try:
                 head = {"artefact": program.template.artefact, "profile": program.template.profile, "component": False}
                 socket.send_fds(self._socket, [frames.told(frames.LOAD, head)], [fd])
@@ -382,12 +452,14 @@ class _Worker:
         """Answer a guest; what takes long does so in a thread."""
         name, args = frames.asked(body)
         service = waiting.call.service
-        if service is None:
-            status, result = -6, b""
-        elif name == "http":
-            status, result = await asyncio.to_thread(service.ask, name, args)
-        else:
-            status, result = service.ask(name, args)
+        status, result = UNAVAILABLE, b""
+        try:
+            if service is not None and name == "http":
+                status, result = await asyncio.to_thread(service.ask, name, args)
+            elif service is not None:
+                status, result = service.ask(name, args)
+        except Exception:
+            log.exception("the host function %s failed", name)
         await self._send(frames.answer(status, result))
 
     async def _send(self, data: bytes) -> None:
@@ -398,19 +470,20 @@ class _Worker:
             try:
                 found = self._inbox.take()
             except frames.BadFrame:
-                raise self.process.died() from None
+                self.process.kill()
+                raise LookupError("the worker sent what is no frame") from None
             if found is not None:
                 return found
             data = await asyncio.wait_for(
                 asyncio.get_running_loop().sock_recv(self._socket, 1 << 18), max(0.001, until - time.monotonic())
             )
             if not data:
-                raise self.process.died()
+                raise await asyncio.to_thread(self.process.died)  # it may take a moment to end
             self._inbox.feed(data)
 
 
-def _lost() -> bytes:
-    raise CompileFailed("the compiled module is not in the cache any more")
+def _stopping() -> Unavailable:
+    return Unavailable("the platform is stopping", hint="repeat the call")
 
 
 def _answer(waiting: _Waiting, answered: Answered) -> None:
@@ -439,7 +512,7 @@ def _result(report: Report, wall_us: int, waiting: _Waiting) -> GuestResult:
     return GuestResult(
         category=category.value,
         output=(report.stdout or report.output) if command else report.output,
-        errors=b"".join([*waiting.logs, report.stderr, b"" if command else report.stdout]),
+        errors=b"".join([waiting.logs, report.stderr, b"" if command else report.stdout]),
         detail=report.detail,
         exit_code=report.exit_code,
         trap=report.trap,

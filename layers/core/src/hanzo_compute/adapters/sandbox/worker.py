@@ -37,6 +37,9 @@ TICK_S: Final = 0.005
 """A running guest's deadline is looked at this often."""
 FLUSH_TICKS: Final = 20
 """Output that waits is handed on every so many ticks."""
+HAND_BACK_TICKS: Final = 2
+FITS: Final = 64 << 10
+"""What an empty socket surely takes, bytes."""
 TOGETHER_S: Final = 0.005
 """Results of a batch that come sooner are sent together."""
 
@@ -73,6 +76,8 @@ class Worker:
         self._batches: queue.SimpleQueue[list[Invocation]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._sending = threading.Lock()
+        self._ended: list[Result] = []
+        self._handing = threading.Lock()
         self._accepted = 0
         self._finished = 0
         self._running: tuple[Engine, Sandbox] | None = None
@@ -97,6 +102,8 @@ class Worker:
             if running is not None:
                 ticks += 1
                 running[0].check()
+                if ticks % HAND_BACK_TICKS == 0 and self._fits():
+                    self._hand_back()  # what has ended does not wait for what runs
                 if ticks % FLUSH_TICKS == 0:
                     running[1].flush()
 
@@ -190,20 +197,34 @@ class Worker:
             while True:
                 batch = self._batches.get()
                 sent = time.monotonic()
-                ended: list[Result] = []
                 for each in batch:
-                    ended.append(self._guest(each))
+                    result = self._guest(each)
+                    with self._handing:
+                        self._ended.append(result)
                     self._finished += 1
                     if time.monotonic() - sent > TOGETHER_S:
-                        self._send(frames.done(ended))
-                        ended, sent = [], time.monotonic()
-                if ended:
-                    self._send(frames.done(ended))
+                        self._hand_back()
+                        sent = time.monotonic()
+                self._hand_back()
         except BaseException:
             # Nobody could be told anything any more: the supervisor hears it by the end of this process.
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
             os._exit(70)
+
+    def _fits(self) -> bool:
+        """Whether what has ended can be sent without waiting: this thread must go on hearing the supervisor."""
+        if not self._ended or sum(len(each.data) + 32 for each in self._ended) > FITS:
+            return False
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLOUT)
+        return bool(poller.poll(0))
+
+    def _hand_back(self) -> None:
+        with self._handing:
+            if self._ended:
+                self._send(frames.done(self._ended))
+                self._ended = []
 
     def _guest(self, invocation: Invocation) -> Result:
         template = self._templates.get(invocation.template)
@@ -274,6 +295,7 @@ class Worker:
         return _Asking(self, deadline)
 
     def _log(self, level: str, text: str) -> None:
+        self._hand_back()  # so that what is logged is of the first that has not ended
         self._send(frames.frame(frames.OUTPUT, b"\0" + f"{level}\0{text}".encode()))
 
     def ask(self, name: str, args: Sequence[bytes | int], deadline: float | None) -> tuple[int, bytes]:
