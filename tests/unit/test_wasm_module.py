@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 
@@ -54,3 +55,31 @@ def test_altered_bytes_are_read_or_refused() -> None:
             inspect(bytes(data))
         except InvalidModule:
             continue
+
+
+def section(number: int, content: bytes) -> bytes:
+    size = len(content)
+    return (
+        bytes([number])
+        + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+        + content
+    )
+
+
+SLOW = {
+    "empty declarations of locals": (
+        section(3, b"\1\0") + section(10, b"\1\x84\x89\x7a" + b"\xc0\x84\x3d" + b"\0\x7f" * 1_000_000 + b"\x0b"),
+        "declare locals over",
+    ),
+    "empty sections": (b"\0\1\0" * 2_000_000, "sections"),
+    "the same section again and again": (section(2, b"\xe8\7" + b"\1a\1b\0\0" * 1000) * 1000, "twice"),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_nothing_takes_long_to_read(what: str) -> None:
+    content, why = SLOW[what]
+    began = time.process_time()
+    with pytest.raises(InvalidModule, match=why):
+        inspect(b"\0asm\1\0\0\0" + content)
+    assert time.process_time() - began < 1

@@ -20,6 +20,10 @@ FUNCTION_BYTES_MAX: Final = 2 << 20
 LOCALS_MAX: Final = 10_000
 """Locals of one function."""
 LOCALS_TOTAL_MAX: Final = 2_000_000
+LOCAL_GROUPS_MAX: Final = 500_000
+"""Declarations of locals of one type, in all functions. An empty one is valid, and takes time to read."""
+SECTIONS_MAX: Final = 10_000
+"""Sections, custom ones included."""
 TYPES_MAX: Final = 10_000
 IMPORTS_MAX: Final = 1_000
 EXPORTS_MAX: Final = 10_000
@@ -85,9 +89,17 @@ def inspect(data: bytes) -> ModuleFacts:
         raise InvalidModule("it is of another version of WASM than 1")
     facts = ModuleFacts(len(data))
     reader = _Reader(data, 8, len(data))
+    seen: set[int] = set()
+    count = 0
     try:
         while reader.at < reader.end:
             section = reader.byte()
+            count += 1
+            if count > SECTIONS_MAX:
+                raise InvalidModule(f"it has over {SECTIONS_MAX} sections")
+            if section and section in seen:
+                raise InvalidModule(f"it has section {section} twice")
+            seen.add(section)
             size = reader.u32()
             end = reader.at + size
             if end > reader.end:
@@ -238,7 +250,7 @@ def _elements(reader: _Reader, facts: ModuleFacts) -> None:
 
 
 def _code(reader: _Reader, facts: ModuleFacts) -> None:
-    total = 0
+    total = groups = 0
     for number in range(reader.count(FUNCTIONS_MAX, "functions")):
         size = reader.u32()
         if size > FUNCTION_BYTES_MAX:
@@ -248,8 +260,11 @@ def _code(reader: _Reader, facts: ModuleFacts) -> None:
             raise IndexError
         if size and reader.data[reader.at]:  # most functions have no locals: nothing to read
             body = _Reader(reader.data, reader.at, end)
-            own = 0
-            for _ in range(body.u32()):
+            own, declared = 0, body.u32()
+            groups += declared
+            if groups > LOCAL_GROUPS_MAX:
+                raise InvalidModule(f"its functions declare locals over {LOCAL_GROUPS_MAX} times")
+            for _ in range(declared):
                 own += body.u32()
                 if own > LOCALS_MAX:
                     raise InvalidModule(f"function {number} has over {LOCALS_MAX} locals")

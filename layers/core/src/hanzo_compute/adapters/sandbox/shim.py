@@ -123,6 +123,9 @@ EINVAL: Final = 28
 EMFILE: Final = 33
 ENOSPC: Final = 51
 
+DIRECTORY: Final = 3
+"""A file type."""
+
 COARSE_NS: Final = 10_000
 """Clocks of the fast profile tell time in steps of this: a finer one helps those who listen to their neighbours."""
 LOOK_NS: Final = 1_000
@@ -537,7 +540,21 @@ _OUR_STDIN: Final = f"""
     (then (return (call $host_stdin (local.get $iovs) (local.get $count) (local.get $ret)))))"""
 
 _DETERMINISTIC: Final = f"""
+;; Whoever waits for a descriptor finds it ready at once, if it is there: wasmtime tells by way of the room for events.
 (func $poll (param $in i32) (param $out i32) (param $count i32) (param $ret i32) (result i32)
+  (local $left i32) (local $at i32) (local $errno i32)
+  (local.set $left (local.get $count))
+  (local.set $at (local.get $in))
+  (block $end (loop $next
+    (br_if $end (i32.eqz (local.get $left)))
+    (if (i32.load8_u $guest offset=8 (local.get $at)) (then
+      (local.set $errno (call $native_fd_fdstat_get (i32.load $guest offset=16 (local.get $at)) (local.get $out)))
+      (if (local.get $errno) (then (return (local.get $errno))))
+      (if (i32.eq (i32.load8_u $guest (local.get $out)) (i32.const {DIRECTORY}))
+        (then (return (i32.const {EBADF}))))))
+    (local.set $at (i32.add (local.get $at) (i32.const 48)))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br $next)))
   (call $host_poll (local.get $in) (local.get $out) (local.get $count) (local.get $ret)
     (i64.add (i64.load $tray (i32.const {Tray.CLOCK})) (i64.load $tray (i32.const {Tray.EPOCH})))
     (i64.load $tray (i32.const {Tray.CLOCK}))))
