@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import socket
 import time
 from collections import OrderedDict, deque
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import call as calls
-from hanzo_compute.adapters.sandbox import frames, interpreters
+from hanzo_compute.adapters.sandbox import frames, interpreters, layout
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
@@ -29,6 +30,7 @@ from hanzo_compute.adapters.sandbox.process import GRACE_S, TEMPLATES, Answered,
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.package import InvalidPackage
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
 
 CALLS_PER_WORKER: Final = 20_000
@@ -93,7 +95,7 @@ class Pool:
             raise NoCapacity("too many calls wait for a sandbox", hint="repeat it later", retry_after_s=1)
         try:
             program = self._programs.get(call.program.key) or await self._prepared(call.program)
-        except CannotCompile as error:
+        except (CannotCompile, InvalidPackage) as error:
             return GuestResult(Category.INVALID_PROGRAM.value, detail=str(error))
         except CompileFailed as error:
             raise Unavailable(f"the program could not be compiled: {error}", hint="repeat the call") from None
@@ -143,10 +145,10 @@ class Pool:
         folders: tuple[Folder, ...] = ()
         if program.language is not None:
             found = interpreters.ensure(program.language, self._cache_dir)
-            digest, argv = found.digest, [*found.argv, *program.args]
+            digest, argv = found.digest, [*found.running(program.script), *program.args]
             source = found.path.read_bytes
             runtime.append(found.version)
-        files = dict(program.files)
+        files = dict(program.files())
         if program.language is not None:
             name = GUEST[program.language]
             files[name] = resources.files("hanzo_compute.adapters.sandbox.guest").joinpath(name).read_bytes()
@@ -180,10 +182,12 @@ class Pool:
         if not folder.is_dir():
             fresh = self._files / f".new-{os.getpid()}-{time.monotonic_ns()}"
             fresh.mkdir(mode=0o700)
-            for name, data in files.items():
-                (fresh / name).write_bytes(data)
-            with suppress(OSError):  # another process was quicker
-                fresh.rename(folder)
+            try:
+                layout.write(fresh, files.items())
+                with suppress(OSError):  # another process was quicker
+                    fresh.rename(folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         return folder
 
     # Workers
