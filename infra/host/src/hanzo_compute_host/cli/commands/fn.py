@@ -56,7 +56,7 @@ fn.add_command(key_values)
 @client_options
 @pass_session
 def deploy(session: Session, /, name: str, file: Path, args: tuple[str, ...], **given: Any) -> None:
-    """Make a version of NAME from FILE (.wasm, .py, .js) or a folder, and point `live` at it. ARGS go to the program."""
+    """Make a version of NAME from FILE (.wasm, .py, .js) or a folderand point `live` at it. ARGS are its args."""
     source = source_of(session, file, given["entry"])
     if source is None:
         raise click.UsageError(
