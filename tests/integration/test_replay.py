@@ -16,6 +16,7 @@ from hanzo_compute.services import complete, log
 from hanzo_compute.services.submit import stored_spec
 from tests.support import statements, steady
 from tests.support.cli import Hzc
+from tests.support.packages import javascript_package, python_package
 from tests.support.receipts import receipt_of
 from tests.support.stepped import Platform
 from tests.support.wasm import command, writes
@@ -39,13 +40,22 @@ class Case:
         self.platform = Platform()
         self.hzc = Hzc({"HZC_HOME": str(folder / "home"), "HZC_CACHE": str(cache)})
 
-    def signed(self, lie: Lie | None = None, *, module: bytes | None = None, stdin: bytes = b"", **spec: Any) -> Path:
-        """The folder with its receipt, spec, module and input."""
+    def signed(
+        self,
+        lie: Lie | None = None,
+        *,
+        module: bytes | None = None,
+        package: str | None = None,
+        stdin: bytes = b"",
+        **spec: Any,
+    ) -> Path:
+        """The folder with its receipt, spec, module and input; ``package``: language of the module, which is one."""
         ctx = self.platform.ctx
         if spec.get("profile") == "deterministic":
             spec.setdefault("resources", {"fuel": 10_000_000_000})
         if module is not None:
-            spec["source"] = {"module": ctx.blobs.put("acme", module)}
+            blob = ctx.blobs.put("acme", module)
+            spec["source"] = {"package": blob, "language": package} if package else {"module": blob}
         claim = self.platform.running(**spec)
         stored = stored_spec(ctx, claim.job)
         ran = wiring.replay(stored, module, stdin, self.cache, print)
@@ -63,7 +73,7 @@ class Case:
         (found / "receipt.json").write_text(json.dumps(receipt_of(self.platform, claim.job)))
         (found / "spec.json").write_text(json.dumps(dict(reversed(stored.items()))))
         if module is not None:
-            (found / "module.wasm").write_bytes(module)
+            (found / ("package.zip" if package else "module.wasm")).write_bytes(module)
         if stored.get("input") is not None:
             (found / "input").write_bytes(stdin)
         return found
@@ -118,6 +128,19 @@ def test_a_module_and_its_input(case: Case) -> None:
     other.write_text(json.dumps(spec))
     told = case.hzc.json("replay", str(folder), "--spec", str(other), code=4)
     assert [each["name"] for each in told["differences"]] == ["spec"]
+
+
+def test_a_package(case: Case) -> None:
+    folder = case.signed(
+        module=python_package(), package="python", stdin=b"you", input={"inline": "you"}, profile="deterministic"
+    )
+    assert case.hzc.json("replay", str(folder))["equal"]
+    other = case.folder / "other.zip"
+    other.write_bytes(python_package(more=b""))
+    told = case.hzc.json("replay", str(folder), "--module", str(other), code=4)
+    assert [each["name"] for each in told["differences"]] == ["code"]
+    folder = case.signed(module=javascript_package(), package="javascript", profile="deterministic")
+    assert case.hzc.json("replay", str(folder))["equal"]
 
 
 def used(outcome: Outcome, **fields: Any) -> Outcome:

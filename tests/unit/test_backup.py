@@ -28,6 +28,7 @@ from hanzo_compute.services import functions
 from hanzo_compute.services.submit import submit
 from hanzo_compute_host import backups, running
 from tests.support.cli import Hzc
+from tests.support.packages import python_package
 from tests.support.wasm import wat
 
 INPUT = b"some input " * 100
@@ -164,11 +165,13 @@ def test_missing_and_damaged_blobs_are_named(home: Path, tmp_path: Path) -> None
     assert [path.read_bytes() for path in (tmp_path / "there").glob("blobs/*/*/*")] == [b"of another tenant"]
 
 
-def test_a_function_needs_its_module_and_counts_as_no_job(home: Path, tmp_path: Path) -> None:
-    data = wat('(module (func (export "_start")))')
+@pytest.mark.parametrize("kind", ["module", "package"])
+def test_a_function_needs_its_module_or_package_and_counts_as_no_job(home: Path, tmp_path: Path, kind: str) -> None:
+    data = wat('(module (func (export "_start")))') if kind == "module" else python_package()
     with wiring.offline(Config("local", home, "", home)) as (ctx, state):
         blob = ctx.blobs.put("acme", data)
-        functions.deploy(ctx, "acme", "f", FunctionSpec.model_validate({"source": {"module": blob}}))
+        source = {kind: blob} if kind == "module" else {kind: blob, "language": "python"}
+        functions.deploy(ctx, "acme", "f", FunctionSpec.model_validate({"source": source}))
         assert [(use.blob, use.user, use.needed) for use in state.blob_uses() if use.blob == blob] == [
             (blob, "function f@1", True)
         ]

@@ -159,7 +159,7 @@ def test_what_is_too_large_is_said_before_it_is_sent(api: FakeApi, hzc: Hzc, tmp
     ("arguments", "said"),
     [
         ("run nothing.py", "does not exist"),
-        ("run {dir}/x.txt", "give a .py, .wasm or .json file"),
+        ("run {dir}/x.txt", "give a .py, .js, .wasm or .json file, or a folder"),
         ("run {dir}/latin1.py", "not UTF-8"),
         ("run {dir}/bad.json", "not JSON"),
         ("run {dir}/list.json", "JSON object"),

@@ -14,6 +14,7 @@ from hanzo_compute.model.problems import field_problems, parse_spec
 from hanzo_compute.model.registry import Alias, Function, Version
 from hanzo_compute.model.spec import code_digest
 
+PACKAGE = {"package": "b1-" + "0" * 64, "language": "python"}
 CODE = {"source": {"code": "print(1)", "language": "python"}}
 MODULE = {"source": {"module": "b1-" + "0" * 64}}
 
@@ -130,7 +131,13 @@ def test_grants_are_sets() -> None:
         ({}, "source"),
         (CODE | {"sauce": 1}, "sauce"),
         ({"source": {"function": "other"}}, "source.function"),
-        ({"source": {"package": "b1-" + "0" * 64}}, "source.package"),
+        ({"source": {"package": "b1-" + "0" * 64}}, "source"),
+        ({"source": PACKAGE | {"code": "1"}}, "source"),
+        ({"source": PACKAGE | {"package": "b1-0"}}, "source.package"),
+        ({"source": PACKAGE | {"entry": "../main.py"}}, "source.entry"),
+        ({"source": PACKAGE | {"entry": "/in/main.py"}}, "source.entry"),
+        ({"source": {"code": "1", "language": "python", "entry": "main.py"}}, "source.entry"),
+        ({"source": PACKAGE, "abi": "reactor"}, "abi"),
         ({"source": {"code": "1"}}, "source"),
         (CODE | {"abi": "reactor"}, "abi"),
         (CODE | {"abi": "component"}, "abi"),

@@ -21,12 +21,14 @@ from hanzo_compute.errors import (
 )
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.function import AliasSetting, FunctionSpec
+from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.registry import Alias
-from hanzo_compute.model.spec import digest
+from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.ports import Delete
-from hanzo_compute.services import audit, function_views, functions, submit
+from hanzo_compute.services import audit, function_views, functions, invoke, submit
 from hanzo_compute.services.expand import expand
 from tests.support.faults import FaultyStore, scripted
+from tests.support.packages import python_package, zipped
 from tests.support.rows import rows_in
 from tests.support.stepped import Platform, spec
 from tests.support.wasm import wat
@@ -344,6 +346,49 @@ def test_a_module_must_be_one_and_be_here() -> None:
         assert [(each.field, each.code) for each in refused.value.fields] == [("source.module", code)]
     with pytest.raises(InvalidRequest, match="as JSON"):
         deploy(platform, "\x01" * 65536, args=["\x01" * 32768])
+
+
+def test_a_package_is_checked_when_it_is_deployed() -> None:
+    platform = Platform()
+
+    def packed(data: bytes, tenant: str = "acme", **fields: Any) -> FunctionSpec:
+        source = {"package": platform.blobs.put(tenant, data), "language": "python", **fields}
+        return FunctionSpec.model_validate({"source": source})
+
+    native = zipped({"main.py": "", "wheels/n-1-cp312-cp312-manylinux_x86_64.whl": ""})
+    for given, code, match in (
+        (packed(b"no archive"), "package", "no ZIP archive"),
+        (packed(native), "package", "pure Python"),
+        (packed(python_package(), entry="other.py"), "package", "no file 'other.py'"),
+        (packed(b"of others", "globex"), "unknown_blob", "no blob"),
+    ):
+        with pytest.raises(InvalidRequest, match=match) as refused:
+            functions.deploy(platform.ctx, "acme", "f", given)
+        assert [(each.field, each.code) for each in refused.value.fields] == [("source.package", code)]
+    made = functions.deploy(platform.ctx, "acme", "f", packed(python_package())).version
+    assert made.spec["source"]["entry"] == "main.py"
+    job = submit.submit(platform.ctx, "acme", parse_spec({"source": {"function": "f"}})).job
+    stored = submit.stored_spec(platform.ctx, job.id)
+    assert stored["source"] == {**made.spec["source"], "function": "f@1"}
+    foreign = JobSpec(source=packed(b"of others", "globex").source)
+    with pytest.raises(InvalidSpec, match="you have no blob"):
+        submit.submit(platform.ctx, "acme", foreign)
+
+
+def test_a_call_of_a_package_reads_it_only_when_it_is_prepared() -> None:
+    platform = Platform()
+    blob = platform.blobs.put("acme", python_package())
+    spec = {"source": {"package": blob, "language": "python"}, "env": {"A": "1"}}
+    made = functions.deploy(platform.ctx, "acme", "f", FunctionSpec.model_validate(spec)).version
+    read: list[str] = []
+    get = platform.ctx.blobs.get
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platform.ctx.blobs, "get", lambda tenant, name: read.append(name) or get(tenant, name))
+        program = invoke.program(platform.ctx, "acme", made)
+        assert (program.script, program.env) == ("main.py", {"A": "1", "PYTHONPATH": "/in:/in/site"})
+        assert read == []
+        assert "site/greet/__init__.py" in program.files()
+    assert read == [blob]
 
 
 def job(platform: Platform, function: str = "f", **fields: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hanzo_compute.adapters.memory import MemoryVault
 from hanzo_compute.errors import InvalidRequest, NotFound, PermissionDenied, StaleFence, Unavailable
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.outcome import Category, Outcome
-from hanzo_compute.model.spec import format_time
+from hanzo_compute.model.spec import code_digest, format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Beat, Operation, Send
 from hanzo_compute.services import cancel, complete, lease, read, reconcile
@@ -43,6 +43,16 @@ def test_a_lease_tells_all_that_the_agent_needs() -> None:
     assert platform.blobs.download(found.module_url or "") == b"data"
     assert platform.blobs.download(found.input_url or "") == b"data"
     assert platform.job(found.job).lease_until_ms == platform.clock.now_ms() + found.lease_ms
+
+
+def test_a_lease_says_where_the_package_is() -> None:
+    platform = Platform()
+    blob = platform.blobs.put("acme", b"archive")
+    platform.placed(source={"package": blob, "language": "python"})
+    found = platform.lease()
+    assert found.spec["source"] == {"package": blob, "language": "python", "entry": "main.py"}
+    assert platform.blobs.download(found.module_url or "") == b"archive"
+    assert code_digest(found.spec) == blob.removeprefix("b1-")
 
 
 def test_the_time_that_is_left_until_the_deadline_is_the_limit() -> None:

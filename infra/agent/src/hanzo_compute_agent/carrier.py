@@ -12,6 +12,7 @@ from typing import Final
 from hanzo_compute.errors import ComputeError, Conflict, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
+from hanzo_compute.model.spec import program_blob
 from hanzo_compute.ports import (
     Beat,
     Clock,
@@ -171,7 +172,8 @@ class Carrier:
         lease = attempt.lease
         assert lease is not None, "what was adopted has been started"
         try:
-            module = self._modules.get(lease.spec["source"]["module"], lease.module_url) if lease.module_url else None
+            blob = program_blob(lease.spec["source"])
+            module = self._modules.get(blob, lease.module_url) if blob and lease.module_url else None
             stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
             attempt.started = self._clock.monotonic()
             self._runner.start(lease, module=module, stdin=stdin)

@@ -17,6 +17,7 @@ import click
 
 from hanzo_compute import errors
 from hanzo_compute.model.bounds import BLOB_MAX, INLINE_MAX, KIB, MIB
+from hanzo_compute_host.cli.folder import packed
 from hanzo_compute_host.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +25,7 @@ Spec = dict[str, Any]
 
 PROFILES: Final = ("fast", "deterministic")
 LANGUAGES: Final = {".py": "python", ".js": "javascript"}
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE: Final = click.Path(exists=True, path_type=Path)
 _UNITS: Final = {"": 1, "k": KIB, "m": MIB, "g": KIB * MIB}
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -71,6 +72,7 @@ _OPTIONS: Final = (
     click.option(
         "--function", metavar="NAME[@REF]", help="Instead of FILE: a function that is deployed, or a version."
     ),
+    click.option("--entry", metavar="PATH", help="With a folder as FILE: its file to begin with (main.py, main.js)."),
     click.option("--input", "input_", metavar="FILE|-", help="What the program reads on standard input."),
     click.option("--profile", type=click.Choice(PROFILES), help="How it runs; `deterministic` needs --fuel."),
     click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable."),
@@ -96,13 +98,15 @@ def job_options(command: F) -> F:
 
 def build_spec(session: Session, file: str | None, args: tuple[str, ...], given: dict[str, Any]) -> Spec:
     """The spec that FILE, ARGS and options describe; options win over what a spec file says."""
+    if given["function"] is not None and given["entry"] is not None:
+        raise click.UsageError("--entry names a file of a folder, and --function is none")
     if given["function"] is not None:  # then the first word after the options is an argument, too
         spec: Spec = {"source": {"function": given["function"]}}
         args = args if file is None else (file, *args)
     elif file is None:
         raise click.UsageError("Missing argument 'FILE'.", click.get_current_context(silent=True))
     else:
-        spec = spec_of_file(session, _FILE.convert(file, None, None))
+        spec = spec_of_file(session, _FILE.convert(file, None, None), given["entry"])
     if args:
         spec["args"] = list(args)
     if given["input_"] is not None:
@@ -135,22 +139,29 @@ def _max_price(session: Session, spec: Spec, text: str) -> dict[str, str]:
     return {"token": str(session.proofs.quote(asked)["token"]), "units": text}
 
 
-def source_of(session: Session, file: Path) -> dict[str, str] | None:
-    """The program in a file as a spec's source, its module uploaded; None for a file of another kind."""
+def source_of(session: Session, file: Path, entry: str | None = None) -> dict[str, str] | None:
+    """The program in a file or folder as a spec's source, what is a blob uploaded; None for a file of another kind."""
+    if file.is_dir():
+        made = packed(file, entry)
+        return {"package": session.jobs.upload_blob(made.data), "language": made.language, "entry": made.entry}
+    if entry is not None:
+        raise click.UsageError(f"--entry names a file of a folder, and {file} is none")
     if file.suffix == ".wasm":
         return {"module": session.jobs.upload_blob(_bounded(file.read_bytes(), str(file)))}
     language = LANGUAGES.get(file.suffix)
     return None if language is None else {"code": _code(file), "language": language}
 
 
-def spec_of_file(session: Session, file: Path) -> Spec:
-    """The spec that FILE alone describes."""
-    if file.suffix == ".json":
+def spec_of_file(session: Session, file: Path, entry: str | None = None) -> Spec:
+    """The spec that FILE alone describes, or a folder and its file ``entry``."""
+    if file.suffix == ".json" and file.is_file() and entry is None:
         return _whole_spec(file)
-    source = source_of(session, file)
+    source = source_of(session, file, entry)
     if source is not None:
         return {"source": source}
-    raise click.UsageError(f"{file}: not a kind of program that is known here; give a .py, .wasm or .json file")
+    raise click.UsageError(
+        f"{file}: not a kind of program that is known here; give a .py, .js, .wasm or .json file, or a folder"
+    )
 
 
 def _code(file: Path) -> str:
@@ -158,7 +169,7 @@ def _code(file: Path) -> str:
     if len(data) > INLINE_MAX:
         raise errors.PayloadTooLarge(
             f"{file} has {len(data)} bytes; source code may have {INLINE_MAX}",
-            hint="move its data to a file for --input, or build a .wasm module",
+            hint="move its data to a file for --input, or give a folder of several files",
         )
     try:
         return data.decode()

@@ -14,13 +14,14 @@ from hanzo_compute import config
 from hanzo_compute.model import bounds
 from hanzo_compute_host.cli.build import LANGUAGES
 from hanzo_compute_host.cli.escape import escape_line
+from hanzo_compute_host.cli.folder import packed
 from hanzo_compute_host.cli.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 LOCAL: Final = ("local", "exit_code", "folders")
 """Options that are about programs run here."""
-MEANT: Final = frozenset({"env", "memory", "timeout", "fuel", "input_", "profile"})
+MEANT: Final = frozenset({"env", "memory", "timeout", "fuel", "input_", "profile", "entry"})
 """Options of a job that mean something here, too."""
 TRAPPED: Final = 134
 """Exit status of a program that trapped, as of one that aborted."""
@@ -72,11 +73,15 @@ def run_local(
     if file is None:
         raise click.UsageError("Missing argument 'FILE'.")
     path = Path(file)
-    if path.suffix not in (".wasm", *LANGUAGES):
-        raise click.UsageError(f"{file}: --local runs files that end in .wasm, {', '.join(LANGUAGES)}")
+    made = packed(path, given["entry"]) if path.is_dir() else None
+    if made is None and given["entry"] is not None:
+        raise click.UsageError(f"--entry names a file of a folder, and {file} is none")
+    if made is None and path.suffix not in (".wasm", *LANGUAGES):
+        raise click.UsageError(f"{file}: --local runs files that end in .wasm, {', '.join(LANGUAGES)}, and folders")
     program = wiring.local_program(
-        file=path,
-        language=LANGUAGES.get(path.suffix),
+        file=path if made is None else Path(made.entry),
+        language=LANGUAGES.get(path.suffix) if made is None else made.language,
+        package=None if made is None else made.data,
         args=args,
         env=dict(given["env"]),
         folders=folders,

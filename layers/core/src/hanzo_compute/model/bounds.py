@@ -15,6 +15,18 @@ PROBLEMS_MAX: Final = 20
 """Field problems in one refusal; there may be more."""
 BLOB_MAX: Final = 8 * MIB
 """A single-chunk blob, bytes."""
+PACKAGE_ENTRIES_MAX: Final = 2000
+"""Files and folders of a package, with those of the wheels in it."""
+PACKAGE_SIZE_MAX: Final = 32 * MIB
+"""All of them unpacked, bytes."""
+PACKAGE_RATIO_MAX: Final = 200
+"""A file of a package is at most so many times as large as it is packed …"""
+PACKAGE_RATIO_FREE: Final = 1 * MIB
+"""… unless it is no larger than this, bytes."""
+PACKAGE_PATH_MAX: Final = 512
+"""A path in a package, bytes."""
+PACKAGE_DEPTH_MAX: Final = 32
+"""Parts of a path in a package."""
 INLINE_MAX: Final = 64 * KIB
 """An inline input or inline source code, bytes after decoding."""
 INLINE_OUTPUT_MAX: Final = 16 * KIB

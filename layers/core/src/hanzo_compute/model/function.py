@@ -94,7 +94,9 @@ class FunctionSpec(_Strict):
     def _whole(self) -> FunctionSpec:
         if self.source.function is not None:
             raise PydanticCustomError(
-                "invalid", "a function is made of a module or of code, not of a function", {"field": "source.function"}
+                "invalid",
+                "a function is made of a module, of code or of a package, not of a function",
+                {"field": "source.function"},
             )
         if self.abi == "reactor" and self.source.module is None:
             raise PydanticCustomError("invalid", "code is always of the abi command", {"field": "abi"})

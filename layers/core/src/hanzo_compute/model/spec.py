@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
@@ -27,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds, canonical
 from hanzo_compute.model.money import MaxPrice
+from hanzo_compute.model.package import MAIN, path_problem
 
 UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
     "": frozenset({"secrets", "isolation", "network", "privacy_tier", "webhook"}),
@@ -91,15 +93,30 @@ def refuse_unsupported(holder: str, value: Any) -> Any:
     return value
 
 
-class Source(_Strict):
-    """What runs: a WASM module by blob id, source code in a language with an interpreter here, or a function.
+def _path(value: str) -> str:
+    problem = path_problem(value)
+    if problem is not None:
+        raise PydanticCustomError("path", "{problem}", {"problem": problem})
+    return value
 
-    In a stored spec a function's reference, with its version, stands beside the module or code that it stood for.
+
+class Source(_Strict):
+    """What runs: a WASM module by blob id, source code or a package in a language known here, or a function.
+
+    In a stored spec a function's reference, with its version, stands beside the program that it stood for.
     """
 
     module: BlobId | None = Field(default=None, description="Blob id of a WASM module (WASI preview 1 command).")
     code: Text | None = Field(default=None, description="Source text, at most 64 KiB of UTF-8.")
-    language: Literal["python", "javascript"] | None = Field(default=None, description="Language of `code`.")
+    language: Literal["python", "javascript"] | None = Field(
+        default=None, description="Language of `code` or `package`."
+    )
+    package: BlobId | None = Field(
+        default=None, description="Blob id of a package: a ZIP archive of a program's files, and of wheels in wheels/."
+    )
+    entry: Annotated[Text, AfterValidator(_path)] | None = Field(
+        default=None, description="File of `package` that it begins with; main.py or main.js."
+    )
     function: FunctionReference | None = Field(
         default=None, description="A function: `name` (its alias `live`), `name@3` or `name@alias`."
     )
@@ -107,17 +124,26 @@ class Source(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _supported(cls, value: Any) -> Any:
-        return refuse_unsupported("source", value)
+        refuse_unsupported("source", value)
+        if isinstance(value, dict) and value.get("package") is not None and value.get("entry") is None:
+            language = value.get("language")
+            if isinstance(language, str) and language in MAIN:
+                return {**value, "entry": MAIN[language]}
+        return value
 
     @model_validator(mode="after")
     def _one_kind(self, info: ValidationInfo) -> Source:
-        kinds = sum(value is not None for value in (self.module, self.code))
+        kinds = sum(value is not None for value in (self.module, self.code, self.package))
         if self.function is not None and not (info.context or {}).get("stored"):
             kinds += 1
         if kinds != 1:
-            raise PydanticCustomError("one_of", "give one of module, code with language, or function")
-        if (self.code is None) != (self.language is None):
-            raise PydanticCustomError("together", "code and language go together")
+            raise PydanticCustomError(
+                "one_of", "give one of module, code with language, package with language, or function"
+            )
+        if (self.code is None and self.package is None) != (self.language is None):
+            raise PydanticCustomError("together", "code or package and language go together")
+        if self.entry is not None and self.package is None:
+            raise PydanticCustomError("together", "entry is a file of a package, and there is none", {"field": "entry"})
         if self.code is not None and len(self.code.encode()) > bounds.INLINE_MAX:
             raise PydanticCustomError("too_large", "code is over 65536 bytes")
         return self
@@ -125,7 +151,7 @@ class Source(_Strict):
     @property
     def concrete(self) -> bool:
         """Whether it says what runs, and not only which function."""
-        return self.module is not None or self.code is not None
+        return any(value is not None for value in (self.module, self.code, self.package))
 
 
 class Input(_Strict):
@@ -286,7 +312,11 @@ class JobSpec(_Strict):
 
     def blobs(self) -> dict[str, str]:
         """Blob ids that the spec refers to, by field."""
-        found = {"source.module": self.source.module, "input.blob": self.input.blob if self.input else None}
+        found = {
+            "source.module": self.source.module,
+            "source.package": self.source.package,
+            "input.blob": self.input.blob if self.input else None,
+        }
         return {field: blob for field, blob in found.items() if blob is not None}
 
 
@@ -300,11 +330,17 @@ def digest(value: Any) -> str:
     return canonical.digest(value)
 
 
+def program_blob(source: Mapping[str, Any]) -> str | None:
+    """Blob id of a stored source's module or package; None for source text."""
+    blob = source.get("module") or source.get("package")
+    return None if blob is None else str(blob)
+
+
 def code_digest(spec: dict[str, Any]) -> str:
-    """SHA-256, hex, of what runs: the module's bytes, or the source text in UTF-8."""
-    module = spec["source"].get("module")
-    if module is not None:
-        return str(module).removeprefix("b1-")
+    """SHA-256, hex, of what runs: the bytes of the module or package, or the source text in UTF-8."""
+    blob = program_blob(spec["source"])
+    if blob is not None:
+        return blob.removeprefix("b1-")
     return hashlib.sha256(spec["source"]["code"].encode()).hexdigest()
 
 

@@ -22,8 +22,10 @@ class GuestProgram:
     digest: str
     """SHA-256, hex, of the module; empty with a language."""
     language: str | None = None
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """What it sees in ``/in``."""
+    files: Callable[[], Mapping[str, bytes]] = dict
+    """What it sees in ``/in``, by path; asked for only when it is prepared. Raises InvalidPackage."""
+    script: str = ""
+    """With a language: which of the files it begins with."""
     args: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     memory_mib: int = 256

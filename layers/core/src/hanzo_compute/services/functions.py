@@ -11,7 +11,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, Conflict, FieldProblem, InvalidRequest, NotFound, Unavailable
-from hanzo_compute.model import bounds, keys
+from hanzo_compute.model import bounds, keys, package
 from hanzo_compute.model.function import ALWAYS, EXPORTS, HOST, HOST_FUNCTIONS, WASI, AliasSetting, FunctionSpec
 from hanzo_compute.model.registry import LIVE, Function, Version
 from hanzo_compute.model.spec import ALIAS_NAME, FUNCTION_NAME, VERSION_NUMBER, digest
@@ -287,16 +287,26 @@ def _admit(ctx: Context, tenant: str) -> None:
 
 
 def _check(ctx: Context, tenant: str, spec: FunctionSpec) -> None:
-    """Refuse a version whose module is not there or does not fit."""
+    """Refuse a version whose module or package is not there or does not fit."""
     if len(to_json(spec.as_json())) > SPEC_MAX:
         raise _invalid("(body)", f"is over {SPEC_MAX} bytes as JSON: use fewer control characters", code="too_large")
-    blob = spec.source.module
+    source = spec.source
+    blob = source.module or source.package
     if blob is None:
         return
     if ctx.blobs.size(tenant, blob) is None:
-        hint = "upload it: POST /v1/blobs"
-        raise _invalid("source.module", "you have no blob of this id", code="unknown_blob", hint=hint)
-    _check_module(ctx.blobs.get(tenant, blob), spec)
+        field, hint = "source.module" if source.module else "source.package", "upload it: POST /v1/blobs"
+        raise _invalid(field, "you have no blob of this id", code="unknown_blob", hint=hint)
+    data = ctx.blobs.get(tenant, blob)
+    if source.module is not None:
+        _check_module(data, spec)
+        return
+    assert source.language is not None, "a package is in a language"
+    assert source.entry is not None, "it got a default"
+    try:
+        package.check(data, source.language, source.entry)
+    except package.InvalidPackage as error:
+        raise _invalid("source.package", f"is no package that runs here: {error}", code="package") from None
 
 
 def _check_module(data: bytes, spec: FunctionSpec) -> None:

@@ -14,6 +14,7 @@ from hanzo_compute.model.function import Capabilities, granted
 from hanzo_compute.model.invocation import Invocation
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
+from hanzo_compute.model.package import MAIN, environment, unpack
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.registry import Version
 from hanzo_compute.model.spec import Resources, code_digest
@@ -29,7 +30,6 @@ RUNS_MAX: Final = 5
 """A call whose entries were changed meanwhile is run so often at most."""
 TERMS_KEPT: Final = 1024
 CUT: Final = "leave it as an output of a job, or answer in parts"
-MAIN: Final = {"python": "main.py", "javascript": "main.js"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +266,20 @@ def _sha256(data: bytes) -> str:
 def program(ctx: Context, tenant: str, version: Version) -> GuestProgram:
     """What a version runs."""
     spec, source = version.spec, version.spec["source"]
-    language, blob = source.get("language"), source.get("module")
-    files = {MAIN[language]: source["code"].encode()} if language is not None else {}
+    language, blob, packed = source.get("language"), source.get("module"), source.get("package")
+    script, env = "" if language is None else source.get("entry") or MAIN[language], spec.get("env", {})
+    if packed is not None:
+        env = environment(language, env)
 
     def module() -> bytes:
         return ctx.blobs.get(tenant, blob)
+
+    def files() -> dict[str, bytes]:
+        if language is None:
+            return {}
+        if packed is None:
+            return {script: source["code"].encode()}
+        return dict(unpack(ctx.blobs.get(tenant, packed), language, script))
 
     return GuestProgram(
         # A number never names two versions of a tenant's function.
@@ -281,8 +290,9 @@ def program(ctx: Context, tenant: str, version: Version) -> GuestProgram:
         digest="" if blob is None else blob.removeprefix("b1-"),
         language=language,
         files=files,
+        script=script,
         args=tuple(spec.get("args", ())),
-        env=spec.get("env", {}),
+        env=env,
         memory_mib=spec["resources"]["memory_mib"],
         fuel=spec["resources"].get("fuel"),
         output_max=bounds.RESPONSE_MAX,

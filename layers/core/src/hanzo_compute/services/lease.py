@@ -10,6 +10,7 @@ from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, StaleFe
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.spec import program_blob
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import ABSENT, Beat, Body, Check, Lease, LogEntry, PresignedUrl, Put, Want, WriteConflict
 from hanzo_compute.services import agents, pricing, records
@@ -115,7 +116,7 @@ def _lease(ctx: Context, job: Job, spec: Body) -> Lease:
     timeout_ms, by_deadline = job.timeout_s * 1000, False
     if job.deadline_ms is not None and job.deadline_ms - ctx.clock.now_ms() < timeout_ms:
         timeout_ms, by_deadline = max(1, job.deadline_ms - ctx.clock.now_ms()), True
-    module = spec["source"].get("module")
+    module = program_blob(spec["source"])
     blob = spec.get("input", {}).get("blob")
     ttl_s = ctx.policy.lease_ms // 1000 + 60
     return Lease(

@@ -35,8 +35,9 @@ fn.add_command(key_values)
 
 @fn.command()
 @click.argument("name")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.option("--entry", metavar="PATH", help="With a folder as FILE: its file to begin with (main.py, main.js).")
 @click.option("--reactor", is_flag=True, help="The module exports alloc and handle instead of _start.")
 @click.option("--env", type=pair, metavar="K=V", multiple=True, help="Environment variable; repeatable.")
 @click.option("--kv", is_flag=True, help="It may use its key-value store.")
@@ -55,10 +56,12 @@ fn.add_command(key_values)
 @client_options
 @pass_session
 def deploy(session: Session, /, name: str, file: Path, args: tuple[str, ...], **given: Any) -> None:
-    """Make a version of NAME from FILE (.wasm, .py or .js) and point `live` at it. ARGS after `--` are its args."""
-    source = source_of(session, file)
+    """Make a version of NAME from FILE (.wasm, .py, .js) or a folderand point `live` at it. ARGS are its args."""
+    source = source_of(session, file, given["entry"])
     if source is None:
-        raise click.UsageError(f"{file}: not a kind of program that is known here; give a .wasm, {_known()} file")
+        raise click.UsageError(
+            f"{file}: not a kind of program that is known here; give a .wasm, {_known()} file, or a folder"
+        )
     capabilities = {
         "kv": given["kv"],
         "secrets": list(given["secrets"]),
@@ -258,7 +261,12 @@ def _facts(found: Body) -> list[tuple[str, Any]]:
 def _version_facts(found: Body) -> list[tuple[str, Any]]:
     spec = found["spec"]
     source = spec["source"]
-    program = source.get("module") or f"{source['language']}, {len(source['code'].encode()):,} bytes"
+    program = source.get("module")
+    if program is None:
+        of = (
+            f"{len(source['code'].encode()):,} bytes" if "code" in source else f"{source['package']}, {source['entry']}"
+        )
+        program = f"{source['language']}, {of}"
     granted = [
         name if value is True else f"{name} {' '.join(value)}" for name, value in spec["capabilities"].items() if value
     ]

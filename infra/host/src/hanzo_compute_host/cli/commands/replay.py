@@ -29,7 +29,7 @@ Body = dict[str, Any]
 
 DIFFERENT: Final = 4
 SPEC_MAX: Final = 4 * 1024 * 1024
-RECEIPT, SPEC, MODULE, INPUT = "receipt.json", "spec.json", "module.wasm", "input"
+RECEIPT, SPEC, MODULE, PACKAGE, INPUT = "receipt.json", "spec.json", "module.wasm", "package.zip", "input"
 """What a folder that `--save` has made holds."""
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -47,7 +47,7 @@ class Parts:
 @click.command()
 @click.argument("target", metavar="RECEIPT|JOB|FOLDER")
 @click.option("--spec", type=_FILE, help="The job's spec, as `hzc show JOB -o json` has it in `spec`.")
-@click.option("--module", type=_FILE, help="The module that ran.")
+@click.option("--module", type=_FILE, help="The module or package that ran.")
 @click.option("--input", "input_", type=_FILE, help="What it read on standard input.")
 @click.option("--attempt", type=click.IntRange(min=1), help="An earlier attempt of JOB that was billed.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Keep all that it takes in a folder.")
@@ -67,7 +67,7 @@ def replay(context: click.Context, session: Session, /, target: str, save: Path 
     """
     folder = Path(target) if Path(target).is_dir() else None
     if folder is not None:
-        for option, name in (("spec", SPEC), ("module", MODULE), ("input_", INPUT)):
+        for option, name in (("spec", SPEC), ("module", MODULE), ("module", PACKAGE), ("input_", INPUT)):
             if given[option] is None and (folder / name).is_file():
                 given[option] = folder / name
     receipt, proven = _receipt(session, target if folder is None else str(folder / RECEIPT), given)
@@ -129,9 +129,9 @@ def _spec(session: Session, job: str, file: Path | None) -> Body:
 
 
 def _bytes(session: Session, spec: Body, module: Path | None, given: Path | None) -> tuple[bytes | None, bytes]:
-    """The module, if it is one, and standard input: from files, from the spec, or from the platform."""
+    """The module or package, if it is one, and standard input: from files, from the spec, or from the platform."""
     code: bytes | None = None
-    blob = spec["source"].get("module")
+    blob = specs.program_blob(spec["source"])
     if blob is not None:
         code = session.jobs.blob(blob) if module is None else _read(module, BLOB_MAX)
     elif module is not None:
@@ -169,7 +169,7 @@ def _save(parts: Parts, folder: Path) -> None:
     for name, body in ((RECEIPT, parts.receipt), (SPEC, parts.spec)):
         (folder / name).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
     if parts.module is not None:
-        (folder / MODULE).write_bytes(parts.module)
+        (folder / (PACKAGE if "package" in parts.spec["source"] else MODULE)).write_bytes(parts.module)
     if parts.spec.get("input") is not None:
         (folder / INPUT).write_bytes(parts.stdin)
 

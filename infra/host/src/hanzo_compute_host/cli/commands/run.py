@@ -24,9 +24,9 @@ def run(
 ) -> None:
     """Run FILE as a job, follow its log, and give its result.
 
-    FILE is a program in Python (.py) or JavaScript (.js), a WASI module (.wasm), or a whole job spec (.json). ARGS
-    after `--` go to
-    the program. The exit code is 0 when the job succeeded, 1 when it did not. Ctrl-C detaches: the job goes
+    FILE is a program in Python (.py) or JavaScript (.js), a WASI module (.wasm), a whole job
+    spec (.json), or a folder: a program of several files, with pure-Python wheels in its wheels/. ARGS after `--` go
+    to the program. The exit code is 0 when the job succeeded, 1 when it did not. Ctrl-C detaches: the job goes
     on.
 
     With --local no platform is asked: FILE runs here in the same sandbox, its streams passed through.

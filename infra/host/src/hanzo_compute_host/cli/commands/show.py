@@ -139,6 +139,8 @@ def _source(source: Body) -> str:
     if "code" in source:
         first = source["code"].strip().partition("\n")[0][:CODE_SHOWN]
         return f"{source.get('language', 'code')}, {size(len(source['code'].encode()))}: {first} …"
+    if "package" in source:
+        return f"{source['language']}, package {source['package']}, {source.get('entry', '')}"
     return f"module {source.get('module', '')}"
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from hanzo_compute.model.spec import program_blob
 from hanzo_compute.model.states import State
 from hanzo_compute.model.stored import BlobUse
 
@@ -59,7 +60,7 @@ def _version_uses(db: sqlite3.Connection) -> Iterator[BlobUse]:
     for pk, body in db.execute(_VERSIONS):
         try:
             found = from_json(body)
-            blob, user = found["spec"]["source"]["module"], f"function {found['name']}@{found['number']}"
+            blob, user = program_blob(found["spec"]["source"]), f"function {found['name']}@{found['number']}"
         except (ValueError, KeyError, TypeError):
             continue
         if isinstance(blob, str):
@@ -68,7 +69,7 @@ def _version_uses(db: sqlite3.Connection) -> Iterator[BlobUse]:
 
 def _named(sk: str, body: dict[str, Any]) -> list[Any]:
     if sk == "SPEC":
-        return [body.get("source", {}).get("module"), (body.get("input") or {}).get("blob")]
+        return [program_blob(body.get("source", {})), (body.get("input") or {}).get("blob")]
     if sk.startswith("ATTEMPT#"):
         return [output.get("blob") for output in (body.get("outcome") or {}).get("outputs", [])]
     return []

@@ -77,6 +77,10 @@ class Interpreter:
     version: str
     argv: tuple[str, ...]
 
+    def running(self, script: str) -> list[str]:
+        """The command line that runs another file of ``/in``."""
+        return [*self.argv[:-1], f"/in/{script}"]
+
 
 _verified: set[Path] = set()
 _verifying = threading.Lock()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import call as calls
-from hanzo_compute.adapters.sandbox import frames, interpreters
+from hanzo_compute.adapters.sandbox import frames, interpreters, layout
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
@@ -34,6 +34,7 @@ from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, ta
 from hanzo_compute.adapters.sandbox.turns import Turns
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.package import InvalidPackage
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Pool:
         self._check_room(call.tenant)
         try:
             program = self._programs.get(call.program.key) or await self._prepared(call.program)
-        except CannotCompile as error:
+        except (CannotCompile, InvalidPackage) as error:
             return GuestResult(Category.INVALID_PROGRAM.value, detail=str(error))
         except (CompileFailed, OSError) as error:
             raise Unavailable(f"the program could not be compiled: {error}", hint="repeat the call") from None
@@ -173,13 +174,13 @@ class Pool:
         folders: tuple[Folder, ...] = ()
         if program.language is not None:
             found = interpreters.ensure(program.language, self._cache_dir)
-            digest, argv = found.digest, [*found.argv, *program.args]
+            digest, argv = found.digest, [*found.running(program.script), *program.args]
             source = found.path.read_bytes
             runtime.append(found.version)
-        files = dict(program.files)
+        files = dict(program.files())
         if program.language is not None:
             name = GUEST[program.language]
-            files[name] = resources.files("hanzo_compute.adapters.sandbox.guest").joinpath(name).read_bytes()
+            files.setdefault(name, resources.files(f"{__package__}.guest").joinpath(name).read_bytes())
         if files:
             folders = (Folder(str(self._laid_out(files)), "/in"),)
         artefacts = self._artefacts.get(profile.value)
@@ -210,14 +211,14 @@ class Pool:
         if not folder.is_dir():
             fresh = self._files / f".new-{os.getpid()}-{time.monotonic_ns()}"
             fresh.mkdir(mode=0o700)
-            for name, data in files.items():
-                (fresh / name).write_bytes(data)
             try:
+                layout.write(fresh, files.items())
                 fresh.rename(folder)
             except OSError:
-                shutil.rmtree(fresh)
                 if not folder.is_dir():  # else another one was quicker
                     raise
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
         return folder
 
     # Workers

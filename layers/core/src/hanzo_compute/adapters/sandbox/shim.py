@@ -123,9 +123,6 @@ EINVAL: Final = 28
 EMFILE: Final = 33
 ENOSPC: Final = 51
 
-DIRECTORY: Final = 3
-"""A file type."""
-
 COARSE_NS: Final = 10_000
 """Clocks of the fast profile tell time in steps of this: a finer one helps those who listen to their neighbours."""
 LOOK_NS: Final = 1_000

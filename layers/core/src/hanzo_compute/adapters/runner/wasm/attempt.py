@@ -18,15 +18,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from hanzo_compute.adapters.sandbox import layout
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Outcome
+from hanzo_compute.model.package import MAIN, InvalidPackage, unpack
 from hanzo_compute.ports import Handle, Lease
 
 _NAME: Final = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,18})")
 _NEW: Final = ".new-"
-MAIN: Final = {"python": "main.py", "javascript": "main.js"}
-"""Name of the file that holds the code of a language."""
 
 
 class AttemptDir:
@@ -74,7 +74,11 @@ class AttemptDir:
         return self.path.is_dir()
 
     def create(self, lease: Lease, module: bytes | None, stdin: bytes) -> None:
-        """Make the directory with all that the program gets. Raises OSError."""
+        """Make the directory with all that the program gets; ``module``: its module or package.
+
+        Raises:
+            InvalidPackage: the package cannot be unpacked. Besides, OSError.
+        """
         new = self.path.with_name(f"{_NEW}{secrets.token_hex(8)}")
         try:
             new.mkdir(mode=0o700)
@@ -90,10 +94,13 @@ class AttemptDir:
             if source.get("code") is not None:
                 name = MAIN[source["language"]]
                 (new / "in" / name).write_text(source["code"], encoding="utf-8", newline="")
-            if module is not None:
+            if source.get("package") is not None:
+                if module is not None:
+                    layout.write(new / "in", unpack(module, source["language"], source["entry"]))
+            elif module is not None:
                 (new / "module.wasm").write_bytes(module)
             new.rename(self.path)
-        except OSError:
+        except (OSError, InvalidPackage):
             shutil.rmtree(new, ignore_errors=True)
             raise
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from hanzo_compute.adapters.sandbox import artefacts, call, interpreters
+from hanzo_compute.adapters.sandbox import artefacts, call, interpreters, layout
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.process import Overdue, Template, WorkerDied, WorkerProcess
 from hanzo_compute.adapters.sandbox.settings import Profile, tag
 from hanzo_compute.errors import InvalidRequest, Unavailable
 from hanzo_compute.model import wasm
+from hanzo_compute.model.package import InvalidPackage, environment, unpack
 from hanzo_compute.model.wasm import InvalidModule
 
 BOUNDS: Final = Bounds(output=1 << 31, scratch=1 << 40, scratch_files=1 << 20, open_files=64)
@@ -38,6 +40,8 @@ class LocalProgram:
     deterministic: bool
     stdin: Path | None
     """None: standard input of this process."""
+    package: bytes | None = None
+    """A package, of which ``file`` names the file that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,24 @@ def run(
         InvalidRequest: it cannot run in the sandbox; the message says why.
         NotSupported, Unavailable: there is no interpreter, or no worker.
     """
+    if program.package is None:
+        return _run(program, program.file.resolve().parent, cache_dir, output, progress)
+    assert program.language is not None, "a package is in a language"
+    with tempfile.TemporaryDirectory(prefix="hzc-run-") as folder:
+        try:
+            layout.write(Path(folder), unpack(program.package, program.language, program.file.as_posix()))
+        except InvalidPackage as error:
+            raise InvalidRequest(f"the package cannot be unpacked: {error}") from None
+        return _run(program, Path(folder), cache_dir, output, progress)
+
+
+def _run(
+    program: LocalProgram,
+    inputs: Path,
+    cache_dir: Path,
+    output: Callable[[int, bytes], None],
+    progress: Callable[[str], None],
+) -> LocalOutcome:
     profile = Profile.METERED if program.deterministic or program.fuel is not None else Profile.FAST
     source, digest, made = _source(program, cache_dir, progress)
     compiled = Artefacts(cache_dir, profile.value, tag(profile))
@@ -78,7 +100,7 @@ def run(
                 profile=profile.value,
                 call=made,
                 bounds=replace(BOUNDS, memory_mib=program.memory_mib, fuel=program.fuel),
-                folders=tuple(_folders(program)),
+                folders=tuple(_folders(program, inputs)),
                 live=True,
                 report=True,
             )
@@ -115,20 +137,23 @@ def _source(
             raise InvalidModule("it exports no function _start: build it as a WASI preview 1 command")
     else:
         found = interpreters.ensure(program.language, cache_dir, progress)
-        entry, argv, source, digest = "command", list(found.argv), found.path, found.digest
-        argv[-1] = f"/in/{program.file.name}"
+        entry, source, digest = "command", found.path, found.digest
+        argv = found.running(program.file.name if program.package is None else program.file.as_posix())
     argv += program.args
-    made: dict[str, Any] = {"entry": entry, "argv": argv, "env": program.env, "stdin_path": stdin}
+    env = program.env
+    if program.package is not None and program.language is not None:
+        env = environment(program.language, env)
+    made: dict[str, Any] = {"entry": entry, "argv": argv, "env": env, "stdin_path": stdin}
     if program.deterministic:
         # Standard input may be a terminal: it is no part of the seed here.
-        made |= {"deterministic": True, "seed": call.seed(digest, argv, program.env, "").hex()}
+        made |= {"deterministic": True, "seed": call.seed(digest, argv, env, "").hex()}
     return source, digest, made
 
 
-def _folders(program: LocalProgram) -> list[Folder]:
+def _folders(program: LocalProgram, inputs: Path) -> list[Folder]:
     found = [Folder(host, guest, writable=True) for host, guest in program.folders]
     if program.language is not None:
-        found.insert(0, Folder(str(program.file.resolve().parent), "/in"))
+        found.insert(0, Folder(str(inputs), "/in"))
     return found
 
 

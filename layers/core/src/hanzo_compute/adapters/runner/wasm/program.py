@@ -14,6 +14,7 @@ from hanzo_compute.adapters.sandbox.call import Bounds, Folder
 from hanzo_compute.adapters.sandbox.process import Template
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, version
 from hanzo_compute.model import bounds, wasm
+from hanzo_compute.model.package import environment
 from hanzo_compute.model.wasm import InvalidModule
 from hanzo_compute.ports import Lease
 
@@ -35,6 +36,8 @@ class Program:
     fuel: int | None
     ours: bool
     versions: str
+    package: str | None = None
+    """Blob id of the package that it is in."""
 
     @classmethod
     def of(cls, lease: Lease, files: AttemptDir, cache_dir: Path, progress: Callable[[str], None]) -> Program:
@@ -45,7 +48,9 @@ class Program:
             NotSupported, Unavailable: see :func:`~hanzo_compute.adapters.sandbox.interpreters.ensure`.
         """
         spec = lease.spec
-        language = spec["source"].get("language")
+        source = spec["source"]
+        language, package = source.get("language"), source.get("package")
+        env: dict[str, str] = spec.get("env", {})
         deterministic = spec.get("profile") == DETERMINISTIC
         resources: dict[str, Any] = spec.get("resources", {})
         fuel = resources.get("fuel")
@@ -55,6 +60,8 @@ class Program:
         if language is not None:
             interpreter = interpreters.ensure(language, cache_dir, progress)
             path, digest, argv = interpreter.path, interpreter.digest, list(interpreter.argv)
+            if package is not None:
+                argv, env = interpreter.running(source["entry"]), environment(language, env)
             said.append(interpreter.version)
         else:
             path = files.module
@@ -70,12 +77,13 @@ class Program:
             profile=profile,
             entry=entry,
             argv=[*argv, *spec.get("args", [])],
-            env=dict(sorted(spec.get("env", {}).items())),  # the spec's digest does not tell their order
+            env=dict(sorted(env.items())),  # the spec's digest does not tell their order
             deterministic=deterministic,
             memory_mib=resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT),
             fuel=fuel,
             ours=language is not None,
             versions=" ".join(said),
+            package=package,
         )
 
     def template(self, artefact: str, files: AttemptDir) -> Template:
@@ -87,8 +95,8 @@ class Program:
             "stdin_path": str(files.stdin),
         }
         if self.deterministic:
-            code = sorted((path.name, path.read_bytes()) for path in files.inputs.iterdir())
-            read = hashlib.sha256(b"".join(data for _, data in code) + files.stdin.read_bytes()).hexdigest()
+            code = (self.package or "").encode() or b"".join(path.read_bytes() for path in files.inputs.iterdir())
+            read = hashlib.sha256(code + files.stdin.read_bytes()).hexdigest()
             made |= {"deterministic": True, "seed": call.seed(self.digest, self.argv, self.env, read).hex()}
         return Template(
             artefact=artefact,

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, attempts_in
+from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, attempts_in, printable
 from hanzo_compute.adapters.runner.wasm.outcomes import (
+    DETAIL_MAX,
     log_of,
     of_ending,
     of_error,
@@ -31,6 +32,8 @@ from hanzo_compute.adapters.sandbox.settings import Profile, tag, version
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome
+from hanzo_compute.model.package import InvalidPackage
+from hanzo_compute.model.spec import program_blob
 from hanzo_compute.model.wasm import InvalidModule
 from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, RunnerOutcome
 
@@ -111,8 +114,10 @@ class WasmRunner:
         """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
         handle = Handle(lease.job, lease.attempt)
         files = AttemptDir(self._root, handle)
-        if module is None and lease.spec["source"].get("module") is not None:
-            raise InvalidRequest("the job's module was not handed over", hint="download it and pass it as `module`")
+        if module is None and program_blob(lease.spec["source"]) is not None:
+            raise InvalidRequest(
+                "the job's module or package was not handed over", hint="download it and pass it as `module`"
+            )
         with self._lock:
             if self._closed:
                 raise Unavailable("this runner was closed", hint="give the lease back")
@@ -130,6 +135,11 @@ class WasmRunner:
             else:
                 files.create(lease, module, stdin)
                 self._enqueue(attempt)
+        except InvalidPackage as error:
+            with suppress(OSError):
+                files.create(lease, None, b"")
+            detail = f"the package cannot be unpacked: {error}"
+            self._end_unrun(attempt, Outcome(category=Category.INVALID_PROGRAM, detail=printable(detail)[:DETAIL_MAX]))
         except Exception as error:  # a full disk, a lease that is not what it should be
             self._end_unrun(attempt, of_error(error))
         return handle
