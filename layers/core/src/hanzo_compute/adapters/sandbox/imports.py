@@ -15,7 +15,8 @@ from typing import Any, Final
 from hanzo_compute.adapters.sandbox import binding, hostcalls, poll, shim
 from hanzo_compute.adapters.sandbox.binding import Backend, Context, HostFunction, Trapped
 from hanzo_compute.adapters.sandbox.running import Running
-from hanzo_compute.adapters.sandbox.shim import CONTROL_FD, Tray
+from hanzo_compute.adapters.sandbox.shim import CONTROL_FD
+from hanzo_compute.adapters.sandbox.tray import Tray
 
 IOVECS_MOST: Final = 1024
 """Pieces of one request to the control descriptor: no more than POSIX's IOV_MAX."""

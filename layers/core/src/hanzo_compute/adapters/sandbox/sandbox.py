@@ -26,7 +26,7 @@ from hanzo_compute.adapters.sandbox.call import EPOCH_NS, Call, Report
 from hanzo_compute.adapters.sandbox.engine import Engine, said
 from hanzo_compute.adapters.sandbox.imports import Imports
 from hanzo_compute.adapters.sandbox.running import PAGE, Loaded, Running
-from hanzo_compute.adapters.sandbox.shim import Tray
+from hanzo_compute.adapters.sandbox.tray import Tray
 
 TABLE_ELEMENTS: Final = 1_000_000
 LEAST_S: Final = 0.0005

@@ -10,7 +10,7 @@ from it; the *ward* after it, with the guest's memory, and puts its functions in
 The gate holds what is wasmtime's and the host's, in a table for the ward, too: it is linked once, while a look at each
 function for each call would cost more than the call. wasmtime's functions look for their caller's export ``memory``:
 the ward exports the guest's, and what is not shadowed the guest calls itself. The *tray* is a memory
-of the gate: what a call has counted, its budgets, and output that waits to be taken (:class:`Tray` has the layout).
+of the gate: what a call has counted, its budgets, and output that waits to be taken (:mod:`.tray` has the layout).
 
 What the ward does to each function:
 
@@ -29,10 +29,10 @@ Functions and their types: WASI preview 1, ``wasi_snapshot_preview1.witx``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from hanzo_compute.adapters.sandbox import poll
+from hanzo_compute.adapters.sandbox.tray import Tray
 
 WASI: Final = "wasi_snapshot_preview1"
 PAGE: Final = 65536
@@ -136,49 +136,6 @@ STDERR: Final = 2
 STDIN_OWNER: Final = 3
 DIRECTORY: Final = 3
 """A directory's file type."""
-
-
-@dataclass(frozen=True)
-class _Field:
-    at: int
-    size: int = 4
-
-
-class Tray:
-    """Where things are in the tray."""
-
-    EXITED: Final = 0
-    CODE: Final = 4
-    WAITING: Final = (8, 12)
-    """Bytes that wait in the regions of stdout and stderr."""
-    TOTAL: Final = (16, 20)
-    """Bytes written to stdout and stderr."""
-    MOST: Final = (24, 28)
-    FLAGS: Final = 32
-    OPEN: Final = 36
-    OPEN_MOST: Final = 40
-    FILES: Final = 44
-    FILES_MOST: Final = 48
-    SCRATCH: Final = 56
-    SCRATCH_MOST: Final = 64
-    CLOCK: Final = 72
-    """ns since the start, of the logical clock."""
-    EPOCH: Final = 80
-    """What is added for the time of day."""
-    COUNTERS: Final = 96
-    OWNERS: Final = 192
-    """A byte for each descriptor below OWNED: 1 and 2 are our stdout and stderr, 3 is our stdin (deterministic),
-    wherever they were renumbered to."""
-    OWNED: Final = 128
-    REGION: Final = 96_256
-    REGIONS: Final = (4096, 4096 + 96_256)
-    PAGES: Final = 3
-
-    CUT_STDOUT: Final = 1
-    CUT_STDERR: Final = 2
-    SCRATCH_FULL: Final = 4
-    TOO_MANY_FILES: Final = 8
-    TOO_MANY_OPEN: Final = 16
 
 
 LIMITS: Final = {
