@@ -48,7 +48,15 @@ def module(binary: bytes, *, entry: str = "command", tenant: str = "t", **fields
 def code(language: str, text: str) -> GuestProgram:
     name = {"python": "main.py", "javascript": "main.js"}[language]
     return GuestProgram(
-        f"t/{hash(text)}", "command", "fast", bytes, "", language, lambda: {name: text.encode()}, memory_mib=128
+        key=f"t/{hash(text)}",
+        entry="command",
+        profile="fast",
+        module=bytes,
+        digest="",
+        language=language,
+        script=name,
+        files=lambda: {name: text.encode()},
+        memory_mib=128,
     )
 
 
