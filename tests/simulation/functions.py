@@ -46,6 +46,8 @@ class FunctionWatch:
     ) -> None:
         """A transaction that wrote to functions has just been applied."""
         for key, operation in operations.items():
+            if key.pk.startswith("PUBLIC#"):
+                self._claim(key, operation, before[key], operations)
             if not key.pk.startswith("FUNCTION#"):
                 continue
             meta = Key(key.pk, "META")
@@ -55,8 +57,33 @@ class FunctionWatch:
             if key == meta:
                 self._meta(operation, newest, operations, database)
             elif isinstance(operation, Put):
+                if operation.body["spec"]["public"]:
+                    self._owned(key.pk, operation.body["name"], database)
                 require(before[key] is None, f"{key} was written twice")
                 require(operation.body["number"] > newest, f"{key} takes a number that there was: {newest}")
+
+    def _claim(
+        self, key: Key, operation: Operation, before: StoredRecord | None, operations: Mapping[Key, Operation]
+    ) -> None:
+        """A name for everybody is taken from nobody, and freed by its owner's removal alone."""
+        name = key.pk.removeprefix("PUBLIC#")
+        if isinstance(operation, Put):
+            require(before is None, f"{key} was taken from another")
+            tenant = operation.body["tenant"]
+        else:
+            require(before is not None, f"{key} was freed, and nobody had it")
+            assert before is not None
+            tenant = decode_body(before.body)["tenant"]
+        meta = operations.get(keys.function(tenant, name))
+        require(isinstance(meta, Put), f"{key} of {tenant} changed without its function")
+        assert isinstance(meta, Put)
+        removed = Function.from_record(meta.body).removed
+        require(removed is not isinstance(operation, Put), f"{key} of {tenant}: its function is removed: {removed}")
+
+    def _owned(self, pk: str, name: str, database: MemoryDatabase) -> None:
+        record = database.record(keys.public_function(name))
+        owner = record and decode_body(record.body)["tenant"]
+        require(owner is not None and keys.function(owner, name).pk == pk, f"{pk} is public, the name is {owner}'s")
 
     def _meta(
         self, operation: Operation, newest: int, operations: Mapping[Key, Operation], database: MemoryDatabase
@@ -64,7 +91,8 @@ class FunctionWatch:
         require(isinstance(operation, Put), f"{operation.key} was removed, and its count with it")
         assert isinstance(operation, Put)
         function = Function.from_record(operation.body)
-        puts = sum(isinstance(each, Put) and key.sk != "META" for key, each in operations.items())
+        versions = [key for key in operations if key.pk == operation.key.pk and key.sk != "META"]
+        puts = sum(isinstance(operations[key], Put) for key in versions)
         require(function.newest == newest + puts, f"{operation.key} counts {function.newest} after {newest}, +{puts}")
         there = {
             int(sk.removeprefix(keys.VERSION))
@@ -105,7 +133,8 @@ def work(random: Random, tenant: str, call: Call, watch: FunctionWatch) -> None:
 def _deploy(
     random: Random, tenant: str, name: str, _alias: str, _numbers: list[int], call: Call, watch: FunctionWatch
 ) -> None:
-    spec = FunctionSpec.model_validate({"source": {"code": random.choice(CODES), "language": "python"}})
+    source = {"code": random.choice(CODES), "language": "python"}
+    spec = FunctionSpec.model_validate({"source": source, "public": random.random() < 0.3})
     publish = random.random() < 0.7
     made = call("deploy", lambda ctx: (functions.deploy(ctx, tenant, name, spec, publish=publish), ()))
     watch.saw(tenant, made.version)
