@@ -7,8 +7,9 @@ one.
 
 from __future__ import annotations
 
-import tempfile
+import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,23 @@ from hanzo_compute.adapters.sandbox.sandbox import TABLE_ELEMENTS
 
 RUN: Final = "wasi:cli/run@0.2."
 LIMITS: Final = {"instances": 64, "memories": 4, "tables": 64, "table_elements": TABLE_ELEMENTS}
+TRAPS: Final = {
+    f"wasm trap: {words}": name
+    for words, name in {
+        "interrupt": "interrupt",
+        "call stack exhausted": "stack_overflow",
+        "out of bounds memory access": "memory_out_of_bounds",
+        "undefined element: out of bounds table access": "table_out_of_bounds",
+        "uninitialized element": "indirect_call_to_null",
+        "indirect call type mismatch": "bad_signature",
+        "integer overflow": "integer_overflow",
+        "integer divide by zero": "integer_division_by_zero",
+        "invalid conversion to integer": "bad_conversion_to_integer",
+        "wasm `unreachable` instruction executed": "unreachable",
+        "": "host_error",
+    }.items()
+}
+"""What wasmtime says of a trap, and its name."""
 
 
 @dataclass(eq=False)
@@ -34,16 +52,13 @@ def run_component(engine: Engine, loaded: Component, call: Call) -> Report:
     """Run a command to its end."""
     from wasmtime import component as components
 
-    with tempfile.TemporaryDirectory(prefix="hzc-component-") as name:
-        out, err = Path(name) / "stdout", Path(name) / "stderr"
+    with ExitStack() as opened:
+        out, err = (_file(opened, name) for name in ("stdout", "stderr"))
         config = wasmtime.WasiConfig()
         config.argv = call.argv
         config.env = list(call.env.items())
-        stdin = Path(name) / "stdin"
-        if call.stdin_path is None:
-            stdin.write_bytes(call.stdin)
-        config.stdin_file = call.stdin_path or str(stdin)
-        config.stdout_file, config.stderr_file = str(out), str(err)
+        config.stdin_file = call.stdin_path or _file(opened, "stdin", call.stdin)
+        config.stdout_file, config.stderr_file = out, err
         for folder in call.folders:
             config.preopen_dir(folder.host, folder.guest, fs_mutable=folder.writable)
         store = wasmtime.Store(engine.engine)
@@ -61,10 +76,11 @@ def run_component(engine: Engine, loaded: Component, call: Call) -> Report:
         report.cpu_ms = round((time.thread_time() - cpu) * 1000)
         report.wall_ms = round((time.monotonic() - began) * 1000)
         for index, path in enumerate((out, err)):
-            data = path.read_bytes() if path.exists() else b""
+            with Path(path).open("rb") as file:
+                data = file.read(call.bounds.output + 1)
             if len(data) > call.bounds.output:
                 data = data[: call.bounds.output]
-                report.limits.append(path.name)
+                report.limits.append("stderr" if index else "stdout")
             if call.sink is not None and data:
                 call.sink(index + 1, data)
             elif index == 0:
@@ -74,12 +90,22 @@ def run_component(engine: Engine, loaded: Component, call: Call) -> Report:
         return report
 
 
+def _file(opened: ExitStack, name: str, data: bytes = b"") -> str:
+    """The path of a file in memory: a worker that is killed leaves nothing on the disk."""
+    file = opened.enter_context(os.fdopen(os.memfd_create(name), "wb"))
+    file.write(data)
+    file.flush()
+    return f"/proc/self/fd/{file.fileno()}"
+
+
 def _run(linker: Any, store: wasmtime.Store, component: Any) -> Report:
+    started = False
     try:
         instance = linker.instantiate(store, component)
         entry = _entry(store, component, instance)
         if entry is None:
             return Report("invalid", detail="it exports no wasi:cli/run: build it as a WASI preview 2 command")
+        started = True
         failed = entry(store)
     except wasmtime.ExitTrap as ended:
         return Report("exit", exit_code=ended.code)
@@ -89,6 +115,12 @@ def _run(linker: Any, store: wasmtime.Store, component: Any) -> Report:
         return Report("trap", trap=name, detail=said(trap))
     except wasmtime.WasmtimeError as error:
         message = said(error)
+        # Of components, the binding gives traps as errors.
+        for words, name in TRAPS.items():
+            if words in message:
+                return Report("trap", trap=name, detail=message)
+        if started:
+            return Report("trap", trap="host_error", detail=message)
         return Report("oom" if "exceeds memory limits" in message else "invalid", detail=message)
     finished = failed is None or (hasattr(failed, "tag") and failed.tag == "ok")
     return Report("exit", exit_code=0 if finished else 1)
