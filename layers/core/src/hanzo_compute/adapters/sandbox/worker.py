@@ -52,7 +52,8 @@ class _Template:
 
     loaded: Loaded | Component
     engine: Engine
-    call: dict[str, Any]
+    call: Call
+    """Made once: what is a call's own is put into it each time."""
     granted: frozenset[str]
     bounds: Bounds
     folders: list[Folder]
@@ -165,13 +166,17 @@ class Worker:
         if loaded is None:
             return {"missing": True}
         self._modules.move_to_end(wanted["artefact"])
+        bounds, folders = Bounds(**wanted["bounds"]), [Folder(**each) for each in wanted["folders"]]
+        call = Call(**wanted["call"], folders=folders, bounds=bounds)
+        if call.deterministic:
+            call.seed = bytes.fromhex(wanted["call"]["seed"])
         self._templates[wanted["id"]] = _Template(
             loaded=loaded,
             engine=self._engine(wanted["profile"]),
-            call=wanted["call"],
+            call=call,
             granted=frozenset(wanted["granted"]),
-            bounds=Bounds(**wanted["bounds"]),
-            folders=[Folder(**each) for each in wanted["folders"]],
+            bounds=bounds,
+            folders=folders,
             files=tuple(wanted["files"]) if wanted["files"] else None,
             live=wanted["live"],
             report=wanted["report"],
@@ -255,17 +260,10 @@ class Worker:
         deadline = None
         if invocation.timeout_ms >= 0:
             deadline = time.monotonic() + invocation.timeout_ms / 1000
-        host = HostCalls(template.granted, self._service(deadline), self._log)
-        call = Call(
-            **template.call,
-            stdin=invocation.data,
-            folders=template.folders,
-            bounds=bounds,
-            host=host,
-            deadline=deadline,
-        )
-        if template.call.get("deterministic"):
-            call.seed = bytes.fromhex(template.call["seed"])
+        call = template.call
+        call.stdin, call.deadline = invocation.data, deadline
+        if not isinstance(template.loaded, Component) and template.loaded.asks:
+            call.host = HostCalls(template.granted, self._service(deadline), self._log)
         opened: list[int] = []
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         if template.folders or template.files:
@@ -289,7 +287,8 @@ class Worker:
             self._running = None
             for fd in opened:
                 os.close(fd)
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            if template.folders or template.files:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     def _service(self, deadline: float | None) -> _Asking:
         return _Asking(self, deadline)
