@@ -19,7 +19,7 @@ from hanzo_compute.adapters.sandbox.pool import Pool
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.ports.guests import GuestService
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
-from tests.support.wasm import SLEEP_30_S, SPIN, alive, children, command, wat, writes
+from tests.support.wasm import SLEEP_30_S, SPIN, children, command, wat, writes
 
 pytestmark = [pytest.mark.slow]
 
@@ -199,9 +199,9 @@ def test_a_worker_killed_while_idle_costs_nothing(run: Callable[..., None]) -> N
         program = reactor()
         for _ in range(3):
             await pool.call(call(program))
-            (pid,) = pids(pool)
-            os.kill(pid, signal.SIGKILL)
-            while alive(pid):
+            (worker,) = pool._workers
+            os.kill(worker.process.pid, signal.SIGKILL)
+            while not worker.process.dead:  # all of its threads, not the first alone
                 await asyncio.sleep(0.01)
         last = await pool.call(call(program))
         assert (last.category, last.detail) == ("ok", "")
