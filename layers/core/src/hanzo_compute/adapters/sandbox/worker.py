@@ -273,13 +273,15 @@ class Worker:
 
     def ask(self, name: str, args: Sequence[bytes | int], deadline: float | None) -> tuple[int, bytes]:
         """Ask the supervisor for a host function, and wait for its answer until the deadline."""
-        while self._late:  # answers that came too late for their questions
-            self._answers.get()
-            self._late -= 1
-        self._send(frames.ask(name, args))
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return self._answers.get(timeout=left)
+            while self._late:  # answers that came too late for their questions
+                self._answers.get(timeout=_left(deadline))
+                self._late -= 1
+        except queue.Empty:
+            return TIMED_OUT, b""
+        self._send(frames.ask(name, args))
+        try:
+            return self._answers.get(timeout=_left(deadline))
         except queue.Empty:
             self._late += 1
             return TIMED_OUT, b""
@@ -303,6 +305,10 @@ def _told(number: int, body: dict[str, Any], began: int, report: Report | None =
     text = json.dumps(body).encode()
     wall_us = min((time.perf_counter_ns() - began) // 1000, 2**32 - 1) if began else 0
     return Result(number, frames.TOLD, frames.NO_FUEL, wall_us, b"".join([_LENGTH.pack(len(text)), text, *blobs]))
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _write_all(fd: int, data: bytes) -> None:
