@@ -24,6 +24,9 @@ OUTPUT: Final = ord("O")
 ASK: Final = ord("Q")
 DONE: Final = ord("D")
 
+READ: Final = 64 << 10
+"""Bytes to read at a time: room for more is mapped and unmapped each time by the C library, which takes longer than
+the call behind a short frame."""
 FRAME_MAX: Final = 96 << 20
 """Longest frame. The supervisor believes nothing of a worker: a guest may have taken it over."""
 
@@ -166,22 +169,35 @@ class Inbox:
     """Bytes come in as they come, frames go out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._at = 0
+        """Where in the first piece the next frame begins."""
+        self._size = 0
+        self._wanted = _HEAD.size
+        """Bytes without which it need not be looked at."""
 
     def feed(self, data: bytes) -> None:
         """More bytes."""
-        self._buffer += data
+        self._pieces.append(data)
+        self._size += len(data)
 
     def take(self) -> tuple[int, bytes] | None:
         """The next whole frame: its kind and its body. Raises BadFrame."""
-        if len(self._buffer) < _HEAD.size:
+        if self._size < self._wanted:
             return None
-        kind, size = _HEAD.unpack_from(self._buffer)
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        data, begin = self._pieces[0], self._at + _HEAD.size
+        kind, size = _HEAD.unpack_from(data, self._at)
         if size > FRAME_MAX:
             raise BadFrame(f"a frame of {size} bytes")
-        end = _HEAD.size + size
-        if len(self._buffer) < end:
+        self._wanted = _HEAD.size + size
+        if self._size < self._wanted:
             return None
-        body = bytes(memoryview(self._buffer)[_HEAD.size : end])
-        del self._buffer[:end]
-        return kind, body
+        self._size -= self._wanted
+        self._wanted = _HEAD.size
+        if self._size:
+            self._at = begin + size
+        else:
+            self._pieces, self._at = [], 0
+        return kind, data[begin : begin + size]

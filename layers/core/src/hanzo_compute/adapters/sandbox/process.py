@@ -109,6 +109,7 @@ class WorkerProcess:
         # A file, not a pipe: nobody has to read it for the worker to go on.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
         self._socket, theirs = socket.socketpair()
+        self._poller = self._polling()
         command = [sys.executable, "-P", "-m", "hanzo_compute.adapters.sandbox.worker"]
         try:
             self._process = subprocess.Popen(
@@ -284,8 +285,7 @@ class WorkerProcess:
             if message is not None:
                 return (message[0], message[1])
             # poll, not select: an agent may have more descriptors open than select can name.
-            poller = select.poll()
-            poller.register(self._socket.fileno(), select.POLLIN)
+            poller = self._poller if wake is None else self._polling()
             if wake is not None:
                 poller.register(wake, select.POLLIN)
             left = None if until is None else max(0.0, until - time.monotonic()) * 1000
@@ -295,7 +295,7 @@ class WorkerProcess:
                 raise Overdue
             if any(fd == self._socket.fileno() for fd, _ in events):
                 try:
-                    data = self._socket.recv(1 << 18)
+                    data = self._socket.recv(frames.READ)
                 except OSError:
                     data = b""
                 if not data:
@@ -303,6 +303,11 @@ class WorkerProcess:
                 self._inbox.feed(data)
             else:
                 return None
+
+    def _polling(self) -> select.poll:
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLIN)
+        return poller
 
     def _died(self) -> WorkerDied:
         # It closed its end: it is about to be gone, if it is not hung on the way.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -103,7 +104,7 @@ class Worker:
     # The supervisor's frames
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._socket, 1 << 18, 4)
+        data, fds, _, _ = socket.recv_fds(self._socket, frames.READ, 4)
         if not data:
             return False
         self._fds += fds
@@ -323,6 +324,7 @@ def main(parent: int, fd: int) -> None:
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
     worker = Worker(sock)
+    gc.freeze()  # what was imported is here to stay
     harden.limit_memory(256 << 20)
     harden.refuse_system_calls()
     worker.serve()
