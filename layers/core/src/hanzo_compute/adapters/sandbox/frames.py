@@ -70,6 +70,11 @@ def frame(kind: int, body: bytes) -> bytes:
     return _HEAD.pack(kind, len(body)) + body
 
 
+def _joined(kind: int, parts: list[bytes]) -> bytes:
+    """One frame of many parts, each copied once."""
+    return b"".join([_HEAD.pack(kind, sum(map(len, parts))), *parts])
+
+
 def told(kind: int, body: dict[str, Any]) -> bytes:
     """A frame of JSON."""
     return frame(kind, json.dumps(body).encode())
@@ -91,7 +96,7 @@ def calls(batch: Sequence[Invocation]) -> bytes:
     parts = []
     for each in batch:
         parts += [_CALL.pack(each.number, each.template, each.timeout_ms, len(each.data)), each.data]
-    return frame(CALLS, b"".join(parts))
+    return _joined(CALLS, parts)
 
 
 def called(body: bytes) -> Iterator[Invocation]:
@@ -109,7 +114,7 @@ def done(results: Sequence[Result]) -> bytes:
     parts = []
     for each in results:
         parts += [_DONE.pack(each.number, each.kind, each.fuel, each.wall_us, len(each.data)), each.data]
-    return frame(DONE, b"".join(parts))
+    return _joined(DONE, parts)
 
 
 def results(body: bytes) -> list[Result]:
