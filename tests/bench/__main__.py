@@ -20,18 +20,21 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts", "invoke")
 """Modules of this package, in the order in which they run."""
+WASM = tuple(f"wasm.{name}" for name in ("request", "worker", "loading", "ending", "bulk", "compute", "start"))
+"""… and those of the sandbox, after them; ``--only wasm`` names them all."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", help=f"some of {','.join(BENCHMARKS)}", default=",".join(BENCHMARKS))
+    known = [*BENCHMARKS, *WASM]
+    parser.add_argument("--only", help=f"some of {','.join(known)}, or wasm", default=",".join(known))
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each comparison")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: whether it runs, not how fast")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="where the figures go")
     parser.add_argument("--docs", action="store_true", help="put the tables into docs/benchmarks.md")
     options = parser.parse_args(argv)
-    options.names = options.only.split(",")
-    unknown = [name for name in options.names if name not in BENCHMARKS]
+    options.names = [name for each in options.only.split(",") for name in (WASM if each == "wasm" else (each,))]
+    unknown = [name for name in options.names if name not in known]
     if unknown or options.rounds < 1:
         parser.error(f"no benchmark of this name: {unknown}" if unknown else "--rounds must be 1 or more")
     return options

@@ -1,6 +1,7 @@
 """The benchmarks run, at sizes whose figures mean nothing, and report what they should.
 
-`peer` and `durability` need a Redis server, and `profile` py-spy: `make bench ARGS=--smoke` runs those, too.
+`peer` and `durability` need a Redis server, `profile` py-spy, and most of the sandbox clang, node, extism or the
+interpreters: `make bench ARGS=--smoke` runs those, too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bench import document, flame
-from tests.bench.__main__ import BENCHMARKS, DOCUMENT, parse
+from tests.bench.__main__ import BENCHMARKS, DOCUMENT, WASM, parse
 from tests.bench.profile import named
 from tests.bench.report import Report, Target, number, percentile, ratios, spread
 
 ROOT = Path(__file__).resolve().parents[2]
-ALONE = ("post", "get", "writer", "jobs", "store", "receipts")
+ALONE = ("post", "get", "writer", "jobs", "store", "receipts", "wasm.ending", "wasm.bulk")
 
 
 @pytest.mark.slow
@@ -47,11 +48,15 @@ def test_a_name_that_is_no_benchmark_is_refused(capsys: pytest.CaptureFixture[st
 
 def test_every_benchmark_has_its_place_in_the_document() -> None:
     text = DOCUMENT.read_text()
-    once = document.filled(text, {"machine": "- cores: 2", **dict.fromkeys(BENCHMARKS, "a table")})
-    assert once.count("\na table\n<!-- /") == len(BENCHMARKS)
+    once = document.filled(text, {"machine": "- cores: 2", **dict.fromkeys([*BENCHMARKS, *WASM], "a table")})
+    assert once.count("\na table\n<!-- /") == len(BENCHMARKS) + len(WASM)
     assert document.filled(once, {"post": "another \\1 table"}).count("another \\1 table") == 1
     with pytest.raises(LookupError, match="soup"):
         document.filled(text, {"soup": ""})
+
+
+def test_those_of_the_sandbox_have_a_name_together() -> None:
+    assert parse(["--only", "get,wasm"]).names == ["get", *WASM]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

@@ -24,6 +24,9 @@ OUTPUT: Final = ord("O")
 ASK: Final = ord("Q")
 DONE: Final = ord("D")
 
+READ: Final = 64 << 10
+"""Bytes to read at a time: room for more is mapped and unmapped each time by the C library, which takes longer than
+the call behind a short frame."""
 FRAME_MAX: Final = 96 << 20
 """Longest frame. The supervisor believes nothing of a worker: a guest may have taken it over."""
 JSON_MAX: Final = 4 << 20
@@ -69,6 +72,11 @@ def frame(kind: int, body: bytes) -> bytes:
     return _HEAD.pack(kind, len(body)) + body
 
 
+def _joined(kind: int, parts: list[bytes]) -> bytes:
+    """One frame of many parts, each copied once."""
+    return b"".join([_HEAD.pack(kind, sum(map(len, parts))), *parts])
+
+
 def told(kind: int, body: dict[str, Any]) -> bytes:
     """A frame of JSON."""
     return frame(kind, json.dumps(body).encode())
@@ -92,7 +100,7 @@ def calls(batch: Sequence[Invocation]) -> bytes:
     parts = []
     for each in batch:
         parts += [_CALL.pack(each.number, each.template, each.timeout_ms, len(each.data)), each.data]
-    return frame(CALLS, b"".join(parts))
+    return _joined(CALLS, parts)
 
 
 def called(body: bytes) -> Iterator[Invocation]:
@@ -110,7 +118,7 @@ def done(results: Sequence[Result]) -> bytes:
     parts = []
     for each in results:
         parts += [_DONE.pack(each.number, each.kind, each.fuel, each.wall_us, len(each.data)), each.data]
-    return frame(DONE, b"".join(parts))
+    return _joined(DONE, parts)
 
 
 def results(body: bytes) -> list[Result]:
@@ -170,22 +178,35 @@ class Inbox:
     """Bytes come in as they come, frames go out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._at = 0
+        """Where in the first piece the next frame begins."""
+        self._size = 0
+        self._wanted = _HEAD.size
+        """Bytes without which it need not be looked at."""
 
     def feed(self, data: bytes) -> None:
         """More bytes."""
-        self._buffer += data
+        self._pieces.append(data)
+        self._size += len(data)
 
     def take(self) -> tuple[int, bytes] | None:
         """The next whole frame: its kind and its body. Raises BadFrame."""
-        if len(self._buffer) < _HEAD.size:
+        if self._size < self._wanted:
             return None
-        kind, size = _HEAD.unpack_from(self._buffer)
+        if len(self._pieces) > 1:
+            self._pieces = [b"".join(self._pieces)]
+        data, begin = self._pieces[0], self._at + _HEAD.size
+        kind, size = _HEAD.unpack_from(data, self._at)
         if size > FRAME_MAX:
             raise BadFrame(f"a frame of {size} bytes")
-        end = _HEAD.size + size
-        if len(self._buffer) < end:
+        self._wanted = _HEAD.size + size
+        if self._size < self._wanted:
             return None
-        body = bytes(memoryview(self._buffer)[_HEAD.size : end])
-        del self._buffer[:end]
-        return kind, body
+        self._size -= self._wanted
+        self._wanted = _HEAD.size
+        if self._size:
+            self._at = begin + size
+        else:
+            self._pieces, self._at = [], 0
+        return kind, data[begin : begin + size]

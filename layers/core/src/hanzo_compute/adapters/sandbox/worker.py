@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -111,7 +112,7 @@ class Worker:
     # The supervisor's frames
 
     def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._socket, 1 << 18, 4)
+        data, fds, _, _ = socket.recv_fds(self._socket, frames.READ, 4)
         if not data:
             return False
         self._fds += fds
@@ -299,13 +300,15 @@ class Worker:
 
     def ask(self, name: str, args: Sequence[bytes | int], deadline: float | None) -> tuple[int, bytes]:
         """Ask the supervisor for a host function, and wait for its answer until the deadline."""
-        while self._late:  # answers that came too late for their questions
-            self._answers.get()
-            self._late -= 1
-        self._send(frames.ask(name, args))
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return self._answers.get(timeout=left)
+            while self._late:  # answers that came too late for their questions
+                self._answers.get(timeout=_left(deadline))
+                self._late -= 1
+        except queue.Empty:
+            return TIMED_OUT, b""
+        self._send(frames.ask(name, args))
+        try:
+            return self._answers.get(timeout=_left(deadline))
         except queue.Empty:
             self._late += 1
             return TIMED_OUT, b""
@@ -331,6 +334,10 @@ def _told(number: int, body: dict[str, Any], began: int, report: Report | None =
     return Result(number, frames.TOLD, frames.NO_FUEL, wall_us, b"".join([_LENGTH.pack(len(text)), text, *blobs]))
 
 
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -343,6 +350,7 @@ def main(parent: int, fd: int) -> None:
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
     worker = Worker(sock)
+    gc.freeze()  # what was imported is here to stay
     harden.limit_memory(256 << 20)
     harden.refuse_system_calls()
     worker.serve()

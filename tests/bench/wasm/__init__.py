@@ -1,0 +1,1 @@
+"""Benchmarks of the WASM sandbox: see docs/benchmarks.md."""
