@@ -200,6 +200,18 @@ def test_a_start_function_that_calls_wasi_ends_in_a_trap(lab: Lab, profile: str,
     assert report.exit_code in (None, 0)
 
 
+def test_a_start_function_whose_host_call_fails_is_no_invalid_program(lab: Lab) -> None:
+    """It was compiled and linked: another run may go otherwise."""
+    report = lab.run(
+        """(module (import "wasi_snapshot_preview1" "fd_seek" (func $f (param i32 i64 i32 i32) (result i32)))
+          (memory (export "memory") 1) (start $start)
+          (func $start (drop (call $f (i32.const 0) (i64.const 0) (i32.const 999) (i32.const 0))))
+          (func (export "_start")))"""
+    )
+    assert (report.kind, report.trap) == ("trap", "host_error")
+    assert "Whence" in report.detail
+
+
 NO_MEMORY = {
     "none": "",
     "hidden": "(memory 1)",

@@ -170,7 +170,7 @@ class Sandbox:
                 if not started and binding.fits(now.call.bounds.memory_mib << 20):
                     return Report("oom", detail=f"what it begins with exceeds {now.call.bounds.memory_mib} MiB")
                 raise MemoryError(f"this machine has no memory for it: {message}") from None
-            if started:
+            if started or "wasm backtrace" in str(error):  # a start function ran
                 return Report("trap", trap="host_error", detail=f"a host call failed: {message}")
             kind = "oom" if "exceeds memory limits" in message or "memory minimum size" in message else "invalid"
             return Report(kind, detail=message)
