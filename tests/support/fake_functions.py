@@ -50,7 +50,9 @@ def answer_functions(
             return 200, function_views.alias_view(found, body["alias"]), {}
         case ("GET", [name, "kv"]):
             prefix = entries.decode_key(query.get("prefix", ""), "base64url", "prefix")
-            found = entries.entries(ctx, TENANT, name, prefix=prefix, cursor=query.get("cursor", ""), limit=2)
+            found = entries.entries(
+                ctx, TENANT, name, prefix=prefix, cursor=query.get("cursor", ""), limit=_limit(query)
+            )
             return 200, found.as_json(), {}
         case ("GET", [name, "kv", key]):
             return 200, entries.get(ctx, TENANT, name, entries.decode_key(key, query["encoding"])), {}
@@ -67,18 +69,23 @@ def answer_secrets(
     platform: Platform, method: str, path: list[str], query: dict[str, str], body: Any
 ) -> tuple[int, Any, Body]:
     """The answer to a call under ``/v1/secrets``, or to ``/v1/audit``."""
-    ctx, cursor = platform.ctx, query.get("cursor", "")
+    ctx, cursor, limit = platform.ctx, query.get("cursor", ""), _limit(query)
     match (method, path):
         case ("GET", ["secrets"]):
-            return 200, secrets.secrets(ctx, TENANT, cursor=cursor, limit=2).as_json(), {}
+            return 200, secrets.secrets(ctx, TENANT, cursor=cursor, limit=limit).as_json(), {}
         case ("PUT", ["secrets", name]):
             return 200, secrets.put(ctx, TENANT, name, base64.b64decode(body["value_base64"])), {}
         case ("DELETE", ["secrets", name]):
             secrets.remove(ctx, TENANT, name)
             return 200, {"name": name, "removed": True}, {}
         case ("GET", ["audit"]):
-            return 200, secrets.reads(ctx, TENANT, secret=query.get("secret"), cursor=cursor, limit=2).as_json(), {}
+            return 200, secrets.reads(ctx, TENANT, secret=query.get("secret"), cursor=cursor, limit=limit).as_json(), {}
     raise AssertionError(f"no such call: {method} {path}")
+
+
+def _limit(query: dict[str, str]) -> int:
+    """Pages may be short and not be the last."""
+    return min(2, int(query.get("limit", 2)))
 
 
 def _parsed(model: Any, body: Any) -> Any:

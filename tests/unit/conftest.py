@@ -1,4 +1,4 @@
-"""A platform in memory behind its functions, and who calls them."""
+"""A platform in memory behind its functions, and who calls them; the client before a fake of the API."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from hanzo_compute.adapters.memory import (
 from hanzo_compute.config import Config
 from hanzo_compute.security.authorizer import Role
 from hanzo_compute.wiring import Container
+from tests.support.cli import Hzc
+from tests.support.fake_api import FakeApi
 from tests.support.handlers import Client
 
 
@@ -57,3 +59,14 @@ def other(container: Container) -> Client:
 @pytest.fixture
 def agent(container: Container) -> Client:
     return Client(container, "platform", Role.RUNNER)
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
+    return Hzc.of(api, str(tmp_path / "home"))

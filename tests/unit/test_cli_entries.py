@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,12 @@ from tests.support.fake_api import FakeApi
 
 
 @pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    made = Hzc.of(api, str(tmp_path / "home"))
+def hzc(hzc: Hzc, tmp_path: Path) -> Hzc:
+    """With a function."""
     file = tmp_path / "f.py"
     file.write_text("print(1)")
-    made("fn", "deploy", "f", str(file))
-    return made
+    hzc("fn", "deploy", "f", str(file))
+    return hzc
 
 
 def test_entries(hzc: Hzc, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,6 @@ from hanzo_compute.model.package import unpack
 from tests.support.cli import Hzc
 from tests.support.fake_api import FakeApi
 from tests.support.packages import GREET, wheel
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    return Hzc.of(api, str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ REACTOR = wat(
       (func (export "alloc") (param i32) (result i32) (i32.const 0))
       (func (export "handle") (param i32 i32) (result i64) (i64.const 0)))"""
 )
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    return Hzc.of(api, str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,8 @@ from tests.support.stepped import Platform
 
 
 @pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
 def platform(api: FakeApi) -> Platform:
     return api.proofs.platform
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    return Hzc.of(api, str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,6 @@ from tests.support.cli import Hzc
 from tests.support.fake_api import FakeApi, Fault, Run
 
 NASTY = "\x1b]0;owned\x07[bold red]x[/]\u202e"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    return Hzc.of(api, str(tmp_path))
 
 
 def submit(api: FakeApi, run: Run, **spec: object) -> str:

@@ -8,7 +8,6 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from hanzo_compute_host.cli.next_steps import next_steps
 from hanzo_compute_host.demo.generate import ROWS, orders_csv
 from tests.support.cli import Hzc
 from tests.support.fake_api import KEY, FakeApi, Run
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,6 @@ from tests.support.cli import Hzc
 from tests.support.fake_api import FakeApi, Fault, Run
 
 OK_RUN = Run(log=[("stderr", "working\n"), ("stdout", "done\n")], stdout=b"done\n")
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def hzc(api: FakeApi, tmp_path: Path) -> Hzc:
-    return Hzc.of(api, str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ from tests.support.fake_api import KEY, FakeApi, Fault, Run
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
 
 
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi().serving() as fake:
-        yield fake
-
-
 class Slept(list[float]):
     """A sleep that only notes how long it was."""
 

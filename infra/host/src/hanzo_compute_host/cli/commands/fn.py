@@ -15,6 +15,7 @@ from hanzo_compute_host.cli.build import LANGUAGES, memory, pair, seconds, sourc
 from hanzo_compute_host.cli.commands.kv import kv as key_values
 from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.follow import follow_to_end
+from hanzo_compute_host.cli.pages import collect
 from hanzo_compute_host.cli.render import age, print_pairs, print_table
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
@@ -139,13 +140,7 @@ def logs(session: Session, name: str, limit: int) -> None:
 @pass_session
 def ls(session: Session) -> None:
     """List functions by name."""
-    items: list[Body] = []
-    cursor: str | None = None
-    while True:
-        page = session.functions.list_functions(cursor=cursor, limit=PAGE_MAX)
-        items, cursor = items + page.items, page.next_cursor
-        if cursor is None:
-            break
+    items, _ = collect(lambda cursor, limit: session.functions.list_functions(cursor=cursor, limit=limit))
     if session.json:
         session.print_json({"items": items})
     elif not items:

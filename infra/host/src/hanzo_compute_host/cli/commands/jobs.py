@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from hanzo_compute import errors
-from hanzo_compute.model.bounds import PAGE_MAX
 from hanzo_compute.model.states import State
 from hanzo_compute_host.cli.failure import show_failure
+from hanzo_compute_host.cli.pages import collect
 from hanzo_compute_host.cli.render import age, elapsed, print_table, state_cell
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
@@ -27,11 +27,11 @@ Body = dict[str, Any]
 def ls(session: Session, state: str | None, label: str | None, limit: int, everything: bool) -> None:
     """List jobs, newest first."""
 
-    def fetch(cursor: str | None, count: int) -> tuple[list[Body], str | None]:
-        page = session.jobs.list_jobs(state=state, label=label, cursor=cursor, limit=count)
-        return page.items, page.next_cursor
-
-    _print_list(session, *_collect(fetch, None if everything else limit))
+    found = collect(
+        lambda cursor, count: session.jobs.list_jobs(state=state, label=label, cursor=cursor, limit=count),
+        None if everything else limit,
+    )
+    _print_list(session, *found)
 
 
 @click.command()
@@ -66,11 +66,10 @@ def dlq() -> None:
 def dlq_ls(session: Session, limit: int, everything: bool) -> None:
     """List dead jobs."""
 
-    def fetch(cursor: str | None, count: int) -> tuple[list[Body], str | None]:
-        page = session.jobs.dead_letters(cursor=cursor, limit=count)
-        return page.items, page.next_cursor
-
-    _print_list(session, *_collect(fetch, None if everything else limit))
+    found = collect(
+        lambda cursor, count: session.jobs.dead_letters(cursor=cursor, limit=count), None if everything else limit
+    )
+    _print_list(session, *found)
 
 
 @dlq.command("redrive")
@@ -104,21 +103,6 @@ def _each(session: Session, names: tuple[str, ...], ask: Callable[[str], None]) 
             show_failure(error, as_json=session.json)
             code = code or error.exit_code
     return code
-
-
-Fetch = Callable[[str | None, int], tuple[list[Body], str | None]]
-
-
-def _collect(fetch: Fetch, limit: int | None) -> tuple[list[Body], str | None]:
-    """Items of as many pages as it takes: a page may be short and still not be the last."""
-    items: list[Body] = []
-    cursor: str | None = None
-    while limit is None or len(items) < limit:
-        more, cursor = fetch(cursor, PAGE_MAX if limit is None else min(PAGE_MAX, limit - len(items)))
-        items += more
-        if cursor is None:
-            break
-    return items, cursor
 
 
 def _print_list(session: Session, items: list[Body], cursor: str | None) -> None:

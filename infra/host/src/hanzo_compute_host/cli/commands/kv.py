@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from hanzo_compute.model.bounds import PAGE_MAX
 from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.follow import write_bytes
+from hanzo_compute_host.cli.pages import collect
 from hanzo_compute_host.cli.render import age, print_table
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
 
@@ -81,13 +81,9 @@ def put(session: Session, entry: str, value: str | None, from_file: Path | None,
 @pass_session
 def ls(session: Session, prefix: str) -> None:
     """List entries by key."""
-    items: list[Body] = []
-    cursor: str | None = None
-    while True:
-        page = session.functions.entries(_function(), prefix=prefix.encode(), cursor=cursor, limit=PAGE_MAX)
-        items, cursor = items + page.items, page.next_cursor
-        if cursor is None:
-            break
+    items, _ = collect(
+        lambda cursor, limit: session.functions.entries(_function(), prefix=prefix.encode(), cursor=cursor, limit=limit)
+    )
     if session.json:
         session.print_json({"items": items})
     elif not items:

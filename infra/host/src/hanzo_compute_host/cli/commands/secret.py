@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hanzo_compute.model.bounds import PAGE_MAX
+from hanzo_compute_host.cli.pages import collect
 from hanzo_compute_host.cli.render import age, print_table
 from hanzo_compute_host.cli.session import Session, client_options, is_terminal, pass_session
 
@@ -52,13 +52,7 @@ def set_secret(session: Session, name: str, from_file: Path | None) -> None:
 @pass_session
 def ls(session: Session) -> None:
     """List secrets by name."""
-    items: list[Body] = []
-    cursor: str | None = None
-    while True:
-        page = session.secrets.list_secrets(cursor=cursor, limit=PAGE_MAX)
-        items, cursor = items + page.items, page.next_cursor
-        if cursor is None:
-            break
+    items, _ = collect(lambda cursor, limit: session.secrets.list_secrets(cursor=cursor, limit=limit))
     if session.json:
         session.print_json({"items": items})
     elif not items:
@@ -85,14 +79,7 @@ def rm(session: Session, name: str) -> None:
 @pass_session
 def audit(session: Session, name: str | None, count: int) -> None:
     """Tell which calls have read secrets, or the secret NAME, newest first."""
-    items: list[Body] = []
-    cursor: str | None = None
-    while len(items) < count:
-        page = session.secrets.reads(secret=name, cursor=cursor, limit=min(PAGE_MAX, count))
-        items, cursor = items + page.items, page.next_cursor
-        if cursor is None:
-            break
-    items = items[:count]
+    items, _ = collect(lambda cursor, limit: session.secrets.reads(secret=name, cursor=cursor, limit=limit), count)
     if session.json:
         session.print_json({"items": items})
     elif not items:
