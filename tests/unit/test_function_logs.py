@@ -64,15 +64,18 @@ def test_whatever_a_guest_writes_fits_into_records(filler: bytes) -> None:
         assert len(to_json(record.body)) < RECORD_MAX
 
 
-def test_a_process_gathers_to_a_bound() -> None:
+def test_a_process_gathers_to_a_bound(caplog: pytest.LogCaptureFixture) -> None:
     platform = Platform()
     for _ in range(2 * GATHERED_MAX // CALL_MAX):
         note(platform, b"x" * CALL_MAX)
     gathered = platform.ctx.function_logs
-    assert gathered.dropped > 0
+    dropped = gathered.dropped
+    assert dropped > 0
     assert gathered.size < GATHERED_MAX + 2 * CALL_MAX
     kept = function_logs.flush(platform.ctx)
-    assert kept + gathered.dropped == 2 * GATHERED_MAX // CALL_MAX
+    assert kept + dropped == 2 * GATHERED_MAX // CALL_MAX
+    assert f"{dropped} calls" in caplog.text
+    assert gathered.dropped == 0
     platform.clock.advance(1000)
     note(platform, b"after")
     function_logs.flush(platform.ctx)

@@ -5,6 +5,7 @@ A process gathers lines and writes them together, about once a second: what it h
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -14,6 +15,8 @@ from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import ABSENT, Delete, Operation, Put
 from hanzo_compute.ports.sandboxes import GuestResult
 from hanzo_compute.services.context import Context
+
+log = logging.getLogger(__name__)
 
 CHUNK_MAX: Final = 160 << 10
 """Bytes of one chunk as JSON. What one call wrote fits, however it is escaped."""
@@ -46,7 +49,9 @@ def note(ctx: Context, tenant: str, reference: str, call_id: str, began_ms: int,
 def flush(ctx: Context) -> int:
     """Write what was gathered; returns how many lines."""
     gathered = ctx.function_logs
-    lines, gathered.lines, gathered.size = gathered.lines, {}, 0
+    if gathered.dropped:
+        log.warning("what %d calls of functions wrote is dropped: it was too much for a second", gathered.dropped)
+    lines, gathered.lines, gathered.size, gathered.dropped = gathered.lines, {}, 0, 0
     written = 0
     for (tenant, name), found in lines.items():
         now = ctx.clock.now_ms()

@@ -88,7 +88,6 @@ class Report:
     """Budgets that were reached: stdout, stderr, scratch, scratch_files, open_files, host_calls, host_bytes."""
     counters: dict[str, int] = field(default_factory=dict)
     """How often shadowed functions of WASI were called, and host functions."""
-    egress_bytes: int = 0
 
 
 class Stream:

@@ -428,7 +428,6 @@ _REPORT: Final[dict[str, Callable[[Any], bool]]] = {
     "at_memory_limit": lambda value: isinstance(value, bool),
     "limits": lambda value: isinstance(value, list) and all(_text(each) for each in value),
     "counters": lambda value: isinstance(value, dict) and all(_count(each) for each in value.values()),
-    "egress_bytes": _count,
 }
 """What the fields of a report may be."""
 

@@ -87,7 +87,6 @@ class Running:
     stream: Stream | None = None
     clock = 0
     answer = b""
-    reader: Any = None
     cut = False
     """It was in a sleep when its time was over."""
     within: Trapped | None = None

@@ -231,12 +231,11 @@ class Sandbox:
         config = wasmtime.WasiConfig()
         config.argv = call.argv
         config.env = list(call.env.items())
-        if call.deterministic:
-            pass  # how much one read of wasmtime's gives is up to its threads: see _stdin
-        elif call.stdin_path is not None:
-            config.stdin_file = call.stdin_path
-        elif call.stdin:
-            self._backend.stdin(config, call.stdin)
+        if not call.deterministic:  # how much one read of wasmtime's gives is up to its threads: see Imports._stdin
+            if call.stdin_path is not None:
+                config.stdin_file = call.stdin_path
+            elif call.stdin:
+                self._backend.stdin(config, call.stdin)
         for folder in call.folders:
             config.preopen_dir(folder.host, folder.guest, fs_mutable=folder.writable)
         return config

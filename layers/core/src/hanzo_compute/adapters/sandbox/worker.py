@@ -242,7 +242,7 @@ class Worker:
         except Exception as error:
             return _told(invocation.number, {"error": f"{type(error).__name__}: {error}"}, began)
         plain = not template.report and report.kind == "exit" and report.exit_code == 0
-        if plain and not report.limits and not report.stderr and not report.egress_bytes:
+        if plain and not report.limits and not report.stderr:
             wall_us = (time.perf_counter_ns() - began) // 1000
             fuel = frames.NO_FUEL if report.fuel is None else report.fuel
             return Result(invocation.number, frames.EXITED, fuel, wall_us, report.output or report.stdout)
