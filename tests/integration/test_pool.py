@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import time
@@ -15,10 +14,12 @@ from typing import Any
 import pytest
 
 from hanzo_compute.adapters.sandbox import pool as pools
+from hanzo_compute.adapters.sandbox import waiting
 from hanzo_compute.adapters.sandbox.pool import Pool
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.ports.guests import GuestService
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram, GuestResult
+from tests.support.guest_programs import module
 from tests.support.wasm import SLEEP_30_S, SPIN, children, command, wat, writes
 
 pytestmark = [pytest.mark.slow]
@@ -37,12 +38,6 @@ Test = Callable[[Pool], Coroutine[Any, Any, None]]
 def reactor(body: str = "", *, imports: str = "", data: str = "", **fields: Any) -> GuestProgram:
     """Answers what it was given, after it did ``body``."""
     return module(wat(REACTOR.format(body=body, imports=imports, data=data)), entry="reactor", **fields)
-
-
-def module(binary: bytes, *, entry: str = "command", tenant: str = "t", **fields: Any) -> GuestProgram:
-    digest = hashlib.sha256(binary).hexdigest()
-    given: dict[str, Any] = {"profile": "fast", "memory_mib": 64} | fields
-    return GuestProgram(key=f"{tenant}/{digest}", entry=entry, module=lambda: binary, digest=digest, **given)
 
 
 def code(language: str, text: str) -> GuestProgram:
@@ -409,7 +404,7 @@ def test_what_a_guest_logs_is_kept_to_a_bound(run: Callable[..., None]) -> None:
         flood = "(loop $again (br_if $again (i32.eqz (call $log (i32.const 1) (i32.const 0) (i32.const 8192)))))"
         found = await pool.call(call(reactor(flood, imports=LOG)))
         assert found.category == "ok"
-        assert 0 < len(found.errors) <= pools.LOGS_MAX + 10_000
+        assert 0 < len(found.errors) <= waiting.LOGS_MAX + 10_000
 
     run(test)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import queue
@@ -55,6 +56,8 @@ class _Template:
     engine: Engine
     call: Call
     """Made once: what is a call's own is put into it each time."""
+    seed: bytes
+    """Of what runs (deterministic); what it reads goes into a call's own seed, if it does not come from a file."""
     granted: frozenset[str]
     bounds: Bounds
     folders: list[Folder]
@@ -168,13 +171,13 @@ class Worker:
             return {"missing": True}
         self._modules.move_to_end(wanted["artefact"])
         bounds, folders = Bounds(**wanted["bounds"]), [Folder(**each) for each in wanted["folders"]]
-        call = Call(**wanted["call"], folders=folders, bounds=bounds)
-        if call.deterministic:
-            call.seed = bytes.fromhex(wanted["call"]["seed"])
+        seed = bytes.fromhex(wanted["call"].pop("seed", ""))
+        call = Call(**wanted["call"], folders=folders, bounds=bounds, seed=seed)
         self._templates[wanted["id"]] = _Template(
             loaded=loaded,
             engine=self._engine(wanted["profile"]),
             call=call,
+            seed=seed,
             granted=frozenset(wanted["granted"]),
             bounds=bounds,
             folders=folders,
@@ -263,6 +266,8 @@ class Worker:
             deadline = time.monotonic() + invocation.timeout_ms / 1000
         call = template.call
         call.stdin, call.deadline = invocation.data, deadline
+        if call.deterministic and call.stdin_path is None:
+            call.seed = hashlib.sha256(template.seed + invocation.data).digest()
         if not isinstance(template.loaded, Component) and template.loaded.asks:
             call.host = HostCalls(template.granted, self._service(deadline), self._log)
         opened: list[int] = []
