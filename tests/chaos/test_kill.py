@@ -45,7 +45,7 @@ def strike(platform: Platform, target: str, chance: random.Random) -> bool:
         return True
     if target == "worker":
         agent = platform.pid(chance.choice(AGENTS))
-        workers = children(agent) if agent is not None else []
+        workers = [] if agent is None else sorted(children(agent))
         pid = chance.choice(workers) if workers else None
     else:
         pid = platform.pid(target)

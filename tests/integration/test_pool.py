@@ -70,14 +70,14 @@ def call(
 def run(tmp_path: Path, wasm_cache: Path) -> Callable[..., None]:
     def runs(test: Test, most: int = 2, **options: Any) -> None:
         async def all_of_it() -> None:
+            before = children(os.getpid())  # of tests that ran earlier in this process
             pool = Pool(tmp_path, wasm_cache, most, **options)
             try:
                 async with asyncio.timeout(100):
                     await test(pool)
             finally:
-                workers = children(os.getpid())
                 await pool.close()
-                assert not [pid for pid in workers if pid in children(os.getpid())], "a worker outlives its pool"
+                assert children(os.getpid()) <= before, "a worker outlives its pool"
 
         asyncio.run(all_of_it())
 

@@ -40,13 +40,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
 
 
 def only_worker(before: set[int]) -> int:
-    (pid,) = set(children(os.getpid())) - before
+    (pid,) = children(os.getpid()) - before
     return pid
 
 
 @pytest.fixture
 def before() -> set[int]:
-    return set(children(os.getpid()))
+    return children(os.getpid())
 
 
 def test_a_worker_has_no_secrets_few_rights_and_no_descriptors_of_ours(before: set[int], runs: Runs) -> None:
@@ -81,7 +81,7 @@ def test_a_worker_is_reused_and_replaced_in_time(before: set[int], runs: Runs, m
     seen = []
     for _ in range(4):
         runs.run(command(""))
-        seen.append(eventually(lambda: set(children(os.getpid())) - before, "a worker"))
+        seen.append(eventually(lambda: children(os.getpid()) - before, "a worker"))
     assert seen[0] == seen[1]
     assert seen[3] != seen[0]
 

@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Runs
 
 
 def worker_pids() -> set[int]:
-    return set(children(os.getpid()))
+    return children(os.getpid())
 
 
 def test_it_is_a_runner(runs: Runs) -> None:

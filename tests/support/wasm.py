@@ -59,16 +59,16 @@ def eventually(condition: Callable[[], Any], what: str, bound_s: float = 20) -> 
     raise AssertionError(f"not within {bound_s} s: {what}")
 
 
-def children(pid: int) -> list[int]:
+def children(pid: int) -> set[int]:
     """Process ids of the living children of a process."""
-    found = []
+    found = set()
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[1]) == pid and fields[0] not in "ZX":
-            found.append(int(status.parent.name))
+            found.add(int(status.parent.name))
     return found
 
 

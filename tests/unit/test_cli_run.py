@@ -232,6 +232,7 @@ def test_a_terminal_never_gets_a_job_s_escapes(api: FakeApi, tmp_path: Path, pro
 def test_ctrl_c_detaches(api: FakeApi, tmp_path: Path, program: str) -> None:
     api.program = lambda _spec, _stdin: Run(log=[("stderr", "started\n")], ends=False)
     argv, env = command(api, tmp_path, "run", program)
+    argv = ["env", "--default-signal=INT", *argv]  # a shell's background jobs ignore it
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, b"")

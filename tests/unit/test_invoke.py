@@ -113,7 +113,7 @@ def test_what_runs_is_the_version() -> None:
     deploy(platform, "print(1)", args=["a"], env={"K": "V"}, resources={"memory_mib": 128, "timeout_s": 7, "fuel": 9})
     pending = begin(platform)
     program = pending.call.program
-    assert (program.key, program.language, program.files, list(program.args), program.env) == (
+    assert (program.key, program.language, program.files(), list(program.args), program.env) == (
         "acme/f@1",
         "python",
         {"main.py": b"print(1)"},
