@@ -6,7 +6,7 @@ import io
 import re
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from itertools import islice
@@ -102,18 +102,17 @@ def exchange(connection: Connection, method: str, request: bytes) -> Answer:
     # It may have answered before it had read all: a refusal of what is too large, say.
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.send(request)
-    reader: Any = io.BufferedReader(connection, 65536)
+    raw: Any = connection
+    reader = _Reader(raw, 65536)
     files: Any = _Files(reader)
-    earlier = []  # one that is forgotten closes the file of all
     try:
         for _ in range(INTERIM_MAX):
-            response = HTTPResponse(files, method=method)
-            earlier.append(response)
-            response.begin()
-            if not 100 <= response.status < 200:
-                return _answer(response, reader)
-            if response.status == 101:
-                break
+            with closing(HTTPResponse(files, method=method)) as response:
+                response.begin()
+                if not 100 <= response.status < 200:
+                    return _answer(response, reader)
+                if response.status == 101:
+                    break
     except (HTTPException, ValueError) as error:
         raise GuestRefusal(Status.UNAVAILABLE, f"http: the answer is no HTTP/1.1 ({type(error).__name__})") from None
     raise GuestRefusal(Status.UNAVAILABLE, "http: the other side does not come to its answer")
@@ -158,6 +157,13 @@ def _chunked(reader: io.BufferedReader, too_large: GuestRefusal) -> bytes:
         if reader.read(2) != b"\r\n":
             raise HTTPException
     raise GuestRefusal(Status.LIMIT, f"http: the answer is in more than {CHUNKS_MAX} chunks")
+
+
+class _Reader(io.BufferedReader):
+    """The file of all answers on a connection: one that is done with leaves it open to the next."""
+
+    def close(self) -> None:
+        """Nothing: the socket is closed by whom it is from."""
 
 
 class _Files:
