@@ -40,6 +40,17 @@ def need_guests() -> None:
     assert built.returncode == 0, f"{built.stdout}{built.stderr}"
 
 
+def need_vectors(platform: str) -> Path:
+    """The folder of a platform's hardware-made evidence, which is no part of this repository."""
+    root = os.environ.get("HZC_VECTORS")
+    folder = Path(root or ".") / "attestation" / platform
+    if root is None or not (folder / "manifest.json").is_file():
+        _missing(
+            "this test reads recorded evidence: set HZC_VECTORS to the folder that has attestation/*/manifest.json"
+        )
+    return folder
+
+
 def _missing(what: str) -> None:
     if os.environ.get("REQUIRE_ALL"):
         pytest.fail(what)
