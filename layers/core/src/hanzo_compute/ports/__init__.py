@@ -17,6 +17,7 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
+from hanzo_compute.ports.collateral import CollateralSource, FetchedCollateral, MissingCollateral
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -71,6 +72,7 @@ __all__ = [
     "Body",
     "Check",
     "Clock",
+    "CollateralSource",
     "CommitNews",
     "Commits",
     "Completed",
@@ -80,6 +82,7 @@ __all__ = [
     "EgressRequest",
     "EgressResponse",
     "Entries",
+    "FetchedCollateral",
     "GuestRefusal",
     "GuestService",
     "Handle",
@@ -93,6 +96,7 @@ __all__ = [
     "LogPage",
     "LogStore",
     "Message",
+    "MissingCollateral",
     "Operation",
     "PresignedUrl",
     "Put",
