@@ -117,7 +117,9 @@ class Getter:
         try:
             flight.set_result(get())
         except BaseException as error:
-            flight.set_exception(error)
+            # What interrupts this thread is no business of those who wait for it.
+            mine = Unobtainable(f"{wanted.what}: the request was given up", passing=True)
+            flight.set_exception(error if isinstance(error, Exception) else mine)
             raise
         finally:
             with self._lock:
