@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,14 +23,16 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from hanzo_compute.adapters.collateral.getter import Getter
 from hanzo_compute.adapters.collateral.trust import revocations, rooted, together
-from hanzo_compute.adapters.collateral.wanted import Answer, Kept, Request, Unfit, Unobtainable, Wanted
+from hanzo_compute.adapters.collateral.wanted import Answer, Job, Kept, Request, Unfit, Unobtainable, Wanted
 from hanzo_compute.attestation import pins
 from hanzo_compute.attestation import x509 as chains
+from hanzo_compute.attestation.checks import Unreadable
 
 URL: Final = "https://api.trustedservices.intel.com"
 ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 FILE: Final = "collateral"
-LIMIT: Final = 1024 * 1024
+LIMIT: Final = 64 * 1024
+"""Bytes of each part; the appraisal reads 512 KiB of all of them."""
 _CA_NAMES: Final = {"platform": "Intel SGX PCK Platform CA", "processor": "Intel SGX PCK Processor CA"}
 _SIGNATURE: Final = re.compile(r'\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*')
 
@@ -68,6 +70,15 @@ class Intel:
     url: str = URL
     root_crl_url: str = ROOT_CRL_URL
     anchors: tuple[bytes, ...] = ()
+
+    def jobs(self, files: Mapping[str, bytes]) -> list[Job]:
+        """What a quote needs and does not carry: ``collateral``. Raises Unreadable."""
+        if FILE in files:
+            return []
+        if "quote" not in files:
+            raise Unreadable("there is no quote")
+        want = asked(files["quote"])
+        return [Job(FILE, lambda now_ms, until: self.collateral(want, now_ms, until))]
 
     def collateral(self, want: Asked, now_ms: int, until: float) -> bytes:
         """The file ``collateral``.
@@ -126,14 +137,14 @@ class Intel:
             names = chain[0].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
             if [name.value for name in names] != [_CA_NAMES[authority]]:
                 raise Unfit(f"it is a list of {chain[0].subject.rfc4514_string()}")
-            der, until = revocations(answer.body, chain[0])
+            der, until = revocations(answer.body, chain[:1])
             return Kept(json.dumps({"chain": pem, "crl": der.hex()}).encode(), until)
 
         return Wanted(f"the revocation list of PCK certificates ({authority})", "intel", Request(url, LIMIT), admit)
 
     def _root_crl(self, root: x509.Certificate) -> Wanted:
         def admit(answer: Answer) -> Kept:
-            return Kept(*revocations(answer.body, root))
+            return Kept(*revocations(answer.body, [root]))
 
         return Wanted("the revocation list of Intel's root", "intel", Request(self.root_crl_url, LIMIT), admit)
 

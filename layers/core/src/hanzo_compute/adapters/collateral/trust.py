@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from cryptography import x509
@@ -27,8 +28,8 @@ def rooted(certificates: Sequence[x509.Certificate], roots: Sequence[Pin], ancho
         raise Unfit(problem)
 
 
-def revocations(data: bytes, issuer: x509.Certificate) -> tuple[bytes, int]:
-    """A revocation list of ``issuer`` as DER, and its next update.
+def revocations(data: bytes, issuers: Sequence[x509.Certificate]) -> tuple[bytes, int]:
+    """A revocation list of one of ``issuers`` as DER, and its next update.
 
     Caching services give some lists in hex.
 
@@ -37,13 +38,23 @@ def revocations(data: bytes, issuer: x509.Certificate) -> tuple[bytes, int]:
     """
     der = bytes.fromhex(data.decode()) if _HEX.fullmatch(data) else data
     found = x509.load_der_x509_crl(der)
-    key = issuer.public_key()
-    signs = isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
-    if found.issuer != issuer.subject or not signs or not found.is_signature_valid(key):
-        raise Unfit(f"it is no revocation list of {issuer.subject.rfc4514_string()}")
+    if not any(_signed(found, each) for each in issuers):
+        raise Unfit(f"it is no revocation list of {' or '.join(each.subject.rfc4514_string() for each in issuers)}")
     if found.next_update_utc is None:
         raise Unfit("it does not say when the next one comes")
-    return found.public_bytes(serialization.Encoding.DER), round(found.next_update_utc.timestamp() * 1000)
+    return found.public_bytes(serialization.Encoding.DER), milliseconds(found.next_update_utc)
+
+
+def _signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    key = issuer.public_key()
+    if found.issuer != issuer.subject or not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        return False
+    return found.is_signature_valid(key)
+
+
+def milliseconds(time: datetime) -> int:
+    """A time as milliseconds since the epoch."""
+    return round(time.timestamp() * 1000)
 
 
 def together(failed: Sequence[Unobtainable]) -> Unobtainable:

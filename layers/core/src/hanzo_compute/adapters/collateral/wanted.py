@@ -78,3 +78,11 @@ class Wanted:
     def key(self) -> str:
         """What it is found by in the cache."""
         return self.name or self.request.url
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file that evidence needs. ``get(now_ms, until)`` raises Unobtainable; several may run at the same time."""
+
+    name: str
+    get: Callable[[int, float], bytes]
