@@ -6,14 +6,14 @@ depend on the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
 from hanzo_compute.attestation.checks import Findings, Group
@@ -89,6 +89,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
+    understood: Collection[str] = (),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -98,6 +99,7 @@ def verify(
         pins: roots of the product.
         anchors: roots that the operator hands in, as PEM or DER.
         leaf_signs: whether the leaf must be allowed to sign (key usage ``digitalSignature``) and be no authority.
+        understood: OIDs of extensions that the caller reads and judges, and that may so be critical.
     """
     chain = tuple(certificates)
     if not 1 <= len(chain) <= CHAIN_MAX:
@@ -108,7 +110,7 @@ def verify(
         _root(chain[-1], pins, anchors),
         _links(chain),
         _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
-        _rules(chain, leaf_signs),
+        _rules(chain, leaf_signs, understood),
     )
 
 
@@ -121,20 +123,29 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
+    # Names are read when they are first asked for: here, where it is known that they may be none.
+    _ = certificate.subject, certificate.issuer
+    return certificate
 
 
 @lru_cache(maxsize=_CACHED)
 def _signed(der: bytes, issuer: bytes) -> bool:
     try:
         _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
 def _pem(data: bytes) -> list[bytes]:
-    certificates = x509.load_pem_x509_certificates(data)
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -164,20 +175,21 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+            problem = _rule(certificate, depth, leaf_signs, understood)
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: Collection[str]) -> str:
     extensions = certificate.extensions
-    unknown = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+    critical = [each.oid for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+    unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
     constraints = _extension(extensions, x509.BasicConstraints)
