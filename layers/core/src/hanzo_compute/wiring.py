@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,17 @@ from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
+from hanzo_compute.ports import (
+    Clock,
+    CollateralSource,
+    Commits,
+    Egress,
+    KeyVault,
+    Lease,
+    LeaseApi,
+    Runner,
+    RunnerOutcome,
+)
 from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.invocations import Batcher
@@ -97,6 +107,18 @@ def egress(config: Config) -> Egress:
     from hanzo_compute.adapters.egress import AddressPolicy, ClosedEgress, HttpEgress
 
     return HttpEgress(AddressPolicy(config.egress_allow)) if config.egress else ClosedEgress()
+
+
+def collateral(config: Config, anchors: Sequence[bytes] = ()) -> CollateralSource:
+    """Where endorsements and reference values come from; what was had before is in ``collateral`` under the home.
+
+    ``anchors``: roots besides the pinned ones whose collateral is kept. What is accepted the appraisal decides.
+    """
+    from hanzo_compute.adapters.collateral import CollateralFetcher, vendors
+    from hanzo_compute.adapters.local.system import SystemClock
+
+    clock = SystemClock()
+    return CollateralFetcher(vendors(config.collateral, config.home / "collateral", clock, tuple(anchors)), clock)
 
 
 def jobs_client(url: str, key: str | None) -> JobsClient:

@@ -22,7 +22,6 @@ from hanzo_compute.attestation.snp import endorsements, products, report, vek
 from hanzo_compute.attestation.snp.products import Line
 from hanzo_compute.attestation.snp.report import Report
 
-URL: Final = "https://kdsintf.amd.com"
 CERTIFICATE_MAX: Final = 16 * 1024
 
 
@@ -31,7 +30,7 @@ class Amd:
     """The service, and the roots by which answers are told from lies before they are kept."""
 
     getter: Getter
-    url: str = URL
+    url: str
     anchors: tuple[bytes, ...] = ()
 
     def jobs(self, files: Mapping[str, bytes]) -> list[Job]:

@@ -55,7 +55,7 @@ class CollateralFetcher:
         missing: Collection[tuple[Platform, str]],
     ) -> dict[tuple[Platform, str], Job]:
         """What is still to be asked for; each file once, however many pieces need it."""
-        found = {}
+        found: dict[tuple[Platform, str], Job] = {}
         for each in evidence:
             files = had.get(each.platform, {})
             for job in self._jobs(each.platform, {**each.files, **files}):

@@ -13,27 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-import dcap_qvl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from hanzo_compute.adapters.collateral.getter import Getter
-from hanzo_compute.adapters.collateral.trust import revocations, rooted, together
+from hanzo_compute.adapters.collateral.trust import milliseconds, revocations, rooted, together
 from hanzo_compute.adapters.collateral.wanted import Answer, Job, Kept, Request, Unfit, Unobtainable, Wanted
 from hanzo_compute.attestation import pins
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
+from hanzo_compute.attestation.tdx import pck, quote
 
-URL: Final = "https://api.trustedservices.intel.com"
-ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 FILE: Final = "collateral"
 LIMIT: Final = 64 * 1024
 """Bytes of each part; the appraisal reads 512 KiB of all of them."""
-_CA_NAMES: Final = {"platform": "Intel SGX PCK Platform CA", "processor": "Intel SGX PCK Processor CA"}
+_CA_NAMES: Final = dict(zip(("platform", "processor"), pck.AUTHORITIES, strict=True))
 _SIGNATURE: Final = re.compile(r'\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*')
 
 
@@ -49,17 +47,21 @@ class Asked:
     """Of its PCK certificate: ``platform`` or ``processor``."""
 
 
-def asked(quote_: bytes) -> Asked:
-    """What to ask for, from a quote with its PCK certificate.
+def asked(data: bytes) -> Asked:
+    """What to ask for, from a quote.
 
     Raises:
-        ValueError: it is no quote, or carries no PCK certificate.
+        Unreadable: it is no quote, or carries no PCK certificate.
     """
-    parsed = dcap_qvl.parse_quote(quote_)
-    fmspc, authority = parsed.fmspc(), parsed.ca()
-    if not re.fullmatch("[0-9A-Fa-f]{12}", fmspc) or authority not in _CA_NAMES:
-        raise Unfit("the quote's PCK certificate has no FMSPC, or is of no authority that is known")
-    return Asked("tdx" if parsed.is_tdx() else "sgx", fmspc.upper(), authority)
+    parsed = quote.parse(data)
+    if parsed.cert_type != quote.PCK_CHAIN:
+        raise Unreadable("the quote does not carry the chain of its PCK certificate")
+    try:
+        certificate = pck.read(pck.read_chain(parsed.cert_data)[0])
+    except (ValueError, IndexError) as error:
+        raise Unreadable(f"the quote's PCK certificate cannot be read: {error}") from None
+    authority = "platform" if certificate.authority == _CA_NAMES["platform"] else "processor"
+    return Asked("sgx" if parsed.tee_type == quote.SGX_TYPE else "tdx", certificate.fmspc.hex().upper(), authority)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class Intel:
     """The services, and the roots by which answers are told from lies before they are kept."""
 
     getter: Getter
-    url: str = URL
-    root_crl_url: str = ROOT_CRL_URL
+    url: str
+    root_crl_url: str
     anchors: tuple[bytes, ...] = ()
 
     def jobs(self, files: Mapping[str, bytes]) -> list[Job]:
@@ -95,7 +97,7 @@ class Intel:
             except Unobtainable as error:
                 failed.append(error)
         if "pck_crl" in parts:
-            # The root that signs its own list is the end of the chain that has just been verified.
+            # The end of a chain that was verified before it was kept.
             root = chains.load(parts["pck_crl"]["chain"].encode())[-1]
             try:
                 parts["root_crl"] = self.getter.get(self._root_crl(root), now_ms, until)
@@ -106,7 +108,7 @@ class Intel:
         return json.dumps(_file(parts), separators=(",", ":")).encode()
 
     def _tcb(self, want: Asked) -> Wanted:
-        url = f"{self.url}/{want.tee}/certification/v4/tcb?fmspc={quote(want.fmspc)}"
+        url = f"{self.url}/{want.tee}/certification/v4/tcb?fmspc={want.fmspc}"
 
         def admit(answer: Answer) -> Kept:
             signed = self._signed(answer, "tcbInfo", ("tcb-info-issuer-chain", "sgx-tcb-info-issuer-chain"))
@@ -134,8 +136,7 @@ class Intel:
 
         def admit(answer: Answer) -> Kept:
             pem, chain = self._chain(answer, ("sgx-pck-crl-issuer-chain",))
-            names = chain[0].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-            if [name.value for name in names] != [_CA_NAMES[authority]]:
+            if pck.common_name(chain[0].subject) != _CA_NAMES[authority]:
                 raise Unfit(f"it is a list of {chain[0].subject.rfc4514_string()}")
             der, until = revocations(answer.body, chain[:1])
             return Kept(json.dumps({"chain": pem, "crl": der.hex()}).encode(), until)
@@ -186,7 +187,7 @@ def _split(body: str, name: str) -> tuple[str, str]:
 
 
 def _next_update(said: dict[str, Any]) -> int:
-    return round(datetime.fromisoformat(said["nextUpdate"]).timestamp() * 1000)
+    return milliseconds(datetime.fromisoformat(said["nextUpdate"]))
 
 
 def _file(parts: dict[str, Any]) -> dict[str, str]:

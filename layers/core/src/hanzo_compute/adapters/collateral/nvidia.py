@@ -24,8 +24,6 @@ from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.nvidia import device, ocsp, rim, roots, spdm, xmldsig
 from hanzo_compute.attestation.pins import NVIDIA_RIM
 
-RIM_URL: Final = "https://rim.attestation.nvidia.com"
-OCSP_URL: Final = "https://ocsp.ndis.nvidia.com"
 NONCE_SIZE: Final = 32
 RIM_ANSWER_MAX: Final = 2 * xmldsig.DOCUMENT_MAX
 """Bytes: a document in base64, in JSON."""
@@ -39,8 +37,8 @@ class Nvidia:
     """The services, and the roots by which answers are told from lies before they are kept."""
 
     getter: Getter
-    rim_url: str = RIM_URL
-    ocsp_url: str = OCSP_URL
+    rim_url: str
+    ocsp_url: str
     anchors: tuple[bytes, ...] = ()
     nonce: Callable[[int], bytes] = secrets.token_bytes
 
@@ -63,7 +61,7 @@ class Nvidia:
             if not carried and len(rim_id) <= _ID_MAX:
                 jobs.append(self._rim_job(name, rim_id))
         given = [*_responses(files)]
-        return jobs + [self._ocsp_job(*pair) for pair in pairs if not any(_about(each, *pair) for each in given)]
+        return jobs + [self._ocsp_job(*pair) for pair in pairs if not any(ocsp.about(each, *pair) for each in given)]
 
     def _rim_job(self, name: str, rim_id: str) -> Job:
         def get(now_ms: int, until: float) -> bytes:
@@ -114,10 +112,10 @@ class Nvidia:
             response = ocsp.load(answer.body)
             if response.response_status is not asking.OCSPResponseStatus.SUCCESSFUL:
                 raise Unfit(f"the responder says {response.response_status.name}")
-            about = _about(response, certificate, issuer)
+            about = ocsp.about(response, certificate, issuer)
             if not about:
                 raise Unfit("the response is about another certificate")
-            if problem := ocsp.unsigned(response, issuer, about[0].this_update_utc):
+            if problem := ocsp.signer_problem(response, issuer, about[0].this_update_utc):
                 raise Unfit(problem)
             if ocsp.nonce_of(response) != nonce:
                 raise Unfit("the response does not answer the nonce")
@@ -157,12 +155,6 @@ def _responses(files: Mapping[str, bytes]) -> Iterator[asking.OCSPResponse]:
                 yield ocsp.load(data)
             except Unreadable:
                 continue
-
-
-def _about(
-    response: asking.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate
-) -> list[asking.OCSPSingleResponse]:
-    return ocsp.about(response, certificate, issuer)
 
 
 def _name(certificate: x509.Certificate, issuer: x509.Certificate) -> str:

@@ -97,7 +97,8 @@ def _deadline(seconds: float) -> Iterator[threading.Event]:
     A timeout of a socket is for one call of it, and a server that sends slowly never meets it.
     """
     late = threading.Event()
-    _current.connections = connections = []
+    connections: list[HTTPConnection] = []
+    _current.connections = connections
     # A daemon: should the block be left by the process's end, nobody waits for it.
     watch = threading.Timer(seconds, _cut, (late, connections))
     watch.daemon = True
