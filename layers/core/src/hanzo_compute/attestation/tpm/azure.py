@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -112,7 +112,8 @@ def examine(hcl: HclReport, files: Mapping[str, bytes], context: Context, findin
 
 
 def _examined(hcl: HclReport, files: Mapping[str, bytes], context: Context, findings: Findings) -> Findings | None:
-    name = hcl.platform.value
+    # The log is of PCRs, and not of a trust domain's registers.
+    files = {name: data for name, data in files.items() if name != "eventlog"}
     try:
         if hcl.platform is Platform.SNP:
             from hanzo_compute.attestation.snp.examine import examine as examine_snp
@@ -125,10 +126,18 @@ def _examined(hcl: HclReport, files: Mapping[str, bytes], context: Context, find
             return None
         from hanzo_compute.attestation.tdx.examine import examine_tdx
 
-        return examine_tdx({**files, "quote": quote}, context)
+        return examine_tdx({**files, "quote": quote}, _below_paravisor(context))
     except Unreadable as error:
-        findings.unreadable(f"{name}.format", str(error))
+        findings.unreadable(f"{hcl.platform.value}.format", str(error))
         return None
+
+
+def _below_paravisor(context: Context) -> Context:
+    policy = context.policy
+    asked = bool(policy.tpm and policy.tpm.azure_sept_ve_disable)
+    assert policy.tdx is not None
+    tdx = policy.tdx.model_copy(update={"require_sept_ve_disable": asked})
+    return replace(context, policy=policy.model_copy(update={"tdx": tdx}))
 
 
 def _runtime(data: bytes) -> dict[str, Any]:

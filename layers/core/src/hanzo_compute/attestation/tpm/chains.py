@@ -31,9 +31,16 @@ T = TypeVar("T", bound=certificates.ExtensionType)
 class Trust(StrEnum):
     """Who says that a chain's root is good."""
 
-    NOBODY = ""
+    NOBODY = "nobody"
+    UNKNOWN = "unknown"
+    """An authority is missing that can be had; with it the answer may be another."""
     PRODUCT = "product"
     OPERATOR = "operator"
+
+    @property
+    def good(self) -> bool:
+        """Whether somebody does."""
+        return self in {Trust.PRODUCT, Trust.OPERATOR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def examine(
     required: bool,
     signs: bool,
 ) -> Trust:
-    """Check the chain of a key's certificate: five checks below ``prefix``; who trusts its root if all of them hold."""
+    """Check the chain of a key's certificate: five checks below ``prefix``; who trusts its root if they hold."""
     chain = _build(leaf, known)
     trust = known.trust(chain[-1])
     root, missing = _root(chain, trust)
@@ -120,7 +127,9 @@ def examine(
             required=required,
             missing=lacking,
         )
-    return trust if not any(problem for _, problem, _ in parts) else Trust.NOBODY
+    if any(problem for _, problem, lacking in parts if not lacking):
+        return Trust.NOBODY
+    return Trust.UNKNOWN if missing else trust
 
 
 def describe(leaf: certificates.Certificate) -> dict[str, str]:
@@ -150,7 +159,7 @@ def _load(data: bytes, what: str, most: int) -> list[certificates.Certificate]:
 def _build(leaf: certificates.Certificate, known: Authorities) -> list[certificates.Certificate]:
     """From the leaf on, the certificate that signed the last one, until one is trusted, or none is found."""
     chain = [leaf]
-    while len(chain) < x509.CHAIN_MAX and not known.trust(chain[-1]):
+    while len(chain) < x509.CHAIN_MAX and not known.trust(chain[-1]).good:
         issuer = next((each for each in known.pool if each not in chain and x509.issued(chain[-1], each)), None)
         if issuer is None:
             break
@@ -161,7 +170,7 @@ def _build(leaf: certificates.Certificate, known: Authorities) -> list[certifica
 def _root(chain: Sequence[certificates.Certificate], trust: Trust) -> tuple[str, str | None]:
     """Why the last certificate is no trusted root, and what is missing where it says where its issuer can be had."""
     last = chain[-1]
-    if trust:
+    if trust.good:
         return "", None
     if last.issuer == last.subject:
         return f"the root {_name(last)} with SHA-256 {x509.fingerprint(last)} is not pinned", None
@@ -179,7 +188,7 @@ def _fetchable(certificate: certificates.Certificate) -> bool:
 
 def _forged(chain: Sequence[certificates.Certificate], trust: Trust, known: Authorities) -> str:
     last = chain[-1]
-    if trust:
+    if trust.good:
         return ""
     if last.issuer == last.subject:
         return "" if x509.issued(last, last) else f"{_name(last)} is not signed by itself"

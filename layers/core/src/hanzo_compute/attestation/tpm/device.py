@@ -91,7 +91,7 @@ def examine(
         wanted = basis is Basis.ENDORSEMENT
         found = _endorsement(keys, attest, known, context, policy, findings, wanted)
         trust = found if wanted else trust
-    ok = basis is Basis.TEE or bool(trust)
+    ok = basis is Basis.TEE or trust.good
     text = {
         Basis.TEE: "the report of the hardware vouches for the attestation key, if its checks hold",
         Basis.ENROLLED: "the operator enrolled the attestation key",
@@ -101,7 +101,16 @@ def examine(
     }[basis]
     if basis in {Basis.CERTIFICATE, Basis.ENDORSEMENT}:
         text += f" is trusted by the {trust.value}" if ok else " is not trusted: see its checks"
-    findings.check("tpm.identity", Group.POLICY, ok, text, actual=basis.value, source="policy: tpm.roots")
+    unknown = trust is Trust.UNKNOWN
+    findings.check(
+        "tpm.identity",
+        Group.POLICY,
+        None if unknown else ok,
+        text,
+        actual=basis.value,
+        source="policy: tpm.roots",
+        missing="ca" if unknown else None,
+    )
     software = _software(keys, attest, policy, findings, basis, trust)
     return Device(basis, software)
 
