@@ -5,23 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509 import ocsp
 
 from hanzo_compute.adapters.collateral import CollateralFetcher, vendors
 from hanzo_compute.adapters.collateral.limits import Rate
 from hanzo_compute.config import Collateral
 from hanzo_compute.ports import Clock
-from tests.support.collateral_server import Asked, CollateralServer, Reply
-from tests.support.pki import Issued
+from tests.support.collateral_server import CollateralServer, Reply
 
 FAST = dict.fromkeys(("amd", "intel", "nvidia-rim", "nvidia-ocsp"), Rate(10_000.0, 10_000))
-DER = serialization.Encoding.DER
 
 
 def fetcher(
@@ -90,6 +83,3 @@ def serve_intel(server: CollateralServer, collateral: dict[str, str], tee: str, 
         ),
     )
     server.serve("/IntelSGXRootCA.der", Reply(bytes.fromhex(collateral["root_ca_crl"])))
-
-
-Status = Callable[[ocsp.OCSPRequest, ocsp.OCSPResponseBuilder], ocsp.OCSPResponse]

@@ -227,7 +227,7 @@ def test_a_service_is_not_asked_more_often_than_it_allows(tmp_path: Path) -> Non
         bench.get(url=f"{URL}/{number}", patience_s=100)
         times.append(bench.clock.monotonic())
     assert times == pytest.approx([0.0, 0.0, 10.0, 20.0, 30.0])
-    with pytest.raises(Unobtainable, match="no more than 0.1 times a second; the next turn is in 10.0 s") as caught:
+    with pytest.raises(Unobtainable, match=r"no more than 0\.1 times a second; the next turn is in 10\.0 s") as caught:
         bench.get(url=f"{URL}/6", patience_s=5)
     assert caught.value.passing
     assert caught.value.retry_after_s == pytest.approx(10.0)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from hanzo_compute.attestation import appraise, builtin
+from hanzo_compute.attestation.snp import products, report
+from hanzo_compute.attestation.tpm import azure
 from hanzo_compute.model.evidence import Evidence, Platform
 from tests.support.collateral_clock import StillClock
 from tests.support.collateral_server import CollateralServer, Reply
@@ -115,3 +117,17 @@ def test_recorded_status_answers_no_nonce_of_ours(server: CollateralServer, tmp_
     assert any("does not answer the nonce" in reason for reason in reasons)
     assert all("answered with something else" in reason for reason in reasons)
     assert Platform.NVIDIA not in found.files
+
+
+def test_the_key_of_a_report_inside_of_azures_evidence(server: CollateralServer, tmp_path: Path) -> None:
+    recorded = case("tpm", "azure-snp-genoa")
+    bare = without(recorded, "vek")
+    said = report.parse(azure.parse(bare.files["hcl_report"]).report)
+    assert said.line is not None
+    levels = products.components(said.reported_tcb, said.line)
+    server.serve(vcek_path(said.line, said.chip_id, **levels), Reply(recorded.evidence.files["vek"]))
+    assert appraise(bare, BASELINE, {}, recorded.now_ms).verdict == "unavailable"
+    found = fetcher(server, tmp_path, StillClock(recorded.now_ms)).fetch([bare], recorded.now_ms)
+    assert found.files[Platform.TPM] == {"vek": recorded.evidence.files["vek"]}
+    result = appraise(bare, BASELINE, found.files, recorded.now_ms)
+    assert (result.authentic, result.verdict) == (recorded.authentic, recorded.verdict)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hanzo_compute import config
 from hanzo_compute.adapters.collateral.amd import Amd
+from hanzo_compute.adapters.collateral.azure import Azure
 from hanzo_compute.adapters.collateral.cache import FileCache
 from hanzo_compute.adapters.collateral.fetcher import CollateralFetcher, Jobs
 from hanzo_compute.adapters.collateral.getter import Getter
@@ -38,10 +39,12 @@ def vendors(
     buckets = Buckets(rates, clock)
     cache = FileCache(folder)
     getter = Getter(opener or HttpOpener(), cache, buckets, clock, uniform=uniform, offline=settings.offline)
+    amd = Amd(getter, settings.amd_url, anchors)
     intel = Intel(getter, settings.intel_url, settings.intel_root_crl_url, anchors)
     return {
-        Platform.SNP: Amd(getter, settings.amd_url, anchors).jobs,
+        Platform.SNP: amd.jobs,
         Platform.TDX: intel.jobs,
         Platform.SGX: intel.jobs,
+        Platform.TPM: Azure(amd.jobs, intel.jobs).jobs,
         Platform.NVIDIA: Nvidia(getter, settings.rim_url, settings.ocsp_url, anchors, nonce).jobs,
     }

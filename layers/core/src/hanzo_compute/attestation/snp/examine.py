@@ -90,9 +90,7 @@ def _form(findings: Findings, said: Report) -> None:
         said.signature()
     except ValueError as error:
         problem = str(error)
-    findings.check(
-        "snp.signature_format", Group.GENUINE, not problem, problem or "is of its format", source=_SIGNATURE
-    )
+    findings.check("snp.signature_format", Group.GENUINE, not problem, problem or "is of its format", source=_SIGNATURE)
 
 
 def _key(
@@ -159,9 +157,7 @@ def _endorsed(findings: Findings, said: Report, key: Vek, path: Path) -> None:
     text = "the key is of the reported TCB" if ok else "the key is of another TCB than the reported one"
     findings.check("snp.tcb.endorsed", Group.GENUINE, ok, text, expected=said.reported_tcb, actual=tcb, source=_KDS)
     ok, text = _chip(said, key)
-    findings.check(
-        "snp.chip_id", Group.GENUINE, ok, text, expected=said.chip_id, actual=key.hardware_id, source=_KDS
-    )
+    findings.check("snp.chip_id", Group.GENUINE, ok, text, expected=said.chip_id, actual=key.hardware_id, source=_KDS)
 
 
 def _chip(said: Report, key: Vek) -> tuple[bool, str]:

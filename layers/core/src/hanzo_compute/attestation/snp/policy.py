@@ -43,7 +43,9 @@ class PlatformBits(Strict):
     ecc_en: Asked = Field(default=None, description="Memory has error correction.")
     rapl_dis: Asked = Field(default=None, description="Running average power limits are off.")
     ciphertext_hiding_dram_en: Asked = Field(default=None, description="Ciphertext is hidden from the host.")
-    alias_check_complete: Asked = Field(default=None, description="Memory was checked for aliases since the last reset.")
+    alias_check_complete: Asked = Field(
+        default=None, description="Memory was checked for aliases since the last reset."
+    )
     iommu_write_safe: Asked = Field(default=None, description="The IOMMU keeps devices from private memory.")
     tio_en: Asked = Field(default=None, description="SEV-TIO is on.")
 
@@ -72,7 +74,8 @@ class SnpPolicy(Strict):
     measurements: list[Digest48] = Field(default=[], description="Launch measurements that are accepted.")
     host_data: list[Hex32] = Field(default=[], description="Host data that are accepted; empty: any.")
     id_keys: list[Digest48] = Field(
-        default=[], description="SHA-384 of keys of which one must have signed the guest's identity; empty: any or none."
+        default=[],
+        description="SHA-384 of keys of which one must have signed the guest's identity; empty: any or none.",
     )
     author_keys: list[Digest48] = Field(
         default=[], description="SHA-384 of keys of which one must have certified the identity key; empty: any or none."
@@ -94,5 +97,6 @@ class SnpPolicy(Strict):
     vlek: bool = Field(default=True, description="Whether keys are accepted that are lent to a cloud provider.")
     csp_ids: list[str] | None = Field(default=None, description="Cloud providers whose keys are; null: any.")
     crl_required: bool = Field(
-        default=False, description="Whether a list of revoked certificates must be there; one that is there always counts."
+        default=False,
+        description="Whether a list of revoked certificates must be there; one that is there always counts.",
     )
