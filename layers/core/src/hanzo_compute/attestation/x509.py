@@ -1,12 +1,12 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: the signature of one certificate under another, and
+what a certificate is by its extensions. A verdict never is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -89,7 +89,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
-    understood: Collection[str] = (),
+    understood: frozenset[str] = frozenset(),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -114,11 +114,14 @@ def verify(
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether a certificate names ``issuer`` and is signed by it."""
-    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
+    """Whether a certificate names ``issuer``, byte for byte, and is signed by it."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
-    return _signed(certificate.public_bytes(_DER), issuer.public_bytes(_DER))
+    return True
 
 
 @lru_cache(maxsize=_CACHED)
@@ -130,15 +133,6 @@ def _load(der: bytes) -> x509.Certificate:
     # Names are read when they are first asked for: here, where it is known that they may be none.
     _ = certificate.subject, certificate.issuer
     return certificate
-
-
-@lru_cache(maxsize=_CACHED)
-def _signed(der: bytes, issuer: bytes) -> bool:
-    try:
-        _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _pem(data: bytes) -> list[bytes]:
@@ -175,7 +169,7 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: frozenset[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
             problem = _rule(certificate, depth, leaf_signs, understood)
@@ -186,7 +180,8 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Coll
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: Collection[str]) -> str:
+@lru_cache(maxsize=_CACHED)
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
     extensions = certificate.extensions
     critical = [each.oid for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
     unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
