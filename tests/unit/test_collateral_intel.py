@@ -150,7 +150,7 @@ LIES: dict[str, Callable[[Pcs], tuple[str, Reply]]] = {
     "signed by the root": lambda pcs: (TCB, _tcb(pcs, *pcs.signed({"id": "TDX", "fmspc": FMSPC}), chain=pcs.root.pem)),
     "another processor": lambda pcs: (TCB, _tcb(pcs, *pcs.signed({"id": "TDX", "fmspc": "000000000000"}))),
     "TCB info of SGX": lambda pcs: (TCB, _tcb(pcs, *pcs.signed({"id": "SGX", "fmspc": FMSPC}))),
-    "not an object": lambda pcs: (TCB, _tcb(pcs, *pcs.signed({"fmspc": 5, "id": ["TDX"]}))),
+    "fields of other kinds": lambda pcs: (TCB, _tcb(pcs, *pcs.signed({"fmspc": 5, "id": ["TDX"]}))),
     "edited": lambda pcs: (TCB, _flipped(pcs)),
     "zero signature": lambda pcs: (TCB, _tcb(pcs, pcs.signed({"id": "TDX", "fmspc": FMSPC})[0], "0" * 128)),
     "identity of another enclave": lambda pcs: (
