@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "receipt": "receipt:receipt",
     "replay": "replay:replay",
     "log": "log:log",
+    "attest": "attest:attest",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",
     "backup": "backup:backup",

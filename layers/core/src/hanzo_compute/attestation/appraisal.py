@@ -104,6 +104,16 @@ def appraise(
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
     context = Context(now_ms, policy, nonce, binding, tuple(anchors))
     found = [_examined(each, collateral, context) for each in bundle]
+    return _result(bundle, found, context)
+
+
+def refused(platform: Platform, why: str, policy: Policy, now_ms: int) -> AttestationResult:
+    """The result for what was presented as evidence and is none: a file is too large, say."""
+    findings = Findings().unreadable(f"{platform.value}.format", why)
+    return _result((), [findings], Context(now_ms, policy))
+
+
+def _result(bundle: Sequence[Evidence], found: Sequence[Findings], context: Context) -> AttestationResult:
     whole = Findings()
     tier, why = _tier(bundle, found, whole, context)
     checks = tuple(check for findings in (*found, whole) for check in findings.checks)
@@ -119,9 +129,9 @@ def appraise(
         checks=checks,
         claims=_claims(bundle, found),
         evidence=tuple(each.digest() for each in bundle),
-        policy=f"{policy.name}@{policy.version}",
-        policy_digest=policy.digest(),
-        now_ms=now_ms,
+        policy=f"{context.policy.name}@{context.policy.version}",
+        policy_digest=context.policy.digest(),
+        now_ms=context.now_ms,
     )
 
 
@@ -203,6 +213,8 @@ def _bound(findings: Findings, platform: Platform, context: Context) -> None:
 
 def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings, context: Context) -> tuple[Tier, str]:
     """The tier of all pieces together, and why not the next; what holds only of all of them is checked here."""
+    if not bundle:
+        return Tier.OPEN, "there is no evidence"
     cpus = [each for item, each in zip(bundle, found, strict=True) if item.platform is not Platform.NVIDIA]
     gpus = [item for item in bundle if item.platform is Platform.NVIDIA]
     processors = [item for item in bundle if item.platform in _CPU]
