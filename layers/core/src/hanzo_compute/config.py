@@ -22,6 +22,8 @@ class Pool:
 
     name: str
     runtimes: frozenset[str]
+    tier: int = 0
+    """The privacy tier that its agents prove: jobs that ask for more are not placed here."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Policy:
     """A job that waits for a message this long gets it sent again."""
     outbox_ms: int = 2_000
     """Outbox rows older than this are sent by the reconciler."""
+    key_epoch: int = 1
+    """Part of what data keys are wrapped for: a new one is for new keys, old ones open as they were."""
     deadline_grace_ms: int = 2_000
     """The agent ends a run at its deadline; this much later the reconciler asks for it."""
     follow_ms: int = 30_000

@@ -17,6 +17,7 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
+from hanzo_compute.ports.collateral import CollateralSource
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -71,6 +72,7 @@ __all__ = [
     "Body",
     "Check",
     "Clock",
+    "CollateralSource",
     "CommitNews",
     "Commits",
     "Completed",

@@ -31,6 +31,9 @@ class Lease:
     follow: bool = False
     terms: Body = field(default_factory=dict)
     """How the agent is paid: see :class:`~hanzo_compute.model.statement.Terms`."""
+    delivered_tier: int = 0
+    """The tier that this attempt's runner has proved; with ``evidence``, by which digest."""
+    evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

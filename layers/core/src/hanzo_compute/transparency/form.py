@@ -148,7 +148,7 @@ class Tier(_Form):
 
     requested: Annotated[int, Field(ge=0, le=4)]
     delivered: Annotated[int, Field(ge=0, le=4)]
-    basis: Literal["operator"]
+    basis: Literal["operator", "evidence"]
 
 
 class Runtime(_Form):
@@ -180,7 +180,7 @@ class Statement(_Form):
     usage: Usage
     price: Price
     tier: Tier
-    evidence: None
+    evidence: Hex32 | None
     runtime: Runtime
     settlement: Settlement
 
