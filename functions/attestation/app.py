@@ -62,8 +62,8 @@ def give(id: str, request: Annotated[requests.KeyRequest, Body()]) -> Response[s
     tenant = api.caller.tenant
     if request.key_base64 is not None:
         return reply(release_key.deposit(container(), tenant, id, request.key()))
-    claim = Claim(id, request.attempt or 0, "")
-    return reply(release_key.entrust(container(), tenant, claim, request.to(), request.sealed_to()))
+    attempt = request.attempt or 0
+    return reply(release_key.entrust(container(), tenant, id, attempt, request.to(), request.sealed_to()))
 
 
 @api.route("GET", "/v1/jobs/{id}/attestations", action=Action.READ, summary="How a job's runners were appraised")

@@ -7,6 +7,7 @@ appraisal was made of is stored, so that it can be made again: evidence, collate
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from hanzo_compute.services.lease import Claim
 
 CHALLENGE_MS: Final = 120_000
 PURPOSE: Final = "key_release"
+SHOWN: Final = 20
+"""Appraisals of a job that are looked at."""
 SPKI_MAX: Final = 256
 """Bytes of a P-256 public key as SubjectPublicKeyInfo, and more."""
 
@@ -127,11 +130,17 @@ def shown(ctx: Context, tenant: str, job_id: str) -> list[dict[str, Any]]:
         NotFound: no such job.
     """
     job = records.find(ctx, job_id, tenant=tenant)
-    rows = ctx.store.query(keys.attestation_partition(job.id), after="APPRAISAL#~", limit=20, reverse=True)
-    found = [row.body for row in rows if row.key.sk.startswith("APPRAISAL#")]
     return [
-        {name: each[name] for name in each if name != "at_ms"} | {"at": format_time(each["at_ms"])} for each in found
+        {name: value for name, value in body.items() if name != "at_ms"} | {"at": format_time(body["at_ms"])}
+        for body in of_job(ctx, job.id)
     ]
+
+
+def of_job(ctx: Context, job_id: str) -> list[Body]:
+    """The records of a job's last appraisals, the newest first."""
+    partition = keys.attestation_partition(job_id)
+    rows = ctx.store.query(partition, after=keys.appraisal(job_id, "~").sk, limit=SHOWN, reverse=True)
+    return [row.body for row in rows if row.key.sk.startswith(keys.appraisal(job_id, "").sk)]
 
 
 def _gpus(evidence: Sequence[Evidence]) -> bytes:
@@ -165,8 +174,6 @@ def _claims(ctx: Context, appraisal_id: str, job: Job, asked: Body, result: Atte
 
 
 def _digest(evidence: Sequence[bytes]) -> str:
-    import hashlib
-
     return hashlib.sha256(b"".join(evidence)).hexdigest()
 
 
