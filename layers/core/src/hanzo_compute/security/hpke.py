@@ -10,6 +10,14 @@ PUBLIC_BYTES: Final = 32
 _DOMAIN: Final = b"hanzo-compute/data-key/v1"
 
 
+def new_pair() -> tuple[bytes, bytes]:
+    """A private and a public X25519 key, 32 bytes each."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = X25519PrivateKey.generate()
+    return key.private_bytes_raw(), key.public_key().public_bytes_raw()
+
+
 def info(job: str, attempt: int) -> bytes:
     """What a sealed data key is bound to: it opens for this job and attempt alone."""
     return b"\0".join((_DOMAIN, job.encode(), str(attempt).encode()))

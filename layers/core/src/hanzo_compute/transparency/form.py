@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hanzo_compute.model import money
 from hanzo_compute.model.canonical import EXACT_MAX
@@ -151,6 +151,12 @@ class Tier(_Form):
     basis: Literal["operator", "evidence"]
 
 
+class OperatorTier(Tier):
+    """Privacy tiers where nothing was proved: the operator says so."""
+
+    basis: Literal["operator"]
+
+
 class Runtime(_Form):
     """What it ran on."""
 
@@ -184,6 +190,14 @@ class Statement(_Form):
     runtime: Runtime
     settlement: Settlement
 
+    @field_validator("evidence")
+    @classmethod
+    def _basis(cls, value: str | None, info: ValidationInfo) -> str | None:
+        tier = info.data.get("tier")
+        if tier is not None and (tier.basis == "evidence") != (value is not None):
+            raise ValueError("is there if, and only if, the tier's basis is evidence")
+        return value
+
 
 class InvocationStatement(_Form):
     """What the agent says of an invocation."""
@@ -198,7 +212,7 @@ class InvocationStatement(_Form):
     exit: Exit
     usage: Usage
     price: Price
-    tier: Tier
+    tier: OperatorTier
     evidence: None
     runtime: Runtime
     settlement: Settlement
