@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hanzo_compute.errors import InvalidRequest
@@ -99,7 +99,16 @@ def _policy(environ: Mapping[str, str]) -> Policy:
     return Policy(
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
+        key_epoch=_count(environ, "HZC_KEY_EPOCH", default.key_epoch),
+        pools=tuple(replace(pool, tier=_tier(environ)) for pool in default.pools),
     )
+
+
+def _tier(environ: Mapping[str, str]) -> int:
+    text = environ.get("HZC_POOL_TIER") or "0"
+    if text not in ("0", "1", "2", "3", "4"):
+        raise InvalidRequest(f"HZC_POOL_TIER is {text[:40]!r}", hint="give the tier that its agents prove: 0 to 4")
+    return int(text)
 
 
 def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:
