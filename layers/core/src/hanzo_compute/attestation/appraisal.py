@@ -160,18 +160,29 @@ def _examine(platform: Platform) -> Examine:
     """The checks of a platform: each loads what it needs, when it is needed."""
     match platform:
         case Platform.SNP:
-            from hanzo_compute.attestation.snp.examine import examine
+            from hanzo_compute.attestation.snp import examine as snp
+
+            return snp.examine
         case Platform.TDX:
-            from hanzo_compute.attestation.tdx.examine import examine_tdx as examine
+            from hanzo_compute.attestation.tdx import examine as tdx
+
+            return tdx.examine_tdx
         case Platform.SGX:
-            from hanzo_compute.attestation.tdx.examine import examine_sgx as examine
+            from hanzo_compute.attestation.tdx import examine as sgx
+
+            return sgx.examine_sgx
         case Platform.NITRO:
-            from hanzo_compute.attestation.nitro.examine import examine
+            from hanzo_compute.attestation.nitro import examine as nitro
+
+            return nitro.examine
         case Platform.NVIDIA:
-            from hanzo_compute.attestation.nvidia.examine import examine
+            from hanzo_compute.attestation.nvidia import examine as nvidia
+
+            return nvidia.examine
         case Platform.TPM:
-            from hanzo_compute.attestation.tpm.examine import examine
-    return examine
+            from hanzo_compute.attestation.tpm import examine as tpm
+
+            return tpm.examine
 
 
 def _fresh(findings: Findings, platform: Platform, context: Context) -> None:
