@@ -13,13 +13,15 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
 from hanzo_compute.attestation.checks import Findings, Group
 from hanzo_compute.attestation.pins import Pin
 
 CHAIN_MAX: Final = 10
+CERTIFICATE_MAX: Final = 16 * 1024
+"""Bytes of one certificate: what is remembered is bounded by it."""
 _CACHED: Final = 4096
 _DER: Final = serialization.Encoding.DER
 T = TypeVar("T", bound=x509.ExtensionType)
@@ -79,6 +81,8 @@ def load(data: bytes) -> list[x509.Certificate]:
 
 def load_one(der: bytes) -> x509.Certificate:
     """A certificate from its DER, remembered by its content. Raises ValueError."""
+    if len(der) > CERTIFICATE_MAX:
+        raise ValueError(f"a certificate has at most {CERTIFICATE_MAX} bytes, and not {len(der)}")
     return _load(der)
 
 
@@ -121,14 +125,17 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+    certificate = x509.load_der_x509_certificate(der)
+    # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+    _ = certificate.subject, certificate.issuer
+    return certificate
 
 
 @lru_cache(maxsize=_CACHED)
 def _signed(der: bytes, issuer: bytes) -> bool:
     try:
         _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
