@@ -6,7 +6,9 @@ depend on the time.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -79,6 +81,14 @@ def load(data: bytes) -> list[x509.Certificate]:
     return [load_one(data)]
 
 
+def extensions(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions of a certificate. Raises ValueError: one cannot be read, or is there twice."""
+    try:
+        return certificate.extensions
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
 def load_one(der: bytes) -> x509.Certificate:
     """A certificate from its DER, remembered by its content. Raises ValueError."""
     if len(der) > CERTIFICATE_MAX:
@@ -125,9 +135,18 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    certificate = x509.load_der_x509_certificate(der)
-    # Names are decoded when they are asked for first: what is wrong with them is to come out here.
-    _ = certificate.subject, certificate.issuer
+    with warnings.catch_warnings():
+        # Serial numbers that are not positive and the like: of signed certificates they are no reason to refuse.
+        warnings.simplefilter("ignore")
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+            _ = certificate.subject, certificate.issuer
+        except (x509.InvalidVersion, TypeError) as error:
+            raise ValueError(str(error)) from None
+        # Extensions are kept once they are decoded; what is wrong with them is for those who ask for them.
+        with suppress(ValueError):
+            extensions(certificate)
     return certificate
 
 
@@ -183,12 +202,12 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
 
 
 def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
-    extensions = certificate.extensions
-    unknown = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+    found = extensions(certificate)
+    unknown = [each.oid.dotted_string for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
-    constraints = _extension(extensions, x509.BasicConstraints)
-    usage = _extension(extensions, x509.KeyUsage)
+    constraints = _extension(found, x509.BasicConstraints)
+    usage = _extension(found, x509.KeyUsage)
     if depth == 0:
         if not leaf_signs:
             return ""

@@ -128,7 +128,7 @@ def _chain(
 def _says_usage(certificate: x509.Certificate) -> bool:
     """Whether the extension is there; what it says is checked with the chain's rules."""
     try:
-        certificate.extensions.get_extension_for_class(x509.KeyUsage)
+        chains.extensions(certificate).get_extension_for_class(x509.KeyUsage)
     except (x509.ExtensionNotFound, ValueError):
         return False
     return True
