@@ -128,9 +128,7 @@ def verify(
 
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether a certificate names ``issuer`` and is signed by it."""
-    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
-        return False
-    return _signed(certificate.public_bytes(_DER), issuer.public_bytes(_DER))
+    return _signed(certificate, issuer)
 
 
 @lru_cache(maxsize=_CACHED)
@@ -151,9 +149,10 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 @lru_cache(maxsize=_CACHED)
-def _signed(der: bytes, issuer: bytes) -> bool:
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Remembered by the content of both, which is what they are equal by."""
     try:
-        _load(der).verify_directly_issued_by(_load(issuer))
+        certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
