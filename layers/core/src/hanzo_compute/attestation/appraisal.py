@@ -269,10 +269,11 @@ def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings
         return tier, why
     if context.binding is None:
         return tier, "nothing binds the GPUs to the CPU's evidence: no binding was given"
-    tiers = [each.tier for each in devices if each.tier > Tier.OPEN]
-    if not tiers:
-        return tier, "the evidence of no GPU reaches tier 3: " + (devices[0].tier_why or "its checks")
-    lowest = min(devices, key=lambda each: each.tier if each.tier > Tier.OPEN else Tier.GPU_TEE_IO)
+    lowest = min((each for each in devices if each.tiered), key=lambda each: each.tier, default=None)
+    if lowest is None:
+        return tier, "there is evidence of switches, and of no GPU"
+    if lowest.tier is Tier.OPEN:
+        return tier, "the evidence of a GPU does not reach tier 3: " + (lowest.tier_why or "its checks")
     return max(tier, lowest.tier), lowest.tier_why
 
 

@@ -7,7 +7,7 @@ depend on the time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,6 +103,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
+    understood: Collection[str] = (),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -112,6 +113,7 @@ def verify(
         pins: roots of the product.
         anchors: roots that the operator hands in, as PEM or DER.
         leaf_signs: whether the leaf must be allowed to sign (key usage ``digitalSignature``) and be no authority.
+        understood: OIDs of extensions that the caller reads and judges, and that may so be critical.
     """
     chain = tuple(certificates)
     if not 1 <= len(chain) <= CHAIN_MAX:
@@ -122,7 +124,7 @@ def verify(
         _root(chain[-1], pins, anchors),
         _links(chain),
         _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
-        _rules(chain, leaf_signs),
+        _rules(chain, leaf_signs, understood),
     )
 
 
@@ -159,7 +161,10 @@ def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _pem(data: bytes) -> list[bytes]:
-    certificates = x509.load_pem_x509_certificates(data)
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -189,20 +194,21 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+            problem = _rule(certificate, depth, leaf_signs, understood)
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: Collection[str]) -> str:
     found = extensions(certificate)
-    unknown = [each.oid.dotted_string for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
     constraints = _extension(found, x509.BasicConstraints)
