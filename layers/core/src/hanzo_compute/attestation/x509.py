@@ -1,7 +1,7 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -112,25 +113,21 @@ def verify(
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether a certificate names ``issuer`` and is signed by it."""
     if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
         return False
-    return _signed(certificate.public_bytes(_DER), issuer.public_bytes(_DER))
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(der)
-
-
-@lru_cache(maxsize=_CACHED)
-def _signed(der: bytes, issuer: bytes) -> bool:
-    try:
-        _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _pem(data: bytes) -> list[bytes]:
@@ -175,6 +172,7 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
     return ""
 
 
+@lru_cache(maxsize=_CACHED)
 def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
     extensions = certificate.extensions
     unknown = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
