@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -82,6 +82,7 @@ def appraise(
     nonce: bytes | None = None,
     binding: Binding | None = None,
     anchors: Sequence[bytes] = (),
+    activated: Collection[bytes] = (),
 ) -> AttestationResult:
     """Appraise the evidence of one attester.
 
@@ -93,6 +94,7 @@ def appraise(
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
         anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
+        activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
 
     Raises:
         InvalidRequest: there is no evidence, too much of it, or no time: nothing can be judged then.
@@ -102,8 +104,18 @@ def appraise(
         raise InvalidRequest(f"one attester has 1 to {BUNDLE_MAX} pieces of evidence; these are {len(bundle)}")
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
-    context = Context(now_ms, policy, nonce, binding, tuple(anchors))
+    context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
+    return _result(bundle, found, context)
+
+
+def refused(platform: Platform, why: str, policy: Policy, now_ms: int) -> AttestationResult:
+    """The result for what was presented as evidence and is none: a file is too large, say."""
+    findings = Findings().unreadable(f"{platform.value}.format", why)
+    return _result((), [findings], Context(now_ms, policy))
+
+
+def _result(bundle: Sequence[Evidence], found: Sequence[Findings], context: Context) -> AttestationResult:
     whole = Findings()
     tier, why = _tier(bundle, found, whole, context)
     checks = tuple(check for findings in (*found, whole) for check in findings.checks)
@@ -119,9 +131,9 @@ def appraise(
         checks=checks,
         claims=_claims(bundle, found),
         evidence=tuple(each.digest() for each in bundle),
-        policy=f"{policy.name}@{policy.version}",
-        policy_digest=policy.digest(),
-        now_ms=now_ms,
+        policy=f"{context.policy.name}@{context.policy.version}",
+        policy_digest=context.policy.digest(),
+        now_ms=context.now_ms,
     )
 
 
@@ -203,6 +215,8 @@ def _bound(findings: Findings, platform: Platform, context: Context) -> None:
 
 def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings, context: Context) -> tuple[Tier, str]:
     """The tier of all pieces together, and why not the next; what holds only of all of them is checked here."""
+    if not bundle:
+        return Tier.OPEN, "there is no evidence"
     cpus = [each for item, each in zip(bundle, found, strict=True) if item.platform is not Platform.NVIDIA]
     gpus = [item for item in bundle if item.platform is Platform.NVIDIA]
     processors = [item for item in bundle if item.platform in _CPU]

@@ -6,9 +6,12 @@ raise :class:`~hanzo_compute.errors.Unavailable`, also after it took effect: cal
 """
 
 from hanzo_compute.ports.agents import (
+    Asked,
     Beat,
     Completed,
     Handle,
+    KeyAnswer,
+    KeyApi,
     Lease,
     LeaseApi,
     Report,
@@ -17,6 +20,8 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
+from hanzo_compute.ports.attesters import Attester
+from hanzo_compute.ports.collateral import CollateralSource
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -66,11 +71,14 @@ __all__ = [
     "RECORD_MAX",
     "TRANSACTION_MAX",
     "WAKE_ALL",
+    "Asked",
+    "Attester",
     "Beat",
     "BlobStore",
     "Body",
     "Check",
     "Clock",
+    "CollateralSource",
     "CommitNews",
     "Commits",
     "Completed",
@@ -85,6 +93,8 @@ __all__ = [
     "Handle",
     "Ids",
     "JobStore",
+    "KeyAnswer",
+    "KeyApi",
     "KeyKind",
     "KeyVault",
     "Lease",
