@@ -1,7 +1,7 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -197,7 +198,7 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
 def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs, understood)
+            problem = _rule(certificate, depth, leaf_signs, frozenset(understood))
         except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
@@ -205,7 +206,8 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Coll
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: Collection[str]) -> str:
+@lru_cache(maxsize=_CACHED)
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
     found = extensions(certificate)
     critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
     unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
