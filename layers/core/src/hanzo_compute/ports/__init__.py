@@ -17,6 +17,7 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
+from hanzo_compute.ports.attesters import Attester, Challenge, Found, Missing
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -66,9 +67,11 @@ __all__ = [
     "RECORD_MAX",
     "TRANSACTION_MAX",
     "WAKE_ALL",
+    "Attester",
     "Beat",
     "BlobStore",
     "Body",
+    "Challenge",
     "Check",
     "Clock",
     "CommitNews",
@@ -80,6 +83,7 @@ __all__ = [
     "EgressRequest",
     "EgressResponse",
     "Entries",
+    "Found",
     "GuestRefusal",
     "GuestService",
     "Handle",
@@ -93,6 +97,7 @@ __all__ = [
     "LogPage",
     "LogStore",
     "Message",
+    "Missing",
     "Operation",
     "PresignedUrl",
     "Put",
