@@ -9,7 +9,6 @@ Run against a model of the driver at the ioctl layer only, never in an enclave.
 from __future__ import annotations
 
 import ctypes
-import io
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +71,7 @@ def attest(
 
 
 def describe(*, device: Path = DEVICE, call: Ioctl = ioctl) -> dict[str, Any]:
-    """What the module says of itself: ``module_id``, ``version_major``, ``locked_pcrs``, … Raises EvidenceUnavailable."""
+    """What the module says of itself: ``module_id``, ``locked_pcrs``, … Raises EvidenceUnavailable."""
     return _member(ask("DescribeNSM", device=device, call=call), "DescribeNSM")
 
 
@@ -97,9 +96,8 @@ def ask(request: object, *, device: Path = DEVICE, call: Ioctl = ioctl) -> objec
             raise EvidenceUnavailable(f"{device} does not answer: {os.strerror(number)}") from error
     if not 0 < raw.response.len <= RESPONSE_MAX:
         raise EvidenceUnavailable(f"{device} answers {raw.response.len} bytes")
-    stream = io.BytesIO(target.raw[: raw.response.len])
     try:
-        answer = cbor2.CBORDecoder(stream).decode()
+        answer = cbor2.loads(target.raw[: raw.response.len])
     except (cbor2.CBORDecodeError, ValueError) as error:
         raise EvidenceUnavailable(f"{device} answers what is no CBOR: {error}") from error
     if isinstance(answer, dict) and "Error" in answer:

@@ -61,7 +61,9 @@ class Tpm:
             kind = self._kind(at)
             _endorsement(at, kind)
             algorithm = ("-G", "ecc", "-g", "sha256", "-s", "ecdsa", "-f", "tss")
-            at.run("tpm2_createak", "-C", "ek", "-c", "ak", *algorithm, "-u", "ak.pub", "-r", "ak.priv", "-n", "ak.name")
+            at.run(
+                "tpm2_createak", "-C", "ek", "-c", "ak", *algorithm, "-u", "ak.pub", "-r", "ak.priv", "-n", "ak.name"
+            )
             return AttestationKey(kind, at.read("ak.pub"), at.read("ak.priv"), at.read("ak.name"))
 
     def quote(self, key: AttestationKey, qualifying: bytes, pcrs: str = PCRS) -> Evidence:

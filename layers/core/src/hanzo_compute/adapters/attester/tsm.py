@@ -242,7 +242,7 @@ _WHY: Final = {
     errno.EPERM: ("this user may not use it", "run as root"),
     errno.EROFS: ("it is mounted read-only here", "collect outside of the container, or mount configfs writable"),
     errno.EINVAL: ("the kernel refuses the request", "dmesg says more"),
-    errno.EIO: ("the firmware or the host's quoting service failed", "dmesg says more; TDX: is the quoting service up?"),
+    errno.EIO: ("the firmware or the host's quoting service failed", "dmesg says more; TDX: is the host's QGS up?"),
 }  # fmt: skip
 
 
