@@ -138,10 +138,12 @@ class HardwareAttester:
         else:
             by_device = self._from.sev_guest(report_data)
             report, table = by_device.report, by_device.cert_table
+        _answers(report, report_data)
         return Evidence(Platform.SNP, {"report": report} | ({"cert_table": table} if table else {}))
 
     def _tdx(self, report_data: bytes) -> Evidence:
         files = {"quote": self._tsm(Platform.TDX, report_data).outblob}
+        _answers(files["quote"], report_data)
         with suppress(OSError):
             log = self._from.ccel.read_bytes()
             if 0 < len(log) <= EVIDENCE_FILE_MAX:
@@ -153,3 +155,9 @@ class HardwareAttester:
         if report.provider != _PROVIDERS[platform]:
             raise EvidenceUnavailable(f"configfs-tsm answers for {report.provider}, not for {_PROVIDERS[platform]}")
         return report
+
+
+def _answers(report: bytes, report_data: bytes) -> None:
+    """It carries its report data as it is; one that does not answers somebody else."""
+    if report_data not in report:
+        raise EvidenceUnavailable("the report does not carry the report data that it was asked with", hint="try again")
