@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+    from hanzo_compute.adapters.http.keys import KeysClient as KeysClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.secrets import SecretsClient as SecretsClient  # noqa: PLC0414
@@ -118,6 +119,13 @@ def secrets_client(url: str, key: str | None) -> SecretsClient:
     from hanzo_compute.adapters.http import ApiClient, SecretsClient
 
     return SecretsClient(ApiClient(url, key))
+
+
+def keys_client(url: str, key: str | None) -> KeysClient:
+    """A requester's client of attestation and keys."""
+    from hanzo_compute.adapters.http import ApiClient, KeysClient
+
+    return KeysClient(ApiClient(url, key))
 
 
 def proof_client(url: str, key: str | None) -> ProofClient:

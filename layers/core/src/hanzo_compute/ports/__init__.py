@@ -6,9 +6,12 @@ raise :class:`~hanzo_compute.errors.Unavailable`, also after it took effect: cal
 """
 
 from hanzo_compute.ports.agents import (
+    Asked,
     Beat,
     Completed,
     Handle,
+    KeyAnswer,
+    KeyApi,
     Lease,
     LeaseApi,
     Report,
@@ -18,6 +21,7 @@ from hanzo_compute.ports.agents import (
     Want,
 )
 from hanzo_compute.ports.attesters import Attester, Challenge, Found, Missing
+from hanzo_compute.ports.collateral import CollateralSource
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -67,6 +71,7 @@ __all__ = [
     "RECORD_MAX",
     "TRANSACTION_MAX",
     "WAKE_ALL",
+    "Asked",
     "Attester",
     "Beat",
     "BlobStore",
@@ -74,6 +79,7 @@ __all__ = [
     "Challenge",
     "Check",
     "Clock",
+    "CollateralSource",
     "CommitNews",
     "Commits",
     "Completed",
@@ -89,6 +95,8 @@ __all__ = [
     "Handle",
     "Ids",
     "JobStore",
+    "KeyAnswer",
+    "KeyApi",
     "KeyKind",
     "KeyVault",
     "Lease",
