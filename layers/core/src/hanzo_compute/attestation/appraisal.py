@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -82,6 +82,7 @@ def appraise(
     nonce: bytes | None = None,
     binding: Binding | None = None,
     anchors: Sequence[bytes] = (),
+    activated: Collection[bytes] = (),
 ) -> AttestationResult:
     """Appraise the evidence of one attester.
 
@@ -93,6 +94,7 @@ def appraise(
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
         anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
+        activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
 
     Raises:
         InvalidRequest: there is no evidence, too much of it, or no time: nothing can be judged then.
@@ -102,7 +104,7 @@ def appraise(
         raise InvalidRequest(f"one attester has 1 to {BUNDLE_MAX} pieces of evidence; these are {len(bundle)}")
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
-    context = Context(now_ms, policy, nonce, binding, tuple(anchors))
+    context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
     return _result(bundle, found, context)
 

@@ -71,6 +71,8 @@ class Context:
     """What the evidence must commit to: nonce, keys and GPU evidence."""
     anchors: tuple[bytes, ...] = ()
     """Certificates (PEM or DER) that the operator hands in as roots, beside the pinned ones."""
+    activated: frozenset[bytes] = frozenset()
+    """Names of TPM attestation keys whose holder solved a credential that the verifier made for them."""
 
 
 @dataclass(slots=True)
