@@ -97,16 +97,30 @@ def appraise(
         activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
 
     Raises:
-        InvalidRequest: there is no evidence, too much of it, or no time: nothing can be judged then.
+        InvalidRequest: there is no evidence, too much of it, no time, or an anchor that is no certificate: nothing
+            can be judged then.
     """
     bundle = (evidence,) if isinstance(evidence, Evidence) else tuple(evidence)
     if not 1 <= len(bundle) <= BUNDLE_MAX:
         raise InvalidRequest(f"one attester has 1 to {BUNDLE_MAX} pieces of evidence; these are {len(bundle)}")
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
+    _check_anchors(anchors)
     context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
     return _result(bundle, found, context)
+
+
+def _check_anchors(anchors: Sequence[bytes]) -> None:
+    if not anchors:
+        return
+    from hanzo_compute.attestation import x509
+
+    for anchor in anchors:
+        try:
+            x509.load(anchor)
+        except ValueError as error:
+            raise InvalidRequest(f"an anchor is no certificate, in PEM or DER: {str(error)[:200]}") from None
 
 
 def refused(platform: Platform, why: str, policy: Policy, now_ms: int) -> AttestationResult:
@@ -186,7 +200,8 @@ def _fresh(findings: Findings, platform: Platform, context: Context) -> None:
     elif context.binding is None:
         text = "no nonce was given: it may be of any time"
         required = context.policy.require.freshness
-        findings.check(name, Group.FRESH, None, text, actual=findings.commitment, source=source, required=required)
+        actual = findings.nonce if platform is Platform.NITRO else findings.commitment
+        findings.check(name, Group.FRESH, None, text, actual=actual, source=source, required=required)
     elif platform is Platform.NITRO:
         ok = findings.nonce == context.binding.nonce
         text = "answers the nonce" if ok else "does not answer the nonce that it was asked with"

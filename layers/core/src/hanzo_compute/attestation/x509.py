@@ -6,20 +6,24 @@ depend on the time.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
 from hanzo_compute.attestation.checks import Findings, Group
 from hanzo_compute.attestation.pins import Pin
 
 CHAIN_MAX: Final = 10
+CERTIFICATE_MAX: Final = 16 * 1024
+"""Bytes of one certificate: what is remembered is bounded by it."""
 _CACHED: Final = 4096
 _DER: Final = serialization.Encoding.DER
 T = TypeVar("T", bound=x509.ExtensionType)
@@ -77,8 +81,18 @@ def load(data: bytes) -> list[x509.Certificate]:
     return [load_one(data)]
 
 
+def extensions(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions of a certificate. Raises ValueError: one cannot be read, or is there twice."""
+    try:
+        return certificate.extensions
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
 def load_one(der: bytes) -> x509.Certificate:
     """A certificate from its DER, remembered by its content. Raises ValueError."""
+    if len(der) > CERTIFICATE_MAX:
+        raise ValueError(f"a certificate has at most {CERTIFICATE_MAX} bytes, and not {len(der)}")
     return _load(der)
 
 
@@ -121,14 +135,26 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+    with warnings.catch_warnings():
+        # Serial numbers that are not positive and the like: of signed certificates they are no reason to refuse.
+        warnings.simplefilter("ignore")
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+            _ = certificate.subject, certificate.issuer
+        except (x509.InvalidVersion, TypeError) as error:
+            raise ValueError(str(error)) from None
+        # Extensions are kept once they are decoded; what is wrong with them is for those who ask for them.
+        with suppress(ValueError):
+            extensions(certificate)
+    return certificate
 
 
 @lru_cache(maxsize=_CACHED)
 def _signed(der: bytes, issuer: bytes) -> bool:
     try:
         _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -176,12 +202,12 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
 
 
 def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
-    extensions = certificate.extensions
-    unknown = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+    found = extensions(certificate)
+    unknown = [each.oid.dotted_string for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
-    constraints = _extension(extensions, x509.BasicConstraints)
-    usage = _extension(extensions, x509.KeyUsage)
+    constraints = _extension(found, x509.BasicConstraints)
+    usage = _extension(found, x509.KeyUsage)
     if depth == 0:
         if not leaf_signs:
             return ""
