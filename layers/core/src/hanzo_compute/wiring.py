@@ -14,7 +14,7 @@ from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
+from hanzo_compute.ports import Attester, Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
 from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.invocations import Batcher
@@ -298,3 +298,15 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     finally:
         store.close()
         state.close()
+
+
+def attester(tcti: str | None = None) -> Attester:
+    """What collects evidence of this machine; ``tcti`` names another TPM than the machine's own."""
+    from hanzo_compute.adapters.attester import HardwareAttester, Sources
+    from hanzo_compute.adapters.attester.tpm import Tpm
+    from hanzo_compute.adapters.attester.tpm_tools import Tools
+
+    if tcti is None:
+        return HardwareAttester()
+    # The firmware's log is of the machine's own TPM, and says nothing of another.
+    return HardwareAttester(Sources(tpm=Tpm(Tools(tcti), event_log=None)))

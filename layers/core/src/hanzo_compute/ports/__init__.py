@@ -20,7 +20,7 @@ from hanzo_compute.ports.agents import (
     Spawn,
     Want,
 )
-from hanzo_compute.ports.attesters import Attester
+from hanzo_compute.ports.attesters import Attester, Challenge, Found, Missing
 from hanzo_compute.ports.collateral import CollateralSource
 from hanzo_compute.ports.guests import (
     Egress,
@@ -76,6 +76,7 @@ __all__ = [
     "Beat",
     "BlobStore",
     "Body",
+    "Challenge",
     "Check",
     "Clock",
     "CollateralSource",
@@ -88,6 +89,7 @@ __all__ = [
     "EgressRequest",
     "EgressResponse",
     "Entries",
+    "Found",
     "GuestRefusal",
     "GuestService",
     "Handle",
@@ -103,6 +105,7 @@ __all__ = [
     "LogPage",
     "LogStore",
     "Message",
+    "Missing",
     "Operation",
     "PresignedUrl",
     "Put",

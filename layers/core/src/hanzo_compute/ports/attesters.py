@@ -98,3 +98,17 @@ class Attester(Protocol):
             EvidenceUnavailable: as for :meth:`collect`.
         """
         ...
+
+    def activate(self, credential: bytes) -> bytes:
+        """The secret of a credential that a verifier made for the TPM's attestation key (TPM 2.0 part 1, section 24).
+
+        Giving it back shows that this key and the endorsement key are in one TPM.
+
+        Args:
+            credential: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, one after the other.
+
+        Raises:
+            InvalidRequest: it is no credential.
+            EvidenceUnavailable: it was made for another key or another TPM.
+        """
+        ...

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from hanzo_compute.model.evidence import Platform
 from hanzo_compute.model.spec import parse_time
 from hanzo_compute_host.cli import evidence_files, verdicts
+from hanzo_compute_host.cli.commands.attest_collect import collect, selftest
 from hanzo_compute_host.cli.evidence_files import Presented
 from hanzo_compute_host.cli.session import Session, output_option, pass_session
 
@@ -29,6 +30,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group()
 def attest() -> None:
     """Evidence of what runs where: collect it, and judge it without any platform or network."""
+
+
+attest.add_command(collect)
+attest.add_command(selftest)
 
 
 def _options(command: F) -> F:
