@@ -122,6 +122,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Presented:
+    """An attestation result: a token, and its verdict (``accept``, ``reject``, ``unavailable``)."""
+
+    token: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyAnswer:
     """A job's data key as it was sealed to a runner, and what the runner has proved."""
 
@@ -138,8 +146,8 @@ class KeyApi(Protocol):
         """A nonce for an attempt and the runner's two keys. Raises StaleFence."""
         ...
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> str:
-        """The attestation result, a token, for evidence that answers a challenge. Raises Rejected, StaleFence."""
+    def present(self, challenge: str, evidence: Sequence[Evidence]) -> Presented:
+        """The attestation result for evidence that answers a challenge. Raises Rejected, StaleFence."""
         ...
 
     def key(self, job: str, attempt: int, token: str) -> KeyAnswer:

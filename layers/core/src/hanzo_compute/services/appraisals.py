@@ -20,7 +20,7 @@ from hanzo_compute.model.evidence import Evidence, Platform, bundle_digest
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.statement import key_id
-from hanzo_compute.ports import ABSENT, Body, Delete, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, Body, Delete, FetchedCollateral, Put, WriteConflict
 from hanzo_compute.security import hpke, tokens
 from hanzo_compute.services import lease, policies, records
 from hanzo_compute.services.context import Context
@@ -95,7 +95,8 @@ def present(ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evi
         gpu_digest=_gpus(evidence),
     )
     policy = policies.current(ctx, job.tenant)
-    collateral = {} if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
+    fetched = FetchedCollateral({}) if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
+    collateral = fetched.files
     result = appraise(evidence, policy, collateral, now, binding=binding)
     appraisal_id = ctx.ids.new("ar", now)
     stored = _stored(evidence, collateral, policy.model_dump(mode="json"), binding, now)
@@ -120,7 +121,9 @@ def present(ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evi
         )
     except WriteConflict:
         raise _spent() from None
-    return {"id": appraisal_id, "token": tokens.issue(ctx.vault, claims), "result": result.as_json()}
+    missing = [{"platform": each.platform.value, "name": each.name, "reason": each.reason} for each in fetched.missing]
+    token = tokens.issue(ctx.vault, claims)
+    return {"id": appraisal_id, "token": token, "result": result.as_json(), "missing_collateral": missing}
 
 
 def shown(ctx: Context, tenant: str, job_id: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.adapters.http.jobs import Page
 from hanzo_compute.model.evidence import Evidence
-from hanzo_compute.ports import Asked, KeyAnswer
+from hanzo_compute.ports import Asked, KeyAnswer, Presented
 
 Body = dict[str, Any]
 
@@ -27,14 +27,15 @@ class HttpKeyApi:
         made = self._client.call("POST", "/v1/attestation/challenges", body=body, repeatable=True).body
         return Asked(str(made["id"]), bytes.fromhex(made["nonce"]))
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> str:
+    def present(self, challenge: str, evidence: Sequence[Evidence]) -> Presented:
         """See :meth:`hanzo_compute.ports.KeyApi.present`. Not repeated: the nonce is used up by the first."""
         pieces = [
             {"platform": each.platform.value, "files": {name: _text(data) for name, data in each.files.items()}}
             for each in evidence
         ]
         body = {"challenge": challenge, "evidence": pieces}
-        return str(self._client.call("POST", "/v1/attestation/appraisals", body=body).body["token"])
+        found = self._client.call("POST", "/v1/attestation/appraisals", body=body).body
+        return Presented(str(found["token"]), str(found["result"]["verdict"]))
 
     def key(self, job: str, attempt: int, token: str) -> KeyAnswer:
         """See :meth:`hanzo_compute.ports.KeyApi.key`: asking again is answered alike."""
