@@ -7,12 +7,13 @@ process alone. An agent that ends loses the key, and the platform makes a new at
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.errors import ComputeError, InternalError, NoCapacity, NotFound, Unavailable
+from hanzo_compute.model.evidence import Evidence, Platform
 from hanzo_compute.ports import Attester, Clock, KeyAnswer, KeyApi, Lease
 from hanzo_compute.security import hpke
 
@@ -67,10 +68,19 @@ class Confidential:
         while True:
             asked = self.api.challenge(lease.job, lease.attempt, signing, public)
             evidence = attester.collect(Binding(asked.nonce, signing, public))
-            found = self.api.present(asked.id, evidence)
+            found = self.api.present(asked.id, evidence, self._activated(attester, asked.id, evidence))
             if found.verdict != "unavailable" or not going() or self.clock.monotonic() > end:
                 return found.token
             self.clock.sleep(COLLATERAL_S)
+
+    def _activated(self, attester: Attester, challenge: str, evidence: Sequence[Evidence]) -> bytes | None:
+        """What shows that a TPM's attestation key is its own, if no certificate and no TEE does."""
+        for each in evidence:
+            files = each.files
+            plain = "ak_cert" not in files and "hcl_report" not in files
+            if each.platform is Platform.TPM and plain and {"ek_tpm2b", "ak_tpm2b"} <= files.keys():
+                return attester.activate(self.api.credential(challenge, files["ek_tpm2b"], files["ak_tpm2b"]))
+        return None
 
     def _asked(self, lease: Lease, token: str, going: Callable[[], bool]) -> KeyAnswer:
         end = self.clock.monotonic() + WAIT_S

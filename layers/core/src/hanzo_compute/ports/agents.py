@@ -146,8 +146,15 @@ class KeyApi(Protocol):
         """A nonce for an attempt and the runner's two keys. Raises StaleFence."""
         ...
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> Presented:
-        """The attestation result for evidence that answers a challenge. Raises Rejected, StaleFence."""
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        """A credential for a TPM with these keys (TPM2B_PUBLIC each): TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET."""
+        ...
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
+        """The attestation result for evidence that answers a challenge. Raises Rejected, StaleFence.
+
+        ``activated`` is the secret of the challenge's credential.
+        """
         ...
 
     def key(self, job: str, attempt: int, token: str) -> KeyAnswer:

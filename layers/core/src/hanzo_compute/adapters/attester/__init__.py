@@ -81,7 +81,7 @@ class HardwareAttester:
         digest = bundle_digest(gpus) if gpus else NO_GPU
         bound = Binding(binding.nonce, binding.signing_key, binding.sealing_key, digest)
         data = bound.report_data()
-        asked = _Asked(data, bound.qualifying_data(), data, binding.nonce, binding.signing_key)
+        asked = _Asked(data, bound.qualifying_data(), data, binding.nonce, binding.sealing_key)
         return [*self._machine(ready, asked), *gpus]
 
     def answer(self, nonce: bytes, only: Platform | None = None) -> Sequence[Evidence]:

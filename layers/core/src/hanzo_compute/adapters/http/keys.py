@@ -27,13 +27,20 @@ class HttpKeyApi:
         made = self._client.call("POST", "/v1/attestation/challenges", body=body, repeatable=True).body
         return Asked(str(made["id"]), bytes.fromhex(made["nonce"]))
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> Presented:
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        """See :meth:`hanzo_compute.ports.KeyApi.credential`. There is one for a challenge: it is not repeated."""
+        body = {"challenge": challenge, "ek_tpm2b": _text(ek), "ak_tpm2b": _text(ak)}
+        return base64.b64decode(self._client.call("POST", "/v1/attestation/activations", body=body).body["credential"])
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
         """See :meth:`hanzo_compute.ports.KeyApi.present`. Not repeated: the nonce is used up by the first."""
         pieces = [
             {"platform": each.platform.value, "files": {name: _text(data) for name, data in each.files.items()}}
             for each in evidence
         ]
-        body = {"challenge": challenge, "evidence": pieces}
+        body: Body = {"challenge": challenge, "evidence": pieces}
+        if activated is not None:
+            body["activated"] = _text(activated)
         found = self._client.call("POST", "/v1/attestation/appraisals", body=body).body
         return Presented(str(found["token"]), str(found["result"]["verdict"]))
 
