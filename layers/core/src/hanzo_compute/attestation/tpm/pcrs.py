@@ -36,6 +36,8 @@ def parse(data: bytes, attest: Attest) -> Values:
     if len(data) > PCRS_MAX:
         raise Unreadable(f"the PCR values have {len(data)} bytes; at most {PCRS_MAX} are read")
     wanted = {bank: indices for bank, indices in attest.selection.items() if indices}
+    if not wanted:
+        return {}
     found = _json(data, wanted) if data.lstrip()[:1] in {b"[", b"{"} else _tools(data, wanted)
     return {bank: {index: _value(found, bank, index) for index in indices} for bank, indices in wanted.items()}
 
@@ -64,7 +66,7 @@ def _json(data: bytes, wanted: Mapping[int, tuple[int, ...]]) -> dict[int, dict[
     if banks:
         return {number: _indexed(document[name]) for number, name in banks.items()}
     if len(wanted) != 1:
-        raise Unreadable("the PCR values do not say of which bank they are, and the quote selects none or several")
+        raise Unreadable("the PCR values do not say of which bank they are, and the quote selects several")
     return {next(iter(wanted)): _indexed(document)}
 
 
