@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.attestation.policy import Policy
@@ -26,8 +26,7 @@ class Group(StrEnum):
     POLICY = "policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One check. Its id is the stable code that a refusal names: ``snp.signature``."""
 
     id: str
@@ -121,6 +120,6 @@ class Findings:
 def _shown(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     return str(value)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 
 from hanzo_compute.attestation.checks import Findings, Group
@@ -121,14 +121,18 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+    certificate = x509.load_der_x509_certificate(der)
+    # These are read only when they are asked for: what cannot be read fails here, and not in the midst of a check.
+    _ = certificate.subject, certificate.issuer
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return certificate
 
 
 @lru_cache(maxsize=_CACHED)
 def _signed(der: bytes, issuer: bytes) -> bool:
     try:
         _load(der).verify_directly_issued_by(_load(issuer))
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
@@ -168,7 +172,7 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
     for depth, certificate in enumerate(chain):
         try:
             problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
