@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hanzo_compute import __version__
-from hanzo_compute.errors import ComputeError
+from hanzo_compute.errors import ComputeError, InternalError
 from hanzo_compute.model.evidence import Evidence, Platform
 from hanzo_compute_host.cli import verdicts
 from hanzo_compute_host.cli.evidence_bundle import MANIFEST, Bundle, as_json, write_archive, write_folder
@@ -101,7 +101,7 @@ def selftest(session: Session, out: Path | None, anchors: tuple[Path, ...], tcti
         except ComputeError as error:
             failures[platform.value] = error
     bundle = Bundle(evidence, nonce, at_ms)
-    results = _judged(bundle, anchors)
+    results = _judged(bundle, anchors, failures)
     document = _document(looked, failures, results)
     path = (out or Path(f"attest-selftest-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")) if evidence else None
     if path is not None:
@@ -114,14 +114,20 @@ def selftest(session: Session, out: Path | None, anchors: tuple[Path, ...], tcti
     raise click.exceptions.Exit(_code(failures, results))
 
 
-def _judged(bundle: Bundle, anchors: Sequence[Path]) -> dict[str, AttestationResult]:
+def _judged(bundle: Bundle, anchors: Sequence[Path], failures: dict[str, ComputeError]) -> dict[str, AttestationResult]:
     from hanzo_compute.attestation import appraise, builtin
 
     roots, policy = [each.read_bytes() for each in anchors], builtin("baseline")
-    return {
-        name: appraise(each, policy, {}, bundle.at_ms, nonce=bundle.nonce, anchors=roots)
-        for name, each in bundle.named()
-    }
+    results: dict[str, AttestationResult] = {}
+    for name, each in bundle.named():
+        try:
+            results[name] = appraise(each, policy, {}, bundle.at_ms, nonce=bundle.nonce, anchors=roots)
+        except ComputeError as error:
+            failures[name] = error
+        except Exception as error:
+            # A defect of ours that only this machine shows: its evidence must be archived all the same.
+            failures[name] = InternalError(f"the appraisal broke: {type(error).__name__}: {error}")
+    return results
 
 
 def _document(
