@@ -37,11 +37,19 @@ def challenge(request: Annotated[requests.ChallengeRequest, Body()]) -> Response
     return reply(made, status=201)
 
 
+@api.route("POST", "/v1/attestation/activations", action=Action.LEASE, summary="Ask for a credential for a TPM")
+def activate(request: Annotated[requests.ActivationRequest, Body()]) -> Response[str]:
+    """Opened, it shows that attestation key and endorsement key are in one TPM (TPM 2.0 part 1, section 24)."""
+    found = appraisals.activation(container(), api.caller.tenant, request.challenge, request.ek(), request.ak())
+    return reply(found, status=201)
+
+
 @api.route("POST", "/v1/attestation/appraisals", action=Action.LEASE, summary="Present evidence")
 def present(request: Annotated[requests.AppraisalRequest, Body()]) -> Response[str]:
     """The signed attestation result (a JWT, good for ten minutes), and every check that led to it."""
     evidence = [each.evidence() for each in request.evidence]
-    return reply(appraisals.present(container(), api.caller.tenant, request.challenge, evidence))
+    activated = request.secret()
+    return reply(appraisals.present(container(), api.caller.tenant, request.challenge, evidence, activated))
 
 
 @api.route("GET", "/v1/attestation/keys", action=Action.DESCRIBE, summary="What results are signed with")

@@ -29,6 +29,8 @@ def _base64(value: str) -> str:
 Job = Annotated[str, StringConstraints(pattern=JOB_ID)]
 Attempt = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 Base64 = Annotated[str, AfterValidator(_base64)]
+Area = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_base64)]
+Challenge = Annotated[str, StringConstraints(pattern=r"^ac-[0-9A-HJKMNP-TV-Z]{26}$")]
 Short = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_base64)]
 
 
@@ -60,11 +62,32 @@ class Piece(_Body):
         return Evidence(self.platform, {name: base64.b64decode(data) for name, data in self.files.items()})
 
 
+class ActivationRequest(_Body):
+    """A runner's TPM is to show that it has both of these keys."""
+
+    challenge: Challenge
+    ek_tpm2b: Area = Field(description="The endorsement key's public area (TPM2B_PUBLIC), base64.")
+    ak_tpm2b: Area = Field(description="The attestation key's.")
+
+    def ek(self) -> bytes:
+        """The endorsement key."""
+        return base64.b64decode(self.ek_tpm2b)
+
+    def ak(self) -> bytes:
+        """The attestation key."""
+        return base64.b64decode(self.ak_tpm2b)
+
+
 class AppraisalRequest(_Body):
     """All evidence of one runner, which answers a challenge."""
 
-    challenge: Annotated[str, StringConstraints(pattern=r"^ac-[0-9A-HJKMNP-TV-Z]{26}$")]
+    challenge: Challenge
     evidence: list[Piece] = Field(min_length=1, max_length=PIECES_MAX)
+    activated: Short | None = Field(default=None, repr=False, description="The secret of the credential, base64.")
+
+    def secret(self) -> bytes | None:
+        """What was in the credential."""
+        return None if self.activated is None else base64.b64decode(self.activated)
 
 
 class ReleaseRequest(_Body):

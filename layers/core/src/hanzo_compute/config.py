@@ -6,8 +6,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import tariff as tariffs
@@ -59,6 +61,24 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Collateral:
+    """Which services collateral is asked of; a mirror takes the place of a vendor's, and is trusted no more."""
+
+    amd_url: str = "https://kdsintf.amd.com"
+    """AMD's key distribution service (``HZC_KDS_URL``)."""
+    intel_url: str = "https://api.trustedservices.intel.com"
+    """Intel's provisioning certification service, or a caching one, a PCCS (``HZC_PCS_URL``)."""
+    intel_root_crl_url: str = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+    """The revocation list of Intel's root: of a caching service if one is named."""
+    rim_url: str = "https://rim.attestation.nvidia.com"
+    """NVIDIA's reference values (``HZC_RIM_URL``)."""
+    ocsp_url: str = "https://ocsp.ndis.nvidia.com"
+    """NVIDIA's certificate status (``HZC_OCSP_URL``)."""
+    offline: bool = False
+    """Nothing is asked for: the cache is all there is (``HZC_COLLATERAL=offline``)."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Where this process finds the rest of the platform."""
 
@@ -81,6 +101,7 @@ class Config:
     """Whether functions may call other hosts at all (``HZC_EGRESS``)."""
     egress_allow: tuple[Network, ...] = ()
     """Networks besides the internet in which they may (``HZC_EGRESS_ALLOW``)."""
+    collateral: Collateral = field(default_factory=Collateral)
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
@@ -147,6 +168,51 @@ def _networks(environ: Mapping[str, str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _collateral(environ: Mapping[str, str]) -> Collateral:
+    given = environ.get("HZC_COLLATERAL") or "online"
+    if given not in ("online", "offline"):
+        raise InvalidRequest(
+            f"HZC_COLLATERAL is {given[:40]!r}", hint="it is online, or offline: only the cache is used"
+        )
+    default = Collateral()
+    intel_url = _service(environ, "HZC_PCS_URL", default.intel_url)
+    caching = intel_url != default.intel_url
+    return Collateral(
+        amd_url=_service(environ, "HZC_KDS_URL", default.amd_url),
+        intel_url=intel_url,
+        # Intel has the list at an address of its own; caching services hand it out beside the rest.
+        intel_root_crl_url=f"{intel_url}/sgx/certification/v4/rootcacrl" if caching else default.intel_root_crl_url,
+        rim_url=_service(environ, "HZC_RIM_URL", default.rim_url),
+        ocsp_url=_service(environ, "HZC_OCSP_URL", default.ocsp_url),
+        offline=given == "offline",
+    )
+
+
+def _service(environ: Mapping[str, str], name: str, default: str) -> str:
+    """The address of a service: https, or http on this machine."""
+    url = (environ.get(name) or default).rstrip("/")
+    scheme, host = "", ""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.port != 0:
+            scheme, host = parts.scheme, parts.hostname or ""
+    local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    plain = url.isascii() and url.isprintable() and not set(url) & set(" ?#@")
+    if not host or not plain or scheme not in (("http", "https") if local else ("https",)):
+        raise InvalidRequest(
+            f"{name} is {url[:80]!r}", hint="give an address like https://pccs.example:8081; http only on this machine"
+        )
+    return url
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _count(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
@@ -177,4 +243,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         tariff=_tariff(environ, Path(home)),
         egress=_egress(environ),
         egress_allow=_networks(environ),
+        collateral=_collateral(environ),
     )

@@ -86,6 +86,8 @@ class Findings:
     """The tier that it proves by itself if it is accepted."""
     tier_why: str = ""
     """Why not the next."""
+    tiered: bool = True
+    """Whether the tier of several devices depends on it: a switch between GPUs neither raises nor lowers it."""
     identity: str | None = None
     """Of the device, where it tells: two GPUs must be two."""
     commitment: bytes | None = None

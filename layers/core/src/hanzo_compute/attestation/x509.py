@@ -1,13 +1,13 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,6 +65,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -103,6 +104,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
+    understood: Collection[str] = (),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -112,6 +114,7 @@ def verify(
         pins: roots of the product.
         anchors: roots that the operator hands in, as PEM or DER.
         leaf_signs: whether the leaf must be allowed to sign (key usage ``digitalSignature``) and be no authority.
+        understood: OIDs of extensions that the caller reads and judges, and that may so be critical.
     """
     chain = tuple(certificates)
     if not 1 <= len(chain) <= CHAIN_MAX:
@@ -122,15 +125,13 @@ def verify(
         _root(chain[-1], pins, anchors),
         _links(chain),
         _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
-        _rules(chain, leaf_signs),
+        _rules(chain, leaf_signs, understood),
     )
 
 
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether a certificate names ``issuer`` and is signed by it."""
-    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
-        return False
-    return _signed(certificate.public_bytes(_DER), issuer.public_bytes(_DER))
+    return _signed(certificate, issuer)
 
 
 @lru_cache(maxsize=_CACHED)
@@ -151,16 +152,20 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 @lru_cache(maxsize=_CACHED)
-def _signed(der: bytes, issuer: bytes) -> bool:
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Remembered by the content of both, which is what they are equal by."""
     try:
-        _load(der).verify_directly_issued_by(_load(issuer))
+        certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
 def _pem(data: bytes) -> list[bytes]:
-    certificates = x509.load_pem_x509_certificates(data)
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -190,20 +195,22 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+            problem = _rule(certificate, depth, leaf_signs, frozenset(understood))
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
+@lru_cache(maxsize=_CACHED)
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
     found = extensions(certificate)
-    unknown = [each.oid.dotted_string for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
     constraints = _extension(found, x509.BasicConstraints)

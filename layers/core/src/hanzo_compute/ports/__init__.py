@@ -14,6 +14,7 @@ from hanzo_compute.ports.agents import (
     KeyApi,
     Lease,
     LeaseApi,
+    Presented,
     Report,
     Runner,
     RunnerOutcome,
@@ -21,7 +22,7 @@ from hanzo_compute.ports.agents import (
     Want,
 )
 from hanzo_compute.ports.attesters import Attester, Challenge, Found, Missing
-from hanzo_compute.ports.collateral import CollateralSource
+from hanzo_compute.ports.collateral import CollateralSource, FetchedCollateral, MissingCollateral
 from hanzo_compute.ports.guests import (
     Egress,
     EgressRequest,
@@ -89,6 +90,7 @@ __all__ = [
     "EgressRequest",
     "EgressResponse",
     "Entries",
+    "FetchedCollateral",
     "Found",
     "GuestRefusal",
     "GuestService",
@@ -106,7 +108,9 @@ __all__ = [
     "LogStore",
     "Message",
     "Missing",
+    "MissingCollateral",
     "Operation",
+    "Presented",
     "PresignedUrl",
     "Put",
     "Queue",

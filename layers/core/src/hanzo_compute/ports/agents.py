@@ -122,6 +122,14 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Presented:
+    """An attestation result: a token, and its verdict (``accept``, ``reject``, ``unavailable``)."""
+
+    token: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyAnswer:
     """A job's data key as it was sealed to a runner, and what the runner has proved."""
 
@@ -138,8 +146,15 @@ class KeyApi(Protocol):
         """A nonce for an attempt and the runner's two keys. Raises StaleFence."""
         ...
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> str:
-        """The attestation result, a token, for evidence that answers a challenge. Raises Rejected, StaleFence."""
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        """A credential for a TPM with these keys (TPM2B_PUBLIC each): TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET."""
+        ...
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
+        """The attestation result for evidence that answers a challenge. Raises Rejected, StaleFence.
+
+        ``activated`` is the secret of the challenge's credential.
+        """
         ...
 
     def key(self, job: str, attempt: int, token: str) -> KeyAnswer:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hanzo_compute.attestation import AttestationResult, Binding, Verdict, appraise
 from hanzo_compute.errors import FieldProblem, InvalidRequest, Rejected
@@ -20,11 +20,14 @@ from hanzo_compute.model.evidence import Evidence, Platform, bundle_digest
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.statement import key_id
-from hanzo_compute.ports import ABSENT, Body, Delete, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, Body, Delete, FetchedCollateral, Put, Record, WriteConflict
 from hanzo_compute.security import hpke, tokens
 from hanzo_compute.services import lease, policies, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
+
+if TYPE_CHECKING:
+    from hanzo_compute.attestation.tpm.public import PublicArea
 
 CHALLENGE_MS: Final = 120_000
 PURPOSE: Final = "key_release"
@@ -74,19 +77,50 @@ def challenge(ctx: Context, claim: Claim, given: Keys) -> dict[str, Any]:
     return {"id": challenge_id, "nonce": nonce.hex(), "purpose": PURPOSE, "expires_at": format_time(expires)}
 
 
-def present(ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evidence]) -> dict[str, Any]:
+def activation(ctx: Context, lessee: str, challenge_id: str, ek: bytes, ak: bytes) -> dict[str, Any]:
+    """A credential for the TPM of a runner that was challenged: only who has both keys in one TPM opens it.
+
+    Args:
+        ek: the endorsement key's public area (TPM2B_PUBLIC).
+        ak: the attestation key's.
+
+    Raises:
+        Rejected: the challenge is not known, or has a credential already.
+        InvalidRequest: they are no such keys.
+    """
+    from hanzo_compute.attestation.tpm.credential import make_credential
+
+    record = _open(ctx, lessee, challenge_id)
+    if "activation" in record.body:
+        raise _spent()
+    endorsement, attestation = _area(ek, "ek_tpm2b"), _area(ak, "ak_tpm2b")
+    secret = base64.urlsafe_b64decode(ctx.ids.token() + "=")
+    made = make_credential(endorsement, attestation.name, secret)
+    # The name of the key that it was made for, and not the secret: who reads the store learns nothing of use.
+    kept = {"name": attestation.name.hex(), "secret": hashlib.sha256(secret).hexdigest()}
+    body = record.body | {"activation": kept}
+    expiry = keys.expiry_entry(record.body["expires_ms"], record.key)
+    try:
+        ctx.store.transact([Put(record.key, body, expect=record.rev, index={keys.BY_DUE: expiry})])
+    except WriteConflict:
+        raise _spent() from None
+    return {"credential": base64.b64encode(made.blob + made.secret).decode()}
+
+
+def present(
+    ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evidence], activated: bytes | None = None
+) -> dict[str, Any]:
     """Appraise what answers a challenge, whose nonce is used up with that; the signed result and its verdict tree.
+
+    ``activated`` is the secret of the challenge's credential.
 
     Raises:
         Rejected: the challenge is not known, has expired, was used, or is of another runner.
         StaleFence: the attempt lost its job meanwhile.
         InvalidRequest: it is no evidence.
     """
-    at, now = keys.challenge(challenge_id), ctx.clock.now_ms()
-    record = ctx.store.get(at, fresh=True)
-    if record is None or record.body["lessee"] != lessee or record.body["expires_ms"] <= now:
-        raise _spent()
-    asked = record.body
+    record, now = _open(ctx, lessee, challenge_id), ctx.clock.now_ms()
+    at, asked = record.key, record.body
     job = lease.held(ctx, Claim(asked["job"], asked["attempt"], lessee))
     binding = Binding(
         nonce=bytes.fromhex(asked["nonce"]),
@@ -95,8 +129,9 @@ def present(ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evi
         gpu_digest=_gpus(evidence),
     )
     policy = policies.current(ctx, job.tenant)
-    collateral = {} if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
-    result = appraise(evidence, policy, collateral, now, binding=binding)
+    fetched = FetchedCollateral({}) if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
+    collateral = fetched.files
+    result = appraise(evidence, policy, collateral, now, binding=binding, activated=_activated(asked, activated))
     appraisal_id = ctx.ids.new("ar", now)
     stored = _stored(evidence, collateral, policy.model_dump(mode="json"), binding, now)
     claims = _claims(ctx, appraisal_id, job, asked, result)
@@ -120,7 +155,38 @@ def present(ctx: Context, lessee: str, challenge_id: str, evidence: Sequence[Evi
         )
     except WriteConflict:
         raise _spent() from None
-    return {"id": appraisal_id, "token": tokens.issue(ctx.vault, claims), "result": result.as_json()}
+    missing = [{"platform": each.platform.value, "name": each.name, "reason": each.reason} for each in fetched.missing]
+    token = tokens.issue(ctx.vault, claims)
+    return {"id": appraisal_id, "token": token, "result": result.as_json(), "missing_collateral": missing}
+
+
+def _open(ctx: Context, lessee: str, challenge_id: str) -> Record:
+    """The record of a challenge that still waits for its evidence. Raises Rejected."""
+    record = ctx.store.get(keys.challenge(challenge_id), fresh=True)
+    if record is None or record.body["lessee"] != lessee or record.body["expires_ms"] <= ctx.clock.now_ms():
+        raise _spent()
+    return record
+
+
+def _activated(asked: Body, secret: bytes | None) -> list[bytes]:
+    """The name of the attestation key whose credential was opened."""
+    kept = asked.get("activation")
+    if kept is None or secret is None or hashlib.sha256(secret).hexdigest() != kept["secret"]:
+        return []
+    return [bytes.fromhex(kept["name"])]
+
+
+def _area(data: bytes, name: str) -> PublicArea:
+    from hanzo_compute.attestation.checks import Unreadable
+    from hanzo_compute.attestation.tpm import public
+
+    try:
+        area = public.load(data, name)[1]
+    except Unreadable as error:
+        raise _invalid(name, f"is no public area of a TPM's key: {error}") from None
+    if area is None:
+        raise _invalid(name, "is no public area of a TPM's key")
+    return area
 
 
 def shown(ctx: Context, tenant: str, job_id: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.adapters.http.jobs import Page
 from hanzo_compute.model.evidence import Evidence
-from hanzo_compute.ports import Asked, KeyAnswer
+from hanzo_compute.ports import Asked, KeyAnswer, Presented
 
 Body = dict[str, Any]
 
@@ -27,14 +27,22 @@ class HttpKeyApi:
         made = self._client.call("POST", "/v1/attestation/challenges", body=body, repeatable=True).body
         return Asked(str(made["id"]), bytes.fromhex(made["nonce"]))
 
-    def present(self, challenge: str, evidence: Sequence[Evidence]) -> str:
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        """See :meth:`hanzo_compute.ports.KeyApi.credential`. There is one for a challenge: it is not repeated."""
+        body = {"challenge": challenge, "ek_tpm2b": _text(ek), "ak_tpm2b": _text(ak)}
+        return base64.b64decode(self._client.call("POST", "/v1/attestation/activations", body=body).body["credential"])
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
         """See :meth:`hanzo_compute.ports.KeyApi.present`. Not repeated: the nonce is used up by the first."""
         pieces = [
             {"platform": each.platform.value, "files": {name: _text(data) for name, data in each.files.items()}}
             for each in evidence
         ]
-        body = {"challenge": challenge, "evidence": pieces}
-        return str(self._client.call("POST", "/v1/attestation/appraisals", body=body).body["token"])
+        body: Body = {"challenge": challenge, "evidence": pieces}
+        if activated is not None:
+            body["activated"] = _text(activated)
+        found = self._client.call("POST", "/v1/attestation/appraisals", body=body).body
+        return Presented(str(found["token"]), str(found["result"]["verdict"]))
 
     def key(self, job: str, attempt: int, token: str) -> KeyAnswer:
         """See :meth:`hanzo_compute.ports.KeyApi.key`: asking again is answered alike."""

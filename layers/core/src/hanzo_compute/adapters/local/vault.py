@@ -58,7 +58,7 @@ class FileVault:
             return self._keys.setdefault((name, kind), (key, sealing.public_bytes(key)))
 
     def _master_key(self, context: Mapping[str, str]) -> bytes:
-        """One for all contexts without an epoch, and one for each epoch: when nothing of it is needed, its file can go."""
+        """One for contexts without an epoch, and one for each epoch: its file can go when nothing of it is needed."""
         epoch = context.get("epoch", "")
         if epoch and not EPOCH.fullmatch(epoch):
             raise InternalError(f"{epoch[:40]!r} is no epoch", hint="HZC_KEY_EPOCH is a whole number from 1")

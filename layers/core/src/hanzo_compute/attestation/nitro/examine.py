@@ -6,6 +6,7 @@ lists: certificates of an instance live for a day, those of an enclave for three
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -53,7 +54,7 @@ def examine(files: Mapping[str, bytes], context: Context) -> Findings:
         identity=document.module_id,
         commitment=document.user_data,
         nonce=document.nonce,
-        claims=_claims(document, certificates),
+        claims=_claims(document, certificates[0]),
     )
     text = "the document has its form"
     findings.check("nitro.format", Group.GENUINE, True, text, source="nsm-api section 3.2.2")
@@ -225,8 +226,7 @@ def _public_key(findings: Findings, document: Document, context: Context) -> Non
     findings.check(name, Group.BOUND, ok, text, expected=expected, actual=document.public_key, source=source)
 
 
-def _claims(document: Document, certificates: tuple[x509.Certificate, ...]) -> dict[str, Any]:
-    leaf = certificates[0]
+def _claims(document: Document, leaf: x509.Certificate) -> dict[str, Any]:
     image = document.pcrs.get(0)
     return {
         "module_id": document.module_id,
@@ -240,8 +240,8 @@ def _claims(document: Document, certificates: tuple[x509.Certificate, ...]) -> d
         "nonce": (document.nonce or b"").hex(),
         "public_key": (document.public_key or b"").hex(),
         "leaf_valid": [str(leaf.not_valid_before_utc), str(leaf.not_valid_after_utc)],
-        "certificate": chains.fingerprint(leaf),
-        "cabundle": [chains.fingerprint(each) for each in reversed(certificates[1:])],
+        "certificate": hashlib.sha256(document.certificate).hexdigest(),
+        "cabundle": [hashlib.sha256(each).hexdigest() for each in document.cabundle],
     }
 
 

@@ -81,8 +81,8 @@ def read(certificate: x509.Certificate) -> Pck:
     key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise ValueError("its key is not of curve P-256")
-    authority = common_name(certificate.issuer)
-    if common_name(certificate.subject) != PCK_NAME or authority not in AUTHORITIES:
+    authority = _common_name(certificate.issuer)
+    if subject(certificate) != PCK_NAME or authority not in AUTHORITIES:
         raise ValueError(f"it names {certificate.subject.rfc4514_string()}, issued by {authority}")
     try:
         raw = certificate.extensions.get_extension_for_oid(_EXTENSION).value
@@ -102,8 +102,13 @@ def read(certificate: x509.Certificate) -> Pck:
     )
 
 
-def common_name(name: x509.Name) -> str:
-    """The one common name of a subject or issuer, or an empty text."""
+@lru_cache(maxsize=_CACHED)
+def subject(certificate: x509.Certificate) -> str:
+    """The common name of a certificate's subject, if it has one."""
+    return _common_name(certificate.subject)
+
+
+def _common_name(name: x509.Name) -> str:
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
 
