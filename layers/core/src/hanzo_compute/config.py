@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +24,8 @@ class Pool:
 
     name: str
     runtimes: frozenset[str]
+    tier: int = 0
+    """The privacy tier that its agents prove: jobs that ask for more are not placed here."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Policy:
     """A job that waits for a message this long gets it sent again."""
     outbox_ms: int = 2_000
     """Outbox rows older than this are sent by the reconciler."""
+    key_epoch: int = 1
+    """Part of what data keys are wrapped for: a new one is for new keys, old ones open as they were."""
     deadline_grace_ms: int = 2_000
     """The agent ends a run at its deadline; this much later the reconciler asks for it."""
     follow_ms: int = 30_000
@@ -116,7 +120,16 @@ def _policy(environ: Mapping[str, str]) -> Policy:
     return Policy(
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
+        key_epoch=_count(environ, "HZC_KEY_EPOCH", default.key_epoch),
+        pools=tuple(replace(pool, tier=_tier(environ)) for pool in default.pools),
     )
+
+
+def _tier(environ: Mapping[str, str]) -> int:
+    text = environ.get("HZC_POOL_TIER") or "0"
+    if text not in ("0", "1", "2", "3", "4"):
+        raise InvalidRequest(f"HZC_POOL_TIER is {text[:40]!r}", hint="give the tier that its agents prove: 0 to 4")
+    return int(text)
 
 
 def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:

@@ -24,6 +24,7 @@ from hanzo_compute.errors import InternalError, InvalidRequest
 
 DEPTH_MAX: Final = 4
 _FILES: Final = tuple(f"amd_{line}{kind}.pem" for line in ("milan", "genoa", "turin") for kind in ("", "_vlek"))
+_UNDERSTOOD: Final = (x509.BasicConstraints.oid, x509.KeyUsage.oid)
 _UNREADABLE: Final = (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _DER: Final = serialization.Encoding.DER
 
@@ -179,6 +180,8 @@ def _rule(certificate: x509.Certificate, depth: int) -> str:
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
     except _UNREADABLE:
         return "does not say that it is an authority"
+    if any(each.critical and each.oid not in _UNDERSTOOD for each in extensions):
+        return "has a critical extension that is not understood"
     if not constraints.ca or not usage.key_cert_sign:
         return "is no authority"
     if constraints.path_length is not None and depth > constraints.path_length:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
+import dcap_qvl  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -159,8 +160,6 @@ class Crl:
     """A list of revoked certificates."""
 
     der: bytes
-    issuer: bytes
-    """Name of its issuer, DER."""
     this_update: int
     next_update: int
     serials: frozenset[int]
@@ -172,6 +171,8 @@ class Collateral:
     """A file of collateral, read."""
 
     file: _File
+    given: dcap_qvl.QuoteCollateralV3
+    """The file's fields as dcap-qvl takes them."""
     tcb_info: TcbInfo
     qe_identity: QeIdentity
     tcb_chain: Sequence[x509.Certificate]
@@ -192,12 +193,27 @@ def read(data: bytes) -> Collateral:
     file = _model(_File, data, "the collateral")
     return Collateral(
         file,
+        _given(file),
         _model(TcbInfo, file.tcb_info, "the TCB info"),
         _model(QeIdentity, file.qe_identity, "the identity of the quoting enclave"),
         _chain(file.tcb_info_issuer_chain, "of the TCB info"),
         _chain(file.qe_identity_issuer_chain, "of the identity of the quoting enclave"),
         _crl(file.root_ca_crl, "of the root"),
         _crl(file.pck_crl, "of PCK certificates"),
+    )
+
+
+def _given(file: _File) -> dcap_qvl.QuoteCollateralV3:
+    return dcap_qvl.QuoteCollateralV3(
+        file.pck_crl_issuer_chain,
+        file.root_ca_crl,
+        file.pck_crl,
+        file.tcb_info_issuer_chain,
+        file.tcb_info,
+        file.tcb_info_signature,
+        file.qe_identity_issuer_chain,
+        file.qe_identity,
+        file.qe_identity_signature,
     )
 
 
@@ -231,7 +247,7 @@ def _crl(der: bytes, what: str) -> Crl:
     # What is signed is the encoding that was given, and nothing behind it.
     if crl.public_bytes(serialization.Encoding.DER) != der:
         raise Unreadable(f"the list of revoked certificates {what} is not alone in its field")
-    return Crl(der, crl.issuer.public_bytes(), _ms(crl.last_update_utc), _ms(next_update), serials)
+    return Crl(der, _ms(crl.last_update_utc), _ms(next_update), serials)
 
 
 def _ms(time: datetime) -> int:

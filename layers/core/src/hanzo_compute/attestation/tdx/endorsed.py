@@ -21,7 +21,7 @@ from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadabl
 from hanzo_compute.attestation.pins import INTEL
 from hanzo_compute.attestation.tdx import collateral as intel
 from hanzo_compute.attestation.tdx import pck, tcb
-from hanzo_compute.attestation.tdx.collateral import Collateral, Crl
+from hanzo_compute.attestation.tdx.collateral import Collateral
 from hanzo_compute.attestation.tdx.genuine import verified
 from hanzo_compute.attestation.tdx.pck import Pck
 from hanzo_compute.attestation.tdx.policy import TcbPolicy, TcbStatus
@@ -115,7 +115,7 @@ class Endorsed:
             certificates, now_ms=self.context.now_ms, pins=INTEL, anchors=self.context.anchors, leaf_signs=True
         )
         problem = chain.root or chain.links or chain.validity or chain.rules
-        if not problem and (len(certificates) != 2 or pck.common_name(certificates[0].subject) != pck.TCB_SIGNER):
+        if not problem and (len(certificates) != 2 or pck.subject(certificates[0]) != pck.TCB_SIGNER):
             return f"the collateral's signer is not {pck.TCB_SIGNER}, issued by the root"
         return problem
 
@@ -160,8 +160,10 @@ class Endorsed:
     def _revoked(self, collateral: Collateral) -> None:
         leaf, authority, root = self.chain.certificates
         lists = ((collateral.root_crl, root, "the root"), (collateral.pck_crl, authority, "the PCK's authority"))
-        problem = next(filter(None, (_list_problem(crl, by, name) for crl, by, name in lists)), "")
-        self._note("crl", not problem, problem or "the lists of revoked certificates are of their issuers")
+        wrong = [name for crl, by, name in lists if not _list_signed(crl.der, by)]
+        text = "the lists of revoked certificates are signed by their issuers"
+        text = f"the list of revoked certificates is not signed by {wrong[0]}" if wrong else text
+        self._note("crl", not wrong, text)
         for name, crl, what in (("root_crl", collateral.root_crl, "root"), ("pck_crl", collateral.pck_crl, "PCK")):
             text = f"the {what}'s list of revoked certificates"
             self._dated(f"{name}_validity", text, crl.this_update, crl.next_update)
@@ -171,7 +173,7 @@ class Endorsed:
         revoked = [each for each in (authority, *signers) if each.serial_number in collateral.root_crl.serials]
         text = "neither the PCK's authority nor the collateral's signer is revoked"
         if revoked:
-            text = f"{pck.common_name(revoked[0].subject)} is revoked"
+            text = f"{pck.subject(revoked[0])} is revoked"
         self._note("authority_revoked", not revoked, text)
 
     def _levels(self, collateral: Collateral) -> None:
@@ -211,24 +213,21 @@ class Endorsed:
             text = f"dcap-qvl was not asked: {why}"
             self._note("dcap_qvl", None, text, source=_QVL, required=not beyond)
             return
-        root = self.chain.certificates[-1].public_bytes(Encoding.DER)
+        root = _der(self.chain.certificates[-1])
         status, advisories, problem = _dcap_qvl(self.raw, collateral, root, self.context.now_ms // 1000)
         ok = not problem and self._acceptable(status) and not self._unwanted(advisories)
         text = f"dcap-qvl {'refuses it: ' + problem if problem else 'says ' + status}"
         self._note("dcap_qvl", ok, text, actual=", ".join((status, *advisories)), source=_QVL)
 
 
-def _list_problem(crl: Crl, issuer: x509.Certificate, name: str) -> str:
-    if crl.issuer != issuer.subject.public_bytes() or not _list_signed(crl.der, issuer):
-        return f"the list of revoked certificates is not signed by {name}"
-    return ""
-
-
 @lru_cache(maxsize=_CACHED)
 def _list_signed(der: bytes, issuer: x509.Certificate) -> bool:
-    key = issuer.public_key()
+    """Whether a list of revoked certificates names ``issuer`` and is signed by it."""
+    crl, key = x509.load_der_x509_crl(der), issuer.public_key()
+    if crl.issuer.public_bytes() != issuer.subject.public_bytes() or not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
     try:
-        return isinstance(key, ec.EllipticCurvePublicKey) and x509.load_der_x509_crl(der).is_signature_valid(key)
+        return crl.is_signature_valid(key)
     except (TypeError, ValueError, UnsupportedAlgorithm):  # it says that it is signed by another kind of key
         return False
 
@@ -239,22 +238,15 @@ def _text_signed(signer: x509.Certificate, text: str, signature: bytes) -> bool:
     return isinstance(key, ec.EllipticCurvePublicKey) and verified(key, signature, text.encode())
 
 
+@lru_cache(maxsize=_CACHED)
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
 def _dcap_qvl(raw: bytes, collateral: Collateral, root: bytes, now: int) -> tuple[str, Sequence[str], str]:
     """Status, advisories, and why it refuses; of its answers only these are used, and none says what is genuine."""
-    file = collateral.file
-    given = dcap_qvl.QuoteCollateralV3(
-        file.pck_crl_issuer_chain,
-        file.root_ca_crl,
-        file.pck_crl,
-        file.tcb_info_issuer_chain,
-        file.tcb_info,
-        file.tcb_info_signature,
-        file.qe_identity_issuer_chain,
-        file.qe_identity,
-        file.qe_identity_signature,
-    )
     try:
-        report = dcap_qvl.verify_with_root_ca(raw, given, root, now)
+        report = dcap_qvl.verify_with_root_ca(raw, collateral.given, root, now)
     except Exception as error:  # its kinds of errors are not documented, and each of them refuses
         return "", (), str(error)[:300] or type(error).__name__
     return report.status, report.advisory_ids, ""

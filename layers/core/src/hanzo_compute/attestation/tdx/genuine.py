@@ -6,6 +6,7 @@ The PCK signs the report of the quoting enclave, the report names the attestatio
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -23,6 +24,7 @@ from hanzo_compute.attestation.tdx.quote import ECDSA_P256, INTEL_QE, PCK_CHAIN,
 
 _API: Final = "Intel TDX DCAP Quoting Library API, appendix 3"
 _PROFILE: Final = "Intel SGX PCK Certificate and CRL Profile Specification, section 1"
+_CACHED: Final = 1024
 _P256: Final = ec.SECP256R1()
 _ECDSA: Final = ec.ECDSA(hashes.SHA256())
 
@@ -35,7 +37,7 @@ def check(findings: Findings, prefix: str, quote: Quote, context: Context) -> tu
     leaf, problem = _leaf(chain)
     text = problem or "the leaf is a PCK certificate"
     findings.check(f"{prefix}.pck", Group.GENUINE, not problem, text, source=_PROFILE)
-    _links(findings, prefix, quote, leaf)
+    _links(findings, prefix, quote, chain, leaf)
     return chain, leaf
 
 
@@ -90,8 +92,8 @@ def _leaf(chain: chains.Chain) -> tuple[Pck | None, str]:
         return None, f"the leaf is no PCK certificate: {error}"
 
 
-def _links(findings: Findings, prefix: str, quote: Quote, leaf: Pck | None) -> None:
-    ok = verified(leaf.key, quote.qe_signature, quote.qe_report) if leaf else None
+def _links(findings: Findings, prefix: str, quote: Quote, chain: chains.Chain, leaf: Pck | None) -> None:
+    ok = _certified(chain.certificates[0], quote.qe_signature, quote.qe_report) if leaf else None
     text = "the PCK signed the report of the quoting enclave" if ok else "the PCK did not sign the quoting enclave's"
     text += "" if ok else " report" if leaf else " report: there is no PCK certificate"
     findings.check(f"{prefix}.qe_signature", Group.GENUINE, ok, text, source=_API)
@@ -101,9 +103,19 @@ def _links(findings: Findings, prefix: str, quote: Quote, leaf: Pck | None) -> N
     text = "the report names the attestation key" if ok else "the report names another attestation key"
     findings.check(f"{prefix}.qe_binding", Group.GENUINE, ok, text, expected=expected, actual=actual, source=_API)
     try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(_P256, b"\x04" + quote.attestation_key)
-        ok = verified(key, quote.signature, quote.signed)
+        ok = verified(_attestation_key(quote.attestation_key), quote.signature, quote.signed)
     except ValueError:
         ok = False
     text = "the attestation key signed the quote" if ok else "the attestation key did not sign this quote"
     findings.check(f"{prefix}.signature", Group.GENUINE, ok, text, source=_API)
+
+
+@lru_cache(maxsize=_CACHED)
+def _certified(certificate: x509.Certificate, signature: bytes, report: bytes) -> bool:
+    """The report is the attestation key's certificate, and the same in all quotes until the platform makes another."""
+    return verified(pck.read(certificate).key, signature, report)
+
+
+@lru_cache(maxsize=_CACHED)
+def _attestation_key(point: bytes) -> ec.EllipticCurvePublicKey:
+    return ec.EllipticCurvePublicKey.from_encoded_point(_P256, b"\x04" + point)
