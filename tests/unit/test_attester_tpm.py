@@ -214,7 +214,7 @@ class TestTools:
         assert "tpm2_quote" in tpm_tools.missing_tools()
 
     def test_a_tool_that_does_not_end(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        tool = tmp_path / "tpm2_flushcontext"
+        tool = tmp_path / "tpm2_getcap"
         tool.write_text("#!/bin/sh\nexec sleep 10\n")
         tool.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
