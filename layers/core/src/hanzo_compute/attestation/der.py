@@ -6,9 +6,9 @@ Depth is the caller's: nothing here recurses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
@@ -25,15 +25,14 @@ SET: Final = 0x31
 
 _TEXT: Final = {UTF8_STRING: "utf-8", PRINTABLE_STRING: "ascii", IA5_STRING: "ascii"}
 _LENGTH_MAX: Final = 4
-_TIME_FORMATS: Final = {UTC_TIME: (13, "%y%m%d%H%M%SZ"), GENERALIZED_TIME: (15, "%Y%m%d%H%M%SZ")}
+_YEAR: Final = {UTC_TIME: 2, GENERALIZED_TIME: 4}
 
 
 class DerError(ValueError):
     """The bytes are not DER, or not of the type that belongs there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One value: its tag, its content, and all of its bytes."""
 
     tag: int
@@ -48,10 +47,10 @@ class Value:
 
     def children(self, tag: int = SEQUENCE) -> list[Value]:
         """What a SEQUENCE, or another constructed value of that tag, consists of. Raises DerError."""
-        self.expect(tag)
-        found, at = [], 0
-        while at < len(self.content):
-            value = _read(self.content, at)
+        content = self.expect(tag).content
+        found, at, end = [], 0, len(content)
+        while at < end:
+            value = _read(content, at)
             found.append(value)
             at += len(value.encoded)
         return found
@@ -67,19 +66,7 @@ class Value:
 
     def oid(self) -> str:
         """An OBJECT IDENTIFIER in dotted form. Raises DerError."""
-        content = self.expect(OID).content
-        if not content or content[-1] & 0x80:
-            raise DerError("an OBJECT IDENTIFIER that is cut off")
-        parts, part, fresh = [], 0, True
-        for byte in content:
-            if fresh and byte == 0x80:
-                raise DerError("an OBJECT IDENTIFIER that is longer than it needs to be")
-            part, fresh = part << 7 | byte & 0x7F, not byte & 0x80
-            if fresh:
-                parts.append(part)
-                part = 0
-        first = min(parts[0] // 40, 2)
-        return ".".join(map(str, (first, parts[0] - 40 * first, *parts[1:])))
+        return _oid(self.expect(OID).content)
 
     def octets(self) -> bytes:
         """The bytes of an OCTET STRING. Raises DerError."""
@@ -110,17 +97,21 @@ class Value:
 
     def time(self) -> datetime:
         """A UTCTime or GeneralizedTime in the form that RFC 5280 (4.1.2.5) asks for. Raises DerError."""
-        size, form = _TIME_FORMATS.get(self.tag, (0, ""))
-        text = self.content.decode("latin-1")
-        # strptime is more generous than the form: it takes spaces, signs and short numbers.
-        if len(text) != size or not (text[:-1].isascii() and text[:-1].isdigit()):
+        digits, text = _YEAR.get(self.tag), self.content.decode("latin-1")
+        numbers = text[:-1]
+        # int() is more generous than the form: it takes spaces, signs and underscores.
+        if digits is None or len(text) != digits + 11 or not numbers.isascii() or not numbers.isdigit():
             raise DerError("a time that is not of its form")
+        if text[-1] != "Z":
+            raise DerError("a time that is not in UTC")
+        year, rest = int(numbers[:digits]), numbers[digits:]
+        if digits == 2:
+            year += 1900 if year >= 50 else 2000
+        parts = [int(rest[at : at + 2]) for at in range(0, 10, 2)]
         try:
-            found = datetime.strptime(text, form).replace(tzinfo=UTC)
+            return datetime(year, *parts, tzinfo=UTC)
         except ValueError as error:
             raise DerError("a time that does not exist") from error
-        # Years of two digits are 1950 to 2049; strptime turns over at 69.
-        return found.replace(year=found.year - 100) if self.tag == UTC_TIME and found.year > 2049 else found
 
 
 def read(data: bytes) -> Value:
@@ -148,3 +139,20 @@ def _read(data: bytes, at: int) -> Value:
     if (end := start + length) > len(data):
         raise DerError("it is cut off")
     return Value(tag, data[start:end], data[at:end])
+
+
+@lru_cache(maxsize=256)
+def _oid(content: bytes) -> str:
+    """Remembered, as certificates of one kind repeat the same few."""
+    if not content or content[-1] & 0x80:
+        raise DerError("an OBJECT IDENTIFIER that is cut off")
+    parts, part, fresh = [], 0, True
+    for byte in content:
+        if fresh and byte == 0x80:
+            raise DerError("an OBJECT IDENTIFIER that is longer than it needs to be")
+        part, fresh = part << 7 | byte & 0x7F, not byte & 0x80
+        if fresh:
+            parts.append(part)
+            part = 0
+    first = min(parts[0] // 40, 2)
+    return ".".join(map(str, (first, parts[0] - 40 * first, *parts[1:])))

@@ -6,7 +6,7 @@ module puts them together. A platform whose section is null is refused whatever 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -54,6 +54,10 @@ class Policy(Strict):
 
     def digest(self) -> str:
         """64 hex digits that name what this policy says."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return canonical.digest(self.model_dump(mode="json"))
 
 

@@ -6,7 +6,7 @@ distribution service hands them out under ``/vcek/v1/{line}/cert_chain`` and ``/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from hanzo_compute.attestation import pins
@@ -23,8 +24,20 @@ from hanzo_compute.errors import InternalError, InvalidRequest
 
 DEPTH_MAX: Final = 4
 _FILES: Final = tuple(f"amd_{line}{kind}.pem" for line in ("milan", "genoa", "turin") for kind in ("", "_vlek"))
-_PINNED: Final = frozenset(pin.sha256 for pin in pins.AMD)
+_UNDERSTOOD: Final = (x509.BasicConstraints.oid, x509.KeyUsage.oid)
+_UNREADABLE: Final = (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _DER: Final = serialization.Encoding.DER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Authority:
+    """A certificate that may have issued others, with what it is looked up by."""
+
+    sha256: str
+    subject: bytes
+    issuer: bytes
+    key: object
+    certificate: x509.Certificate
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,11 @@ class Path:
         return max(starts), min(each.not_valid_after_utc for each in self.issuers)
 
     @cached_property
+    def shown_window(self) -> str:
+        """The same for people."""
+        return "{} to {}".format(*self.window)
+
+    @cached_property
     def root(self) -> str:
         """Name and SHA-256 of the last of them."""
         if not self.issuers:
@@ -68,12 +86,11 @@ def of(key: bytes, given: Iterable[bytes], anchors: Iterable[bytes]) -> Path:
 
     Args:
         key: certificate of a VCEK or VLEK, DER, that :func:`vek.parse` reads.
-        given: certificates that came with the evidence, DER: never trusted by themselves.
+        given: certificates that came with the evidence, DER, that :func:`authority` reads: never trusted by themselves.
         anchors: certificates that the operator hands in as roots, PEM or DER.
 
     Raises:
         InvalidRequest: an anchor is no certificate.
-        ValueError: something given is no certificate.
     """
     return _path(key, tuple(given), _anchors(tuple(anchors)))
 
@@ -81,54 +98,79 @@ def of(key: bytes, given: Iterable[bytes], anchors: Iterable[bytes]) -> Path:
 @lru_cache(maxsize=16)
 def _anchors(anchors: tuple[bytes, ...]) -> tuple[bytes, ...]:
     try:
-        return tuple(each.public_bytes(_DER) for anchor in anchors for each in certificates.load(anchor))
+        found = tuple(each.public_bytes(_DER) for anchor in anchors for each in certificates.load(anchor))
+        for each in found:
+            authority(each)
     except ValueError as error:
         raise InvalidRequest(f"an anchor is no certificate: {error}") from None
+    return found
 
 
 @lru_cache(maxsize=512)
 def _path(key: bytes, given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path:
     leaf = vek.parse(key)
-    trusted = [*shipped(), *map(certificates.load_one, anchors)]
-    roots = _PINNED.union(certificates.fingerprint(each) for each in trusted[len(shipped()) :])
-    # Those of the product first: what came with evidence does not take their place.
-    known = [*trusted, *map(certificates.load_one, given)]
-    first = next((each for each in known if _names(each, leaf.issuer) and leaf.signed_by(each.public_key())), None)
-    if first is None:
-        return Path((), False)
-    issuers = [first]
-    while certificates.fingerprint(issuers[-1]) not in roots and len(issuers) < DEPTH_MAX:
-        parent = _parent(issuers[-1], known)
-        if parent is None or parent in issuers:
-            return Path(tuple(issuers), False)
-        issuers.append(parent)
-    return Path(tuple(issuers), certificates.fingerprint(issuers[-1]) in roots)
+    for each in _known(given, anchors):
+        if each.subject == leaf.issuer and leaf.signed_by(each.key):
+            return _above(each, given, anchors)
+    return Path((), False)
+
+
+@lru_cache(maxsize=512)
+def _above(first: Authority, given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path:
+    """The chain from an authority on."""
+    roots = {pin.sha256 for pin in pins.AMD} | {authority(each).sha256 for each in anchors}
+    found = [first]
+    while found[-1].sha256 not in roots and len(found) < DEPTH_MAX:
+        parent = next((each for each in _known(given, anchors) if _issued(found[-1], each)), None)
+        if parent is None or parent.sha256 == found[-1].sha256:
+            break
+        found.append(parent)
+    return Path(tuple(each.certificate for each in found), found[-1].sha256 in roots)
+
+
+def _known(given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Iterator[Authority]:
+    """Those of the product first: what came with evidence does not take their place."""
+    yield from shipped()
+    yield from map(authority, anchors)
+    yield from map(authority, given)
+
+
+def _issued(certificate: Authority, issuer: Authority) -> bool:
+    return certificate.issuer == issuer.subject and certificates.issued(certificate.certificate, issuer.certificate)
 
 
 @lru_cache(maxsize=1)
-def shipped() -> tuple[x509.Certificate, ...]:
+def shipped() -> tuple[Authority, ...]:
     """ASK, ASVK and ARK of all lines, as they come with the product.
 
     Raises:
         InternalError: a root among them is not the one that is pinned: the installation was tampered with.
     """
     folder = resources.files("hanzo_compute.attestation").joinpath("roots")
-    found: dict[str, x509.Certificate] = {}
+    found: dict[str, Authority] = {}
     for name in _FILES:
-        for each in certificates.load(folder.joinpath(name).read_bytes()):
-            digest = certificates.fingerprint(each)
-            if each.subject == each.issuer and digest not in _PINNED:
-                raise InternalError(f"{name} holds a root that is not pinned: {digest}")
-            found[digest] = each
+        for certificate in certificates.load(folder.joinpath(name).read_bytes()):
+            each = authority(certificate.public_bytes(_DER))
+            if each.subject == each.issuer and all(pin.sha256 != each.sha256 for pin in pins.AMD):
+                raise InternalError(f"{name} holds a root that is not pinned: {each.sha256}")
+            found[each.sha256] = each
     return tuple(found.values())
 
 
-def _names(certificate: x509.Certificate, name: bytes) -> bool:
-    return certificate.subject.public_bytes() == name
+@lru_cache(maxsize=256)
+def authority(certificate: bytes) -> Authority:
+    """A certificate from its DER, remembered by its content.
 
-
-def _parent(certificate: x509.Certificate, known: Sequence[x509.Certificate]) -> x509.Certificate | None:
-    return next((each for each in known if certificates.issued(certificate, each)), None)
+    Raises:
+        ValueError: it is none, or one whose names or key cannot be read.
+    """
+    found = certificates.load_one(certificate)
+    try:
+        key = found.public_key()
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+    digest = certificates.fingerprint(found)
+    return Authority(digest, found.subject.public_bytes(), found.issuer.public_bytes(), key, found)
 
 
 def _rule(certificate: x509.Certificate, depth: int) -> str:
@@ -136,8 +178,10 @@ def _rule(certificate: x509.Certificate, depth: int) -> str:
         extensions = certificate.extensions
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    except (ValueError, x509.ExtensionNotFound):
+    except _UNREADABLE:
         return "does not say that it is an authority"
+    if any(each.critical and each.oid not in _UNDERSTOOD for each in extensions):
+        return "has a critical extension that is not understood"
     if not constraints.ca or not usage.key_cert_sign:
         return "is no authority"
     if constraints.path_length is not None and depth > constraints.path_length:

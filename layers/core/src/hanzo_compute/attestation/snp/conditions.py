@@ -10,7 +10,7 @@ from hanzo_compute.attestation.policy import Policy
 from hanzo_compute.attestation.snp import products
 from hanzo_compute.attestation.snp.policy import SnpPolicy, Tcb, TcbByLine
 from hanzo_compute.attestation.snp.products import Line
-from hanzo_compute.attestation.snp.report import GUEST_POLICY, PLATFORM_INFO, Report
+from hanzo_compute.attestation.snp.report import GUEST_POLICY, Report
 from hanzo_compute.attestation.snp.vek import Vek
 
 _ABI: Final = "AMD 56860, table 9"
@@ -39,10 +39,8 @@ def _guest(findings: Findings, said: Report, asked: SnpPolicy) -> None:
     ok = not strange and bool(said.policy & _RESERVED_ONE)
     text = "reserved bits are as they must be" if ok else "it has bits that are not known: they may allow what is not"
     findings.check("snp.guest.reserved", Group.POLICY, ok, text, actual=f"{said.policy:#x}", source=_ABI)
-    for name in GUEST_POLICY:
-        wanted = None if name == "debug" else getattr(asked.guest, name)
-        if wanted is not None:
-            _bit(findings, f"snp.guest.{name}", wanted, said.allows(name), f"policy: snp.guest.{name}")
+    for name, wanted in asked.guest.asked:
+        _bit(findings, f"snp.guest.{name}", wanted, said.allows(name), f"policy: snp.guest.{name}")
     if asked.guest.abi_major or asked.guest.abi_minor:
         abi, least = (said.policy >> 8 & 0xFF, said.policy & 0xFF), (asked.guest.abi_major, asked.guest.abi_minor)
         text = "the least ABI version that the guest asks for"
@@ -51,10 +49,8 @@ def _guest(findings: Findings, said: Report, asked: SnpPolicy) -> None:
 
 
 def _platform(findings: Findings, said: Report, asked: SnpPolicy) -> None:
-    for name in PLATFORM_INFO:
-        wanted = getattr(asked.platform, name)
-        if wanted is not None:
-            _bit(findings, f"snp.platform.{name}", wanted, said.platform(name), f"policy: snp.platform.{name}")
+    for name, wanted in asked.platform.asked:
+        _bit(findings, f"snp.platform.{name}", wanted, said.platform(name), f"policy: snp.platform.{name}")
 
 
 def _bit(findings: Findings, name: str, wanted: bool, found: bool, source: str) -> None:

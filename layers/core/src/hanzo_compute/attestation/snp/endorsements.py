@@ -11,9 +11,8 @@ from typing import Final
 from uuid import UUID
 
 from hanzo_compute.attestation import der
-from hanzo_compute.attestation import x509 as certificates
 from hanzo_compute.attestation.checks import Unreadable
-from hanzo_compute.attestation.snp import vek
+from hanzo_compute.attestation.snp import chain, vek
 
 EVIDENCE_MAX: Final = 64 * 1024
 """Bytes of each file; the largest of them is a certificate table, and real ones have below 8 KiB."""
@@ -64,11 +63,11 @@ def take(files: Mapping[str, bytes]) -> Endorsements:
 
 
 @lru_cache(maxsize=256)
-def _sorted(chain: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def _sorted(file: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Keys, and authorities."""
     keys, authorities = [], []
     parts = [(part, "cert_table") for part in _entries(table)] if table else []
-    for part, name in [(chain, "chain"), *parts] if chain else parts:
+    for part, name in [(file, "chain"), *parts] if file else parts:
         for each in _ders(part, name):
             if _is_key(each):
                 keys.append(each)
@@ -80,7 +79,7 @@ def _sorted(chain: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes,
 
 def _entries(data: bytes) -> list[bytes]:
     """The certificates of a table: entries up to one of zeros, then what they point to (AMD 56421, GHCB, 4.1.8.1)."""
-    found = []
+    found: list[bytes] = []
     for index in range(ENTRIES_MAX):
         if len(data) < (index + 1) * _ENTRY.size:
             raise Unreadable("cert_table ends before its last entry")
@@ -124,6 +123,6 @@ def _authority(certificate: bytes, name: str) -> None:
         serial = der.read(certificate).children()[0].children()[1].integer()
         if serial == 0:
             raise ValueError("its serial number is 0, which only keys of chips have")
-        certificates.load_one(certificate)
+        chain.authority(certificate)
     except (ValueError, IndexError) as error:
         raise Unreadable(f"a certificate of {name} cannot be read: {error}") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -62,21 +61,22 @@ def examine(files: Mapping[str, bytes], context: Context) -> Findings:
         identity=None if said.masked else said.chip_id.hex(),
         commitment=said.report_data,
     )
-    _form(findings, said)
+    signature = _form(findings, said)
     key, path = _key(findings, given, context)
     if key is not None and path is not None:
         _endorsed(findings, said, key, path)
-        _signature(findings, said, key)
+        _signature(findings, said, key, signature)
     conditions.check(findings, said, key, context.policy)
     revocation.check(findings, files.get("crl"), path, context)
     line = said.line or (key.line if key else None)
     findings.claims = said.claims(line)
-    if key is not None and path is not None and given.key is not None:
-        findings.claims |= _claims(key, path, given.key)
+    if key is not None and path is not None:
+        findings.claims |= {**key.claims, "vek_issuer": path.issuer}
     return findings
 
 
-def _form(findings: Findings, said: Report) -> None:
+def _form(findings: Findings, said: Report) -> tuple[int, int] | None:
+    """The two numbers of the signature, if it is of its format."""
     ok = said.version in report.VERSIONS
     text = f"version {said.version} of reports is {'known' if ok else 'not known'}"
     findings.check("snp.version", Group.GENUINE, ok, text, expected="2 to 5", actual=said.version, source=_ABI)
@@ -85,12 +85,13 @@ def _form(findings: Findings, said: Report) -> None:
     findings.check(
         "snp.signature_algorithm", Group.GENUINE, ok, text, expected=1, actual=said.signature_algo, source=_SIGNATURE
     )
-    problem = ""
+    signature, text = None, "is of its format"
     try:
-        said.signature()
+        signature = said.signature()
     except ValueError as error:
-        problem = str(error)
-    findings.check("snp.signature_format", Group.GENUINE, not problem, problem or "is of its format", source=_SIGNATURE)
+        text = str(error)
+    findings.check("snp.signature_format", Group.GENUINE, signature is not None, text, source=_SIGNATURE)
+    return signature
 
 
 def _key(
@@ -112,7 +113,7 @@ def _key(
     findings.check("snp.vek.format", Group.GENUINE, True, f"is the certificate of a {key.kind}", source=_KDS)
     path = chain.of(given.key, given.authorities, context.anchors)
     now = datetime.fromtimestamp(context.now_ms / 1000, UTC)
-    _valid(findings, "snp.vek.validity", (key.not_before, key.not_after), now)
+    _valid(findings, "snp.vek.validity", key.window, key.shown_window, now)
     _chain(findings, key, path, now)
     return key, path
 
@@ -120,11 +121,11 @@ def _key(
 def _chain(findings: Findings, key: Vek, path: Path, now: datetime) -> None:
     ok = bool(path.issuers)
     text = f"{path.issuer} signed the key's certificate" if ok else f"no {key.issuer_name} that is known signed it"
-    findings.check("snp.chain.signatures", Group.GENUINE, ok, text, expected=key.issuer_name, source=_CHAIN)
+    findings.check("snp.chain.signatures", Group.GENUINE, ok, text, source=_CHAIN)
     text = "its chain ends in a root that is trusted" if path.rooted else "its chain does not end in a pinned root"
     findings.check("snp.chain.root", Group.GENUINE, path.rooted, text, actual=path.root, source=_CHAIN)
     if ok:
-        _valid(findings, "snp.chain.validity", path.window, now)
+        _valid(findings, "snp.chain.validity", path.window, path.shown_window, now)
         text = path.rules or "all issuers are authorities"
         findings.check("snp.chain.rules", Group.GENUINE, not path.rules, text, source="RFC 5280, 6.1.4")
     else:
@@ -132,30 +133,28 @@ def _chain(findings: Findings, key: Vek, path: Path, now: datetime) -> None:
             findings.check(name, Group.GENUINE, None, "nothing is known to have issued it", source=_CHAIN)
 
 
-def _valid(findings: Findings, name: str, window: tuple[datetime, datetime], now: datetime) -> None:
+def _valid(findings: Findings, name: str, window: tuple[datetime, datetime], shown: str, now: datetime) -> None:
     start, end = window
     ok = start <= now <= end
     text = "valid at the time" if ok else f"not valid {'yet' if now < start else 'any more'}"
-    findings.check(
-        name, Group.GENUINE, ok, text, expected=f"{start} to {end}", actual=str(now), source="RFC 5280, 4.1.2.5"
-    )
+    findings.check(name, Group.GENUINE, ok, text, expected=shown, actual=str(now), source="RFC 5280, 4.1.2.5")
 
 
 def _endorsed(findings: Findings, said: Report, key: Vek, path: Path) -> None:
     """Is this the key of that report: its kind, processor, TCB version and chip?"""
-    lent = key.issuer_name == f"SEV-VLEK-{key.line}"
+    issuer = path.issuer or key.issuer_name
+    lent = issuer == f"SEV-VLEK-{key.line}"
     ok = said.signing_key == key.kind and lent is (key.kind == "VLEK")
-    text = f"the report names a {said.signing_key}, and the certificate is of a {key.kind} by {key.issuer_name}"
+    text = f"the report names a {said.signing_key}, and the certificate is of a {key.kind} by {issuer}"
     findings.check("snp.key_kind", Group.GENUINE, ok, text, expected=said.signing_key, actual=key.kind, source=_ABI)
     line = said.line or (None if said.has_cpuid else key.line)
-    ok = key.line is line and key.issuer_name in (f"SEV-{line}", f"SEV-VLEK-{line}")
+    ok = key.line is line and issuer in (f"SEV-{line}", f"SEV-VLEK-{line}")
     text = "processor, key and issuer are of one line" if ok else "processor, key and issuer are of different lines"
-    expected, actual = line or f"{said.family:#x}/{said.model:#x}", f"{key.product} by {key.issuer_name}"
+    expected, actual = line or f"{said.family:#x}/{said.model:#x}", f"{key.product} by {issuer}"
     findings.check("snp.product", Group.GENUINE, ok, text, expected=expected, actual=actual, source=_KDS)
-    tcb = key.tcb()
-    ok = tcb == said.reported_tcb
+    ok = key.tcb == said.reported_tcb
     text = "the key is of the reported TCB" if ok else "the key is of another TCB than the reported one"
-    findings.check("snp.tcb.endorsed", Group.GENUINE, ok, text, expected=said.reported_tcb, actual=tcb, source=_KDS)
+    findings.check("snp.tcb.endorsed", Group.GENUINE, ok, text, expected=said.reported_tcb, actual=key.tcb, source=_KDS)
     ok, text = _chip(said, key)
     findings.check("snp.chip_id", Group.GENUINE, ok, text, expected=said.chip_id, actual=key.hardware_id, source=_KDS)
 
@@ -170,23 +169,12 @@ def _chip(said: Report, key: Vek) -> tuple[bool, str]:
     return ok, "the key is of that chip" if ok else "the key is of another chip"
 
 
-def _signature(findings: Findings, said: Report, key: Vek) -> None:
-    ok, text = True, "the key signed the report"
-    try:
-        key.key.verify(encode_dss_signature(*said.signature()), said.signed, _ECDSA)
-    except InvalidSignature:
-        ok, text = False, "the key did not sign this report"
-    except ValueError:
-        ok, text = False, "the signature is not of its format"
+def _signature(findings: Findings, said: Report, key: Vek, signature: tuple[int, int] | None) -> None:
+    ok, text = False, "there is no signature that could be checked"
+    if signature is not None and said.signature_algo == report.ECDSA_P384_SHA384:
+        ok, text = True, "the key signed the report"
+        try:
+            key.key.verify(encode_dss_signature(*signature), said.signed, _ECDSA)
+        except InvalidSignature:
+            ok, text = False, "the key did not sign this report"
     findings.check("snp.signature", Group.GENUINE, ok, text, source=_SIGNATURE)
-
-
-def _claims(key: Vek, path: Path, certificate: bytes) -> dict[str, object]:
-    components = {name: value for name, value in key.spl.items() if not name.startswith("spl")}
-    lent = {"csp": key.csp_id} if key.csp_id is not None else {}
-    return {
-        "vek": {"structv": key.structure, "product": key.product, **components, **lent},
-        "vek_issuer": path.issuer,
-        "vek_validity": [str(key.not_before), str(key.not_after)],
-        "vek_sha256": sha256(certificate).hexdigest(),
-    }

@@ -1,7 +1,8 @@
-"""The section of a policy on evidence of SEV-SNP. All bits are named as in :mod:`hanzo_compute.attestation.snp.report`."""
+"""The section of a policy on evidence of SEV-SNP; bits are named as in the specification (AMD 56860)."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -17,7 +18,16 @@ Svn = Annotated[int, Field(ge=0, le=255)]
 Asked = bool | None
 
 
-class GuestBits(Strict):
+class Bits(Strict):
+    """Bits that are asked for."""
+
+    @cached_property
+    def asked(self) -> tuple[tuple[str, bool], ...]:
+        """Those that must have a value, and which."""
+        return tuple((name, value) for name, value in self if isinstance(value, bool))
+
+
+class GuestBits(Bits):
     """What the guest's own policy must say: true or false, or null for either.
 
     That it allows no debugging cannot be waived: a guest that its host may debug keeps nothing from it.
@@ -35,7 +45,7 @@ class GuestBits(Strict):
     abi_minor: Svn = Field(default=0, description="Least minor version, with the same major one.")
 
 
-class PlatformBits(Strict):
+class PlatformBits(Bits):
     """What the platform must say of itself: true or false, or null for either."""
 
     smt_en: Asked = Field(default=None, description="Simultaneous multithreading is on.")
@@ -43,9 +53,7 @@ class PlatformBits(Strict):
     ecc_en: Asked = Field(default=None, description="Memory has error correction.")
     rapl_dis: Asked = Field(default=None, description="Running average power limits are off.")
     ciphertext_hiding_dram_en: Asked = Field(default=None, description="Ciphertext is hidden from the host.")
-    alias_check_complete: Asked = Field(
-        default=None, description="Memory was checked for aliases since the last reset."
-    )
+    alias_check_complete: Asked = Field(default=None, description="Memory was checked for aliases since reset.")
     iommu_write_safe: Asked = Field(default=None, description="The IOMMU keeps devices from private memory.")
     tio_en: Asked = Field(default=None, description="SEV-TIO is on.")
 
@@ -75,10 +83,10 @@ class SnpPolicy(Strict):
     host_data: list[Hex32] = Field(default=[], description="Host data that are accepted; empty: any.")
     id_keys: list[Digest48] = Field(
         default=[],
-        description="SHA-384 of keys of which one must have signed the guest's identity; empty: any or none.",
+        description="SHA-384 of keys, one of which signed the guest's identity; empty: any or none.",
     )
     author_keys: list[Digest48] = Field(
-        default=[], description="SHA-384 of keys of which one must have certified the identity key; empty: any or none."
+        default=[], description="SHA-384 of keys, one of which certified that key; empty: any or none."
     )
     family_ids: list[Hex16] = Field(default=[], description="Family ids that are accepted; empty: any.")
     image_ids: list[Hex16] = Field(default=[], description="Image ids that are accepted; empty: any.")
@@ -98,5 +106,5 @@ class SnpPolicy(Strict):
     csp_ids: list[str] | None = Field(default=None, description="Cloud providers whose keys are; null: any.")
     crl_required: bool = Field(
         default=False,
-        description="Whether a list of revoked certificates must be there; one that is there always counts.",
+        description="Whether a list of revoked certificates must be there; one that is always counts.",
     )

@@ -68,4 +68,4 @@ def components(tcb: bytes, line: Line | None) -> dict[str, int]:
 
 def at_least(tcb: bytes, least: bytes) -> bool:
     """Whether no component is below that of ``least``."""
-    return all(mine >= other for mine, other in zip(tcb, least, strict=True))
+    return tcb == least or all(mine >= other for mine, other in zip(tcb, least, strict=True))

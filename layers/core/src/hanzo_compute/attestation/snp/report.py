@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.snp import products
@@ -16,6 +15,9 @@ VERSIONS: Final = (2, 3, 4, 5)
 ECDSA_P384_SHA384: Final = 1
 SIGNING_KEYS: Final = {0: "VCEK", 1: "VLEK", 7: "NONE"}
 _SCALAR: Final = 48
+_PADDING: Final = bytes(72 - _SCALAR)
+_REST: Final = bytes(SIZE - SIGNED - 2 * 72)
+_NO_CHIP: Final = bytes(64)
 _P384_ORDER: Final = int(
     "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
 )
@@ -48,8 +50,7 @@ _LAYOUT: Final = struct.Struct(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """The fields of a report, by the names of the specification; TCB versions are 8 bytes each."""
 
     version: int
@@ -105,7 +106,7 @@ class Report:
     @property
     def masked(self) -> bool:
         """Whether the host hides which chip it is."""
-        return not any(self.chip_id)
+        return self.chip_id == _NO_CHIP
 
     def allows(self, bit: str) -> bool:
         """A bit of the guest's policy."""
@@ -121,7 +122,7 @@ class Report:
         Raises:
             ValueError: it is not of its format. What is not signed must be zero: else one report had many forms.
         """
-        if any(self.r[_SCALAR:]) or any(self.s[_SCALAR:]) or any(self.rest):
+        if self.r[_SCALAR:] != _PADDING or self.s[_SCALAR:] != _PADDING or self.rest != _REST:
             raise ValueError("bytes of the signature's field beside the two numbers are not zero")
         r, s = (int.from_bytes(part, "little") for part in (self.r, self.s))
         if not (0 < r < _P384_ORDER and 0 < s < _P384_ORDER):
@@ -178,7 +179,7 @@ def parse(data: bytes) -> Report:
     """
     if len(data) != SIZE:
         raise Unreadable(f"a report has {SIZE} bytes; this has {len(data)}")
-    return Report(*_LAYOUT.unpack(data), data[:SIGNED])
+    return Report._make((*_LAYOUT.unpack(data), data[:SIGNED]))
 
 
 def _version(version: bytes) -> str:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -17,6 +18,7 @@ from hanzo_compute.attestation import x509 as certificates
 from hanzo_compute.attestation.checks import Context, Findings, Group
 from hanzo_compute.attestation.snp.chain import Path
 
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _SOURCE: Final = "AMD 57230, 4.3"
 
 
@@ -44,14 +46,19 @@ def check(findings: Findings, crl: bytes | None, path: Path | None, context: Con
 def _problem(data: bytes, path: Path | None, now: datetime) -> str:
     if path is None or not path.rooted:
         return "there is no root that could have signed the list of revoked certificates"
-    root = path.issuers[-1]
     try:
-        crl = _load(data)
-        signed = _signed(data, root.public_bytes(serialization.Encoding.DER))
-    except ValueError as error:
+        return _judged(_load(data), data, path, now)
+    except _UNREADABLE as error:
         return f"the list of revoked certificates cannot be read: {error}"
-    if crl.issuer != root.subject or not signed:
+
+
+def _judged(crl: x509.CertificateRevocationList, data: bytes, path: Path, now: datetime) -> str:
+    root = path.issuers[-1]
+    if crl.issuer != root.subject or not _signed(data, root.public_bytes(serialization.Encoding.DER)):
         return f"the list of revoked certificates is not signed by {root.subject.rfc4514_string()}"
+    if strange := next((each.oid.dotted_string for each in crl.extensions if each.critical), None):
+        # It may be of some of the certificates only, or of what changed.
+        return f"the list of revoked certificates has a critical extension that is not understood: {strange}"
     if now < crl.last_update_utc:
         return f"the list of revoked certificates is of {crl.last_update_utc.isoformat()}, which is not yet"
     if crl.next_update_utc is None or now > crl.next_update_utc:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from hashlib import sha256
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -66,15 +67,14 @@ class Vek:
     """``VCEK`` or ``VLEK``, by its subject."""
     issuer: bytes
     """Name of its issuer, DER."""
-    issuer_name: str
-    """Common name of its issuer."""
-    not_before: datetime
-    not_after: datetime
-    structure: int
+    window: tuple[datetime, datetime]
+    """From when to when it is valid."""
     product: str
     line: Line
     spl: Mapping[str, int]
     """Components of the TCB version that it was made for."""
+    tcb: bytes | None
+    """The same as 8 bytes; None if they are not the components of its line."""
     hardware_id: bytes | None
     """Of a VCEK."""
     csp_id: str | None
@@ -82,14 +82,21 @@ class Vek:
     key: ec.EllipticCurvePublicKey
     tbs: bytes
     signature: bytes
+    claims: Mapping[str, Any]
+    """What it says, as JSON."""
 
-    def tcb(self) -> bytes | None:
-        """The TCB version that it was made for, 8 bytes; None if its components are not those of its line."""
-        layout = self.line.layout
-        needed = {name for name in products.COMPONENTS if name in layout}
-        if not needed <= self.spl.keys() <= layout.keys():
-            return None
-        return bytes(self.spl.get(name, 0) for name in sorted(layout, key=layout.__getitem__))
+    @property
+    def shown_window(self) -> str:
+        """From when to when it is valid, for people."""
+        return " to ".join(self.claims["vek_validity"])
+
+    @property
+    def issuer_name(self) -> str:
+        """Common name of its issuer, empty if it has none or cannot be read."""
+        try:
+            return _common_name(der.read(self.issuer))
+        except ValueError:
+            return ""
 
     def signed_by(self, issuer: object) -> bool:
         """Whether a public key has signed it: RSASSA-PSS over the certificate's own bytes."""
@@ -136,18 +143,26 @@ def parse(data: bytes) -> Vek:
     return Vek(
         kind=kind,
         issuer=issuer.encoded,
-        issuer_name=_common_name(issuer),
-        not_before=not_before,
-        not_after=not_after,
-        structure=structure,
+        window=(not_before, not_after),
         product=product,
         line=line,
         spl=spl,
+        tcb=_tcb(spl, line),
         hardware_id=hardware_id,
         csp_id=csp_id,
         key=_key(key.encoded),
         tbs=tbs.encoded,
         signature=signature.bits(),
+        claims={
+            "vek": {
+                "structv": structure,
+                "product": product,
+                **{name: spl[name] for name in products.COMPONENTS if name in spl},
+                **({} if csp_id is None else {"csp": csp_id}),
+            },
+            "vek_validity": [str(not_before), str(not_after)],
+            "vek_sha256": sha256(data).hexdigest(),
+        },
     )
 
 
@@ -193,6 +208,14 @@ def _spl(data: bytes) -> int:
     if value > 0xFF:
         raise ValueError(f"a component of its TCB version is {value}; it has 8 bits")
     return value
+
+
+def _tcb(spl: Mapping[str, int], line: Line) -> bytes | None:
+    layout = line.layout
+    needed = {name for name in products.COMPONENTS if name in layout}
+    if not needed <= spl.keys() <= layout.keys():
+        return None
+    return bytes(spl.get(name, 0) for name in sorted(layout, key=layout.__getitem__))
 
 
 def _hardware_id(data: bytes, line: Line) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
 from hanzo_compute.attestation.tpm.public import rsa_key
+from hanzo_compute.attestation.tpm.wire import read_json
 from hanzo_compute.model.evidence import Platform
 
 BLOB_MAX: Final = 16 * 1024
@@ -141,19 +141,10 @@ def _below_paravisor(context: Context) -> Context:
 
 
 def _runtime(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"the runtime data of the HCL report are no JSON: {error}") from None
+    document = read_json(data, "the runtime data of the HCL report")
     if not isinstance(document, dict):
         raise Unreadable("the runtime data of the HCL report are no JSON object")
     return document
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a name is given twice")
-    return dict(pairs)
 
 
 def _ak(runtime: Mapping[str, Any]) -> rsa.RSAPublicKey:

@@ -134,11 +134,8 @@ def examine(
 
 def describe(leaf: certificates.Certificate) -> dict[str, str]:
     """Manufacturer and model that a certificate names, where it does (section 3.1.2 of the profile)."""
-    try:
-        names = leaf.extensions.get_extension_for_class(certificates.SubjectAlternativeName).value
-        directories = names.get_values_for_type(certificates.DirectoryName)
-    except (certificates.ExtensionNotFound, ValueError):
-        return {}
+    names = _extension(leaf, certificates.SubjectAlternativeName)
+    directories = names.get_values_for_type(certificates.DirectoryName) if names is not None else []
     said = {attribute.oid: str(attribute.value) for name in directories for attribute in name}
     wanted = {"manufacturer": _MANUFACTURER, "model": _MODEL}
     return {name: said[oid] for name, oid in wanted.items() if oid in said}
@@ -149,7 +146,9 @@ def _load(data: bytes, what: str, most: int) -> list[certificates.Certificate]:
         raise Unreadable(f"{what} has {len(data)} bytes; at most {most} are read")
     try:
         found = x509.load(data)
-    except ValueError as error:
+        for each in found:
+            _ = each.extensions  # read only when they are asked for: so that they fail here or nowhere
+    except (ValueError, certificates.DuplicateExtension) as error:
         raise Unreadable(f"{what} is no certificate: {error}") from None
     if not found:
         raise Unreadable(f"{what} has no certificate")
@@ -179,11 +178,8 @@ def _root(chain: Sequence[certificates.Certificate], trust: Trust) -> tuple[str,
 
 
 def _fetchable(certificate: certificates.Certificate) -> bool:
-    try:
-        access = certificate.extensions.get_extension_for_class(certificates.AuthorityInformationAccess).value
-    except (certificates.ExtensionNotFound, ValueError):
-        return False
-    return any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
+    access = _extension(certificate, certificates.AuthorityInformationAccess)
+    return access is not None and any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in access)
 
 
 def _forged(chain: Sequence[certificates.Certificate], trust: Trust, known: Authorities) -> str:
@@ -206,11 +202,8 @@ def _judge_at(chain: Sequence[certificates.Certificate], context: Context) -> in
 
 def _purpose(leaf: certificates.Certificate, signs: bool) -> str:
     """An endorsement key decrypts, and an attestation key signs; Google gives both kinds the purpose of the first."""
-    try:
-        usage = _extension(leaf, certificates.KeyUsage)
-        purposes = _extension(leaf, certificates.ExtendedKeyUsage)
-    except ValueError as error:
-        return f"{_name(leaf)} has an extension that cannot be read ({error})"
+    usage = _extension(leaf, certificates.KeyUsage)
+    purposes = _extension(leaf, certificates.ExtendedKeyUsage)
     if not signs and usage is not None and not (usage.key_encipherment or usage.key_agreement):
         return f"{_name(leaf)} is of no endorsement key: its key does not encipher"
     allowed = {_EK_PURPOSE, _AK_PURPOSE} if signs else {_EK_PURPOSE}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
 
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.tpm.quote import Attest
-from hanzo_compute.attestation.tpm.wire import HASH_NAMES, HASHES, digest
+from hanzo_compute.attestation.tpm.wire import HASH_NAMES, HASHES, digest, read_json
 
 PCRS_MAX: Final = 32 * 1024
 """Bytes; 24 PCRs of five banks have fewer than 16 KiB as JSON."""
@@ -36,6 +35,8 @@ def parse(data: bytes, attest: Attest) -> Values:
     if len(data) > PCRS_MAX:
         raise Unreadable(f"the PCR values have {len(data)} bytes; at most {PCRS_MAX} are read")
     wanted = {bank: indices for bank, indices in attest.selection.items() if indices}
+    if not wanted:
+        return {}
     found = _json(data, wanted) if data.lstrip()[:1] in {b"[", b"{"} else _tools(data, wanted)
     return {bank: {index: _value(found, bank, index) for index in indices} for bank, indices in wanted.items()}
 
@@ -56,15 +57,12 @@ def _value(found: Values, bank: int, index: int) -> bytes:
 
 
 def _json(data: bytes, wanted: Mapping[int, tuple[int, ...]]) -> dict[int, dict[int, bytes]]:
-    try:
-        document = json.loads(data, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"the PCR values are no JSON: {error}") from None
+    document = read_json(data, "the PCR values")
     banks = {number: name for number, name in HASH_NAMES.items() if isinstance(document, dict) and name in document}
     if banks:
         return {number: _indexed(document[name]) for number, name in banks.items()}
     if len(wanted) != 1:
-        raise Unreadable("the PCR values do not say of which bank they are, and the quote selects none or several")
+        raise Unreadable("the PCR values do not say of which bank they are, and the quote selects several")
     return {next(iter(wanted)): _indexed(document)}
 
 
@@ -78,12 +76,6 @@ def _indexed(values: Any) -> dict[int, bytes]:
     if list(map(str, found)) != list(values):
         raise Unreadable("the PCR values are by numbers that are not written as usual")
     return found
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a name is given twice")
-    return dict(pairs)
 
 
 def _tools(data: bytes, wanted: Mapping[int, tuple[int, ...]]) -> dict[int, dict[int, bytes]]:

@@ -78,8 +78,8 @@ class TpmPolicy(Strict):
     )
     azure_sept_ve_disable: bool = Field(
         default=False,
-        description="Whether Azure's trust domains must have SEPT_VE_DISABLE. Azure clears it: its paravisor, and not the "
-        "guest, meets the exceptions that it would prevent. Stands for `tdx.require_sept_ve_disable` there.",
+        description="Whether Azure's trust domains must have SEPT_VE_DISABLE. Azure clears it: its paravisor, and not "
+        "the guest, meets the exceptions that it would prevent. Stands for `tdx.require_sept_ve_disable` there.",
     )
     minimum_reset_count: int = Field(
         default=0, ge=0, lt=2**32, description="Fewer resets than were seen before are a rollback."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -77,6 +78,14 @@ class Reader:
             raise Unreadable(f"{self._what} has {self.rest} bytes too many")
 
 
+def read_json(data: bytes, what: str) -> Any:
+    """The value of a JSON text whose names are given once each. Raises Unreadable."""
+    try:
+        return json.loads(data, object_pairs_hook=_distinct)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{what} cannot be read as JSON: {error}") from None
+
+
 def digest(algorithm: int, data: bytes) -> bytes:
     """The digest of ``data``. Raises Unreadable: the algorithm is none that is known here."""
     hasher = HASHES.get(algorithm)
@@ -84,3 +93,9 @@ def digest(algorithm: int, data: bytes) -> bytes:
         raise Unreadable(f"the hash algorithm 0x{algorithm:04x} is not known")
     value: bytes = hasher(data).digest()
     return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name is given twice")
+    return dict(pairs)
