@@ -121,7 +121,13 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # Names are read only when they are asked for.
+        _ = certificate.subject, certificate.issuer
+    except (x509.InvalidVersion, TypeError) as error:
+        raise ValueError(str(error)) from None
+    return certificate
 
 
 @lru_cache(maxsize=_CACHED)
