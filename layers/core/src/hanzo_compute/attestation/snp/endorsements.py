@@ -67,7 +67,8 @@ def take(files: Mapping[str, bytes]) -> Endorsements:
 @lru_cache(maxsize=256)
 def _sorted(file: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Keys, and authorities."""
-    keys, authorities = [], []
+    keys: list[bytes] = []
+    authorities: list[bytes] = []
     parts = [(part, "cert_table") for part in _entries(table)] if table else []
     for part, name in [(file, "chain"), *parts] if file else parts:
         for each in _ders(part, name):
