@@ -1,12 +1,14 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +22,8 @@ from hanzo_compute.attestation.checks import Findings, Group
 from hanzo_compute.attestation.pins import Pin
 
 CHAIN_MAX: Final = 10
+CERTIFICATE_MAX: Final = 16 * 1024
+"""Bytes of one certificate: what is remembered is bounded by it."""
 _CACHED: Final = 4096
 _DER: Final = serialization.Encoding.DER
 T = TypeVar("T", bound=x509.ExtensionType)
@@ -61,6 +65,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -77,8 +82,18 @@ def load(data: bytes) -> list[x509.Certificate]:
     return [load_one(data)]
 
 
+def extensions(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions of a certificate. Raises ValueError: one cannot be read, or is there twice."""
+    try:
+        return certificate.extensions
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
 def load_one(der: bytes) -> x509.Certificate:
     """A certificate from its DER, remembered by its content. Raises ValueError."""
+    if len(der) > CERTIFICATE_MAX:
+        raise ValueError(f"a certificate has at most {CERTIFICATE_MAX} bytes, and not {len(der)}")
     return _load(der)
 
 
@@ -89,6 +104,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
+    understood: frozenset[str] = frozenset(),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -98,6 +114,7 @@ def verify(
         pins: roots of the product.
         anchors: roots that the operator hands in, as PEM or DER.
         leaf_signs: whether the leaf must be allowed to sign (key usage ``digitalSignature``) and be no authority.
+        understood: OIDs of extensions that the caller reads and judges, and that may so be critical.
     """
     chain = tuple(certificates)
     if not 1 <= len(chain) <= CHAIN_MAX:
@@ -108,39 +125,42 @@ def verify(
         _root(chain[-1], pins, anchors),
         _links(chain),
         _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
-        _rules(chain, leaf_signs),
+        _rules(chain, leaf_signs, understood),
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether a certificate names ``issuer`` and is signed by it."""
-    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
-        return False
-    return _signed(certificate.public_bytes(_DER), issuer.public_bytes(_DER))
-
-
-@lru_cache(maxsize=_CACHED)
-def _load(der: bytes) -> x509.Certificate:
+    """Whether a certificate names ``issuer``, byte for byte, and is signed by it."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        # Names are read only when they are asked for.
-        _ = certificate.subject, certificate.issuer
-    except (x509.InvalidVersion, TypeError) as error:
-        raise ValueError(str(error)) from None
-    return certificate
-
-
-@lru_cache(maxsize=_CACHED)
-def _signed(der: bytes, issuer: bytes) -> bool:
-    try:
-        _load(der).verify_directly_issued_by(_load(issuer))
+        certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
+@lru_cache(maxsize=_CACHED)
+def _load(der: bytes) -> x509.Certificate:
+    with warnings.catch_warnings():
+        # Serial numbers that are not positive and the like: of signed certificates they are no reason to refuse.
+        warnings.simplefilter("ignore")
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+            _ = certificate.subject, certificate.issuer
+        except (x509.InvalidVersion, TypeError) as error:
+            raise ValueError(str(error)) from None
+        # Extensions are kept once they are decoded; what is wrong with them is for those who ask for them.
+        with suppress(ValueError):
+            extensions(certificate)
+    return certificate
+
+
 def _pem(data: bytes) -> list[bytes]:
-    certificates = x509.load_pem_x509_certificates(data)
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -170,24 +190,26 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: frozenset[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+            problem = _rule(certificate, depth, leaf_signs, understood)
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
-    extensions = certificate.extensions
-    unknown = [each.oid.dotted_string for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+@lru_cache(maxsize=_CACHED)
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
+    found = extensions(certificate)
+    critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
-    constraints = _extension(extensions, x509.BasicConstraints)
-    usage = _extension(extensions, x509.KeyUsage)
+    constraints = _extension(found, x509.BasicConstraints)
+    usage = _extension(found, x509.KeyUsage)
     if depth == 0:
         if not leaf_signs:
             return ""
