@@ -46,7 +46,7 @@ def cbor(dice: random.Random, data: bytes, other: bytes) -> bytes | None:
             holder.insert(dice.randrange(len(holder) + 1), holder[key])
         case 4:
             from_holder, from_key = dice.choice(places)
-            # A copy is taken first: a map may not come to contain itself.
+            # A copy: nothing may come to contain itself.
             holder[key] = copy.deepcopy(from_holder[from_key])
         case _:
             holder[key] = _inside(dice, holder[key], other)
@@ -137,9 +137,7 @@ def der(dice: random.Random, data: bytes, other: bytes) -> bytes | None:
         case 2:
             node.tag = dice.choice((0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C, 0x13, 0x17, 0x18, 0x30, 0x31, 0xA0, 0xA3))
         case 3:
-            holder[at] = dice.choice(list(_nodes(tree)))
-            if any(each is node for each in _nodes([holder[at]])):
-                return None
+            holder[at] = copy.deepcopy(dice.choice(list(_nodes(tree))))
         case 4:
             node.body = b"" if dice.random() < 0.5 else dice.choice((b"\0", b"\x80", b"\xff" * 9, b"0" * 200))
         case _:
