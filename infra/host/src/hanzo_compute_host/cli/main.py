@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "replay": "replay:replay",
     "log": "log:log",
     "attest": "attest:attest",
+    "key": "key:key",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",
     "backup": "backup:backup",

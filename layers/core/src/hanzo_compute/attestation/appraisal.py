@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -82,6 +82,7 @@ def appraise(
     nonce: bytes | None = None,
     binding: Binding | None = None,
     anchors: Sequence[bytes] = (),
+    activated: Collection[bytes] = (),
 ) -> AttestationResult:
     """Appraise the evidence of one attester.
 
@@ -93,6 +94,7 @@ def appraise(
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
         anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
+        activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
 
     Raises:
         InvalidRequest: there is no evidence, too much of it, no time, or an anchor that is no certificate: nothing
@@ -104,7 +106,7 @@ def appraise(
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
     _check_anchors(anchors)
-    context = Context(now_ms, policy, nonce, binding, tuple(anchors))
+    context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
     return _result(bundle, found, context)
 
@@ -172,18 +174,29 @@ def _examine(platform: Platform) -> Examine:
     """The checks of a platform: each loads what it needs, when it is needed."""
     match platform:
         case Platform.SNP:
-            from hanzo_compute.attestation.snp.examine import examine
+            from hanzo_compute.attestation.snp import examine as snp
+
+            return snp.examine
         case Platform.TDX:
-            from hanzo_compute.attestation.tdx.examine import examine_tdx as examine
+            from hanzo_compute.attestation.tdx import examine as tdx
+
+            return tdx.examine_tdx
         case Platform.SGX:
-            from hanzo_compute.attestation.tdx.examine import examine_sgx as examine
+            from hanzo_compute.attestation.tdx import examine as sgx
+
+            return sgx.examine_sgx
         case Platform.NITRO:
-            from hanzo_compute.attestation.nitro.examine import examine
+            from hanzo_compute.attestation.nitro import examine as nitro
+
+            return nitro.examine
         case Platform.NVIDIA:
-            from hanzo_compute.attestation.nvidia.examine import examine
+            from hanzo_compute.attestation.nvidia import examine as nvidia
+
+            return nvidia.examine
         case Platform.TPM:
-            from hanzo_compute.attestation.tpm.examine import examine
-    return examine
+            from hanzo_compute.attestation.tpm import examine as tpm
+
+            return tpm.examine
 
 
 def _fresh(findings: Findings, platform: Platform, context: Context) -> None:
@@ -256,10 +269,11 @@ def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings
         return tier, why
     if context.binding is None:
         return tier, "nothing binds the GPUs to the CPU's evidence: no binding was given"
-    tiers = [each.tier for each in devices if each.tier > Tier.OPEN]
-    if not tiers:
-        return tier, "the evidence of no GPU reaches tier 3: " + (devices[0].tier_why or "its checks")
-    lowest = min(devices, key=lambda each: each.tier if each.tier > Tier.OPEN else Tier.GPU_TEE_IO)
+    lowest = min((each for each in devices if each.tiered), key=lambda each: each.tier, default=None)
+    if lowest is None:
+        return tier, "there is evidence of switches, and of no GPU"
+    if lowest.tier is Tier.OPEN:
+        return tier, "the evidence of a GPU does not reach tier 3: " + (lowest.tier_why or "its checks")
     return max(tier, lowest.tier), lowest.tier_why
 
 

@@ -1,7 +1,7 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only the signature of one certificate under another is remembered between calls, never a verdict: it does not
-depend on the time.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -103,6 +104,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
+    understood: frozenset[str] = frozenset(),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -112,6 +114,7 @@ def verify(
         pins: roots of the product.
         anchors: roots that the operator hands in, as PEM or DER.
         leaf_signs: whether the leaf must be allowed to sign (key usage ``digitalSignature``) and be no authority.
+        understood: OIDs of extensions that the caller reads and judges, and that may so be critical.
     """
     chain = tuple(certificates)
     if not 1 <= len(chain) <= CHAIN_MAX:
@@ -122,13 +125,18 @@ def verify(
         _root(chain[-1], pins, anchors),
         _links(chain),
         _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
-        _rules(chain, leaf_signs),
+        _rules(chain, leaf_signs, understood),
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether a certificate names ``issuer`` and is signed by it."""
-    return _signed(certificate, issuer)
+    """Whether a certificate names ``issuer``, byte for byte, and is signed by it."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 @lru_cache(maxsize=_CACHED)
@@ -148,18 +156,11 @@ def _load(der: bytes) -> x509.Certificate:
     return certificate
 
 
-@lru_cache(maxsize=_CACHED)
-def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Remembered by the content of both, which is what they are equal by."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
 def _pem(data: bytes) -> list[bytes]:
-    certificates = x509.load_pem_x509_certificates(data)
+    try:
+        certificates = x509.load_pem_x509_certificates(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -189,20 +190,22 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: frozenset[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs)
-        except ValueError as error:
+            problem = _rule(certificate, depth, leaf_signs, understood)
+        except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:
             return f"{_name(certificate)} {problem}"
     return ""
 
 
-def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool) -> str:
+@lru_cache(maxsize=_CACHED)
+def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
     found = extensions(certificate)
-    unknown = [each.oid.dotted_string for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
+    unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
     constraints = _extension(found, x509.BasicConstraints)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,12 @@ from pydantic_core import PydanticCustomError
 from hanzo_compute.model.evidence import Platform
 from hanzo_compute.model.spec import parse_time
 from hanzo_compute_host.cli import evidence_files, verdicts
+from hanzo_compute_host.cli.commands.attest_collect import collect, selftest
+from hanzo_compute_host.cli.escape import escape
 from hanzo_compute_host.cli.evidence_files import Presented
-from hanzo_compute_host.cli.session import Session, output_option, pass_session
+from hanzo_compute_host.cli.pages import collect as collect_pages
+from hanzo_compute_host.cli.render import age, print_table
+from hanzo_compute_host.cli.session import Session, client_options, output_option, pass_session
 
 if TYPE_CHECKING:
     from hanzo_compute.attestation import AttestationResult, Policy
@@ -29,6 +32,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group()
 def attest() -> None:
     """Evidence of what runs where: collect it, and judge it without any platform or network."""
+
+
+attest.add_command(collect)
+attest.add_command(selftest)
 
 
 def _options(command: F) -> F:
@@ -115,21 +122,72 @@ def explain(
     raise click.exceptions.Exit(EXIT[result.verdict.value])
 
 
-@attest.command("policy")
+@attest.group("policy")
+def policy_group() -> None:
+    """Appraisal policies: built-in ones, files, and those that the platform keeps for you."""
+
+
+@policy_group.command("check")
 @click.argument("policy")
 @output_option
 @pass_session
-def show_policy(session: Session, policy: str) -> None:
+def check_policy(session: Session, policy: str) -> None:
     """Check POLICY, a built-in one or a file, and show all that it says, with its defaults."""
     found = _policy(policy)
-    document = found.model_dump(mode="json")
+    _show(session, found.model_dump(mode="json"), {"digest": found.digest()})
+    session.say(f"{found.name}@{found.version}, SHA-256 {found.digest()}")
+
+
+@policy_group.command("put")
+@click.argument("name")
+@click.argument("file", type=FILE)
+@client_options
+@pass_session
+def put_policy(session: Session, name: str, file: Path) -> None:
+    """Put FILE as the next version of the policy NAME.
+
+    By `default` runners are appraised that want a key of your jobs.
+    """
+    made = session.keys.put_policy(name, file.read_text(encoding="utf-8", errors="replace"))
     if session.json:
-        session.print_json(document | {"digest": found.digest()})
+        session.print_json(made)
+    else:
+        session.say(f"{made['name']}: version {made['version']}")
+
+
+@policy_group.command("show")
+@click.argument("name")
+@click.option("--version", type=click.IntRange(min=1), help="An earlier one.")
+@client_options
+@pass_session
+def show_policy(session: Session, name: str, version: int | None) -> None:
+    """Show the policy NAME as the platform has it."""
+    found = session.keys.policy(name, version)
+    _show(session, found["policy"], {"digest": found["digest"]})
+
+
+@policy_group.command("ls")
+@client_options
+@pass_session
+def list_policies(session: Session) -> None:
+    """List your policies by name."""
+    items, _ = collect_pages(lambda cursor, limit: session.keys.policies(cursor=cursor, limit=limit))
+    if session.json:
+        session.print_json({"items": items})
+    elif not items:
+        session.say("no policies")
+    else:
+        rows = [[each["name"], each["version"], each["digest"][:16], age(each["updated_at"])] for each in items]
+        print_table(session.console, ["NAME", "VERSION", "SHA-256", "PUT"], rows)
+
+
+def _show(session: Session, document: dict[str, Any], more: dict[str, Any]) -> None:
+    if session.json:
+        session.print_json(document | more)
     else:
         import yaml
 
-        click.echo(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False).rstrip())
-        session.say(f"{found.name}@{found.version}, SHA-256 {found.digest()}")
+        click.echo(escape(yaml.safe_dump(document, sort_keys=False)).rstrip())
 
 
 def _judge(
