@@ -236,4 +236,4 @@ def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
 
 
 def _name(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string() or f"certificate {certificate.serial_number:x}"
+    return certificate.subject.rfc4514_string() or f"certificate {fingerprint(certificate)}"
