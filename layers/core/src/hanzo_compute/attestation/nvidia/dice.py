@@ -16,9 +16,8 @@ from cryptography import x509
 
 from hanzo_compute.attestation.checks import Unreadable
 
-DEVICE_ID: Final = "2.23.133.5.4.1"
-TCB_INFO: Final = "2.23.133.5.4.1.1"
-UNDERSTOOD: Final = frozenset({DEVICE_ID, TCB_INFO})
+UNDERSTOOD: Final = frozenset({"2.23.133.5.4.1", "2.23.133.5.4.1.1"})
+"""Extensions, by their OID."""
 
 _CACHED: Final = 1024
 _SEQUENCE: Final = 0x30
@@ -49,36 +48,27 @@ def firmware(certificate: x509.Certificate) -> Firmware:
     Raises:
         Unreadable: an extension is not of its form.
     """
-    fwid, flags = None, None
+    found: Firmware | None = None
     for extension in certificate.extensions:
-        oid = extension.oid.dotted_string
-        if oid not in UNDERSTOOD or not isinstance(extension.value, x509.UnrecognizedExtension):
-            continue
-        if fwid is not None:
-            raise Unreadable("the device's certificate says twice what its firmware is")
-        if oid == DEVICE_ID:
-            fwid = _device_id(extension.value.value)
-        else:
-            fwid, flags = _tcb_info(extension.value.value)
-    return Firmware(fwid, flags)
+        if extension.oid.dotted_string in UNDERSTOOD and isinstance(extension.value, x509.UnrecognizedExtension):
+            if found is not None:
+                raise Unreadable("the device's certificate says twice what its firmware is")
+            found = _firmware(extension.value.value)
+    return found or Firmware(None, None)
 
 
-def _device_id(der: bytes) -> bytes:
+def _firmware(der: bytes) -> Firmware:
+    """Either form: which one it is shows in its tags, for the first extension has held both."""
     parts = items(_only(der, _SEQUENCE))
-    if [tag for tag, _ in parts] != [_INTEGER, _SEQUENCE, _SEQUENCE]:
-        raise Unreadable(f"extension {DEVICE_ID} is no version, key and FWID")
-    return _fwid(parts[2][1])
-
-
-def _tcb_info(der: bytes) -> tuple[bytes | None, frozenset[str] | None]:
-    parts = items(_only(der, _SEQUENCE))
-    tags = [tag & 0x1F for tag, _ in parts]
-    if any(tag & 0xC0 != 0x80 for tag, _ in parts) or any(a >= b for a, b in pairwise(tags)):
-        raise Unreadable(f"the fields of extension {TCB_INFO} are not in their order")
+    if [tag for tag, _ in parts] == [_INTEGER, _SEQUENCE, _SEQUENCE]:
+        return Firmware(_fwid(parts[2][1]), None)
+    numbers = [tag & 0x1F for tag, _ in parts]
+    if any(tag & 0xC0 != 0x80 for tag, _ in parts) or any(a >= b for a, b in pairwise(numbers)):
+        raise Unreadable("what the device's certificate says of its firmware is neither device id nor TCB info")
     fields = dict(parts)
     fwids = [content for tag, content in items(fields.get(_FWIDS, b"")) if tag == _SEQUENCE]
     flags = fields.get(_FLAGS)
-    return (_fwid(fwids[0]) if fwids else None), (None if flags is None else _flags(flags))
+    return Firmware(_fwid(fwids[0]) if fwids else None, None if flags is None else _flags(flags))
 
 
 def _fwid(content: bytes) -> bytes:
