@@ -190,3 +190,22 @@ def test_no_key_gets_into_what_is_shown(tmp_path: Path) -> None:
     assert len(shown) == 5
     for secret in secrets:
         assert all(secret.hex() not in text and repr(secret) not in text for text in shown)
+
+
+def test_each_epoch_has_a_master_key_of_its_own(tmp_path: Path) -> None:
+    vault, contexts = FileVault(tmp_path), [{"job": "j"}, {"job": "j", "epoch": "1"}, {"job": "j", "epoch": "2"}]
+    keys = [vault.data_key(context) for context in contexts]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["master-1.key", "master-2.key", "master.key"]
+    again = FileVault(tmp_path)
+    assert [again.unwrap(key.wrapped, context) for key, context in zip(keys, contexts, strict=True)] == [
+        key.plaintext for key in keys
+    ]
+    with pytest.raises(ComputeError):
+        again.unwrap(keys[1].wrapped, contexts[2])
+    (tmp_path / "master-1.key").unlink()  # nothing of that epoch is needed any more
+    last = FileVault(tmp_path)
+    assert last.unwrap(keys[2].wrapped, contexts[2]) == keys[2].plaintext
+    with pytest.raises(ComputeError):
+        last.unwrap(keys[1].wrapped, contexts[1])
+    with pytest.raises(InternalError, match="no epoch"):
+        last.data_key({"epoch": "../1"})

@@ -26,6 +26,14 @@ def need_strace() -> None:
         _missing("this test makes system calls fail: install strace (apt-get install strace)")
 
 
+def need_swtpm() -> None:
+    """A software TPM with an authority of its own, and the tools that talk to it."""
+    missing = [tool for tool in ("swtpm", "swtpm_setup", "swtpm_localca", "tpm2_quote") if shutil.which(tool) is None]
+    if missing:
+        names = ", ".join(missing)
+        _missing(f"this test runs a software TPM and lacks {names}: apt-get install swtpm swtpm-tools tpm2-tools")
+
+
 def need_seccomp() -> None:
     """Filters of system calls are Linux's, and may be left out of a kernel."""
     if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():

@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import attestation.app
 import dispatch.app
 import job_intake.app
 import leases.app
@@ -21,6 +22,7 @@ CONTEXT = SimpleNamespace(
 )
 ROUTES = {
     **dict.fromkeys(leases.app.api.routes, leases.app.handler),
+    **dict.fromkeys(attestation.app.api.routes, attestation.app.handler),
     **dict.fromkeys(job_intake.api.api.routes, job_intake.app.handler),
 }
 

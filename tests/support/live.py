@@ -159,10 +159,13 @@ class Platform:
                 continue
         return found
 
-    def hzc(self, *arguments: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+    def hzc(
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 60, **extra: str
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a command of the CLI against this platform."""
+        environment = self.environment | extra
         return subprocess.run(
-            [*HZC, *arguments], env=self.environment, input=stdin, capture_output=True, timeout=timeout, check=False
+            [*HZC, *arguments], env=environment, input=stdin, capture_output=True, timeout=timeout, check=False
         )
 
     @property

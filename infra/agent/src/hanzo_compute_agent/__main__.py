@@ -83,10 +83,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     patience = _patience(stopping) if ready.takes_over() else None
-    keys = Path(home) / "keys"
-    container = wiring.agent(url, key, state, config.default_cache(environ), slots, keys, patience)
+    keys, tcti = Path(home) / "keys", environ.get("HZC_TPM_TCTI") or None
+    container = wiring.agent(url, key, state, config.default_cache(environ), slots, keys, patience, tcti)
     journal = FileJournal(state / "journal")
-    agent = Agent(container.api, container.runner, container.clock, journal, spawn, settings, container.vault)
+    agent = Agent(
+        container.api, container.runner, container.clock, journal, spawn, settings, container.vault, container.evidence
+    )
     signs_as = agent.signer.key_id
     agent.start()
     log.info("agent %s leases from %s, pool %s, %d slots", settings.name, url, settings.pool, slots)

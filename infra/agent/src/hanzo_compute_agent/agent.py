@@ -10,8 +10,9 @@ from typing import Final
 
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Completed, KeyVault, Lease, LeaseApi, Runner, Spawn, Want
+from hanzo_compute.ports import Attester, Clock, Completed, KeyApi, KeyVault, Lease, LeaseApi, Runner, Spawn, Want
 from hanzo_compute_agent.carrier import QUICK_S, RETRY_MAX_S, RETRY_S, Attempt, Carrier
+from hanzo_compute_agent.confidential import Confidential
 from hanzo_compute_agent.journal import Journal
 from hanzo_compute_agent.signing import Signer
 
@@ -38,7 +39,10 @@ class Settings:
 
 
 class Agent:
-    """Leases and carries attempts. ``spawn`` starts a task beside the caller."""
+    """Leases and carries attempts. ``spawn`` starts a task beside the caller.
+
+    ``evidence``: where keys of sealed jobs come from, and what collects the evidence that they are released on.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Agent:
         spawn: Spawn,
         settings: Settings,
         vault: KeyVault,
+        evidence: tuple[KeyApi, Attester | None] | None = None,
     ) -> None:
         self._api = api
         self._runner = runner
@@ -57,7 +62,8 @@ class Agent:
         self._spawn = spawn
         self._settings = settings
         self.signer = Signer(vault, settings.name)
-        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, self.signer)
+        confidential = None if evidence is None else Confidential(*evidence, clock, lambda: self.signer.public_key)
+        self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, self.signer, confidential)
         self._leasing: set[int] = set()
         """Slots inside a call that may bring a lease."""
 
@@ -144,6 +150,8 @@ class Agent:
     def _at_once(self, attempt: Attempt) -> bool:
         """Start an attempt; True if it ends at once, with no more to report than fits into a call."""
         handle = attempt.handle
+        if attempt.sealed:  # it waits for its key
+            return False
         try:
             if self._carrier.stop_at is not None or not self._carrier.start(attempt):
                 return False
@@ -155,7 +163,7 @@ class Agent:
             texts = sum(len(entry.text) for entry in entries)
             if max(len(collected.stdout), texts) > bounds.INLINE_OUTPUT_MAX or self._runner.logs(handle, end)[0]:
                 return False
-            outcome = self._carrier.with_output(handle, collected)
+            outcome = self._carrier.with_output(attempt, collected)
             attempt.report = self._carrier.report(attempt, outcome, 1 if entries else 0, entries)
         except Exception:  # whatever it was, carrying it alone meets it again, and says so
             log.exception("job %s attempt %d", handle.job, handle.attempt)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from hanzo_compute.errors import ComputeError, Conflict, StaleFence, Unavailable
+from hanzo_compute.errors import ComputeError, Conflict, InternalError, NoCapacity, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.model.spec import program_blob
@@ -26,6 +26,8 @@ from hanzo_compute.ports import (
     Spawn,
     Want,
 )
+from hanzo_compute.security import sealed
+from hanzo_compute_agent.confidential import Confidential, JobKey
 from hanzo_compute_agent.journal import Journal, Shipment
 from hanzo_compute_agent.modules import Modules
 from hanzo_compute_agent.signing import Signer
@@ -58,6 +60,11 @@ class Attempt:
     """None for one of an earlier process, until it is asked for."""
     failed: bool = False
     """It could not be started, which has been reported."""
+    key: JobKey | None = None
+    """Of a sealed one, once the platform has given it."""
+    outcome: Outcome | None = None
+    """With its outputs, once they are sealed: that is done once."""
+    beating: bool = False
     started: float | None = None
     report: Report | None = None
     """What it came to, if it ended at once."""
@@ -75,6 +82,11 @@ class Attempt:
     following: list[Lease] = field(default_factory=list)
     """What was leased when its outcome was handed in."""
 
+    @property
+    def sealed(self) -> bool:
+        """Whether its input and all that it leaves are sealed: nothing of it goes out as it is."""
+        return self.lease is not None and self.lease.spec.get("data_key") is not None
+
 
 class Carrier:
     """Carries attempts; many at a time, each by one task and its heartbeat. ``spawn`` starts a task beside the caller.
@@ -91,6 +103,7 @@ class Carrier:
         spawn: Spawn,
         pick: Callable[[], Want | None],
         signer: Signer,
+        confidential: Confidential | None = None,
     ) -> None:
         self._api = api
         self._runner = runner
@@ -99,6 +112,7 @@ class Carrier:
         self._spawn = spawn
         self._pick = pick
         self._signer = signer
+        self._confidential = confidential
         self._modules = Modules(api.download)
         self.pace_s = PACE_S
         """How long an attempt takes here, at most QUICK_S: an average that forgets."""
@@ -175,18 +189,45 @@ class Carrier:
             blob = program_blob(lease.spec["source"])
             module = self._modules.get(blob, lease.module_url) if blob and lease.module_url else None
             stdin = self._api.download(lease.input_url) if lease.input_url else _inline(lease)
+            if attempt.sealed:
+                stdin = self._unsealed(attempt, stdin)
             attempt.started = self._clock.monotonic()
             self._runner.start(lease, module=module, stdin=stdin)
         except (ComputeError, OSError) as error:
+            if attempt.sealed and self.stop_at is not None:
+                attempt.failed = True
+                self.give_back(attempt)
+                return False
             attempt.failed = True
             self._fail(attempt, f"it could not be started: {error}")
             return False
         return True
 
+    def _unsealed(self, attempt: Attempt, stdin: bytes) -> bytes:
+        """The input of a sealed attempt, whose key is asked for first; its lease is kept meanwhile.
+
+        Raises:
+            ComputeError: there is no key for this agent, or the input does not open with it.
+        """
+        lease = attempt.lease
+        assert lease is not None
+        if self._confidential is None:
+            raise NoCapacity("this agent runs no sealed jobs: it has no way to ask for keys")
+        self._start_beating(attempt)
+        attempt.key = self._confidential.obtain(
+            lease, lambda: not attempt.lost and attempt.cancel is None and self.stop_at is None
+        )
+        attempt.lease = replace(lease, delivered_tier=attempt.key.tier, evidence=attempt.key.evidence)
+        return sealed.unseal(attempt.key.key, sealed.INPUT, stdin) if lease.spec.get("input") else stdin
+
+    def _start_beating(self, attempt: Attempt) -> None:
+        if not attempt.beating:
+            attempt.beating = True
+            self._spawn(partial(self._beat, attempt), f"beat {attempt.handle.job}")
+
     def _ended(self, attempt: Attempt) -> bool:
         """Ship the log until the attempt has ended; False when it is no longer ours to hand in."""
         begun = flushed = self._clock.monotonic()
-        beating = False
         while not self._runner.poll(attempt.handle, FOLLOW_S if attempt.follow else QUICK_S):
             now = self._clock.monotonic()
             if attempt.lost:
@@ -194,9 +235,8 @@ class Carrier:
             if self.stop_at is not None and now >= self.stop_at:
                 self.give_back(attempt)
                 return False
-            if not beating and now - begun >= QUICK_S:
-                beating = True
-                self._spawn(partial(self._beat, attempt), f"beat {attempt.handle.job}")
+            if now - begun >= QUICK_S:
+                self._start_beating(attempt)
             follow = attempt.follow and (attempt.seq < FOLLOW_FAST or now - flushed >= QUICK_S)
             if follow or now - flushed >= FLUSH_S:
                 self._ship(attempt)
@@ -205,6 +245,8 @@ class Carrier:
 
     def _ship(self, attempt: Attempt) -> bool:
         """Send what is new in the log, chunk by chunk; False when some of it was not taken."""
+        if attempt.sealed:  # it goes sealed, as an output
+            return True
         while not attempt.lost and attempt.seq < bounds.LOG_CHUNKS_MAX - 1:
             entries, end = self._runner.logs(attempt.handle, attempt.cursor)
             if not entries:
@@ -277,8 +319,10 @@ class Carrier:
         handle = attempt.handle
 
         def complete() -> None:
-            outcome = self.with_output(handle, collected)
-            entries, end = self._runner.logs(handle, attempt.cursor)
+            if attempt.lease is None:
+                attempt.lease = self._api.again(handle.job, handle.attempt)
+            outcome = self.with_output(attempt, collected)
+            entries, end = ([], 0) if attempt.sealed else self._runner.logs(handle, attempt.cursor)
             long = sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX
             if long or (entries and self._runner.logs(handle, end)[0]):
                 if not self._ship(attempt) and self.stop_at is not None:
@@ -316,17 +360,44 @@ class Carrier:
             signed = self._signer.sign(attempt.lease, outcome)
         return Report(handle.job, handle.attempt, outcome, seq, entries, signed)
 
-    def with_output(self, handle: Handle, collected: RunnerOutcome) -> Outcome:
-        """The outcome with its output, inline or uploaded."""
-        if not collected.stdout:
+    def with_output(self, attempt: Attempt, collected: RunnerOutcome) -> Outcome:
+        """The outcome with its output, inline or uploaded; of a sealed attempt output and log, both sealed."""
+        if attempt.outcome is not None:
+            return attempt.outcome
+        left = {"stdout": collected.stdout}
+        truncated = list(collected.outcome.truncated)
+        if attempt.sealed:
+            left["log"] = self._whole_log(attempt.handle)
+            left = {name: self._boxed(attempt, name, data, truncated) for name, data in left.items() if data}
+        outputs = [self._output(attempt.handle, name, data) for name, data in left.items() if data]
+        if not outputs:
             return collected.outcome
-        return collected.outcome.model_copy(update={"outputs": [self._output(handle, collected.stdout)]})
+        outcome = collected.outcome.model_copy(update={"outputs": outputs, "truncated": truncated})
+        if attempt.sealed:
+            attempt.outcome = outcome
+        return outcome
 
-    def _output(self, handle: Handle, data: bytes) -> Output:
+    def _boxed(self, attempt: Attempt, name: str, data: bytes, truncated: list[str]) -> bytes:
+        if attempt.key is None:  # of an earlier process of this agent
+            raise InternalError("the key of this attempt is gone with the process that had it")
+        room = bounds.OUTPUT_MAX - sealed.OVERHEAD
+        if len(data) > room and name not in truncated:
+            truncated.append(name)
+        return sealed.seal(attempt.key.key, name, data[:room])
+
+    def _whole_log(self, handle: Handle) -> bytes:
+        texts: list[str] = []
+        entries, cursor = self._runner.logs(handle, 0)
+        while entries:
+            texts += [entry.text for entry in entries]
+            entries, cursor = self._runner.logs(handle, cursor)
+        return "".join(texts).encode()
+
+    def _output(self, handle: Handle, name: str, data: bytes) -> Output:
         if len(data) <= bounds.INLINE_OUTPUT_MAX:
-            return Output(name="stdout", size=len(data), inline_base64=base64.b64encode(data).decode())
+            return Output(name=name, size=len(data), inline_base64=base64.b64encode(data).decode())
         blob = self._api.upload(handle.job, handle.attempt, data)
-        return Output(name="stdout", size=len(data), blob=blob)
+        return Output(name=name, size=len(data), blob=blob)
 
     def _retry(self, attempt: Attempt, call: Callable[[], object]) -> bool:
         """Call until the platform has answered: it may be restarting, and what ran must not be lost.

@@ -26,15 +26,28 @@ class Signer:
     @cached_property
     def key_id(self) -> str:
         """What the key is known by: SHA-256, hex, of the public key."""
-        return statement.key_id(self.vault.public_key(self._key, KeyKind.P256))
+        return statement.key_id(self.public_key)
+
+    @property
+    def public_key(self) -> bytes:
+        """The public key (SubjectPublicKeyInfo, DER)."""
+        return self.vault.public_key(self._key, KeyKind.P256)
 
     def sign(self, lease: Lease, outcome: Outcome) -> Signed:
         """The signature over the statement of an outcome."""
         spec = lease.spec
         subject = Subject(
-            lease.job, lease.attempt, self.agent, digest(spec), code_digest(spec), input_digest(spec), lease.runtime
+            lease.job,
+            lease.attempt,
+            self.agent,
+            digest(spec),
+            code_digest(spec),
+            input_digest(spec),
+            lease.runtime,
+            delivered=lease.delivered_tier,
+            evidence=lease.evidence,
         )
         body = statement.body(subject, outcome, Terms.from_json(lease.terms))
         root = statement.root(statement.field_digests(body))
         signature = self.vault.sign(self._key, KeyKind.P256, statement.signing_digest(body, root))
-        return Signed(self.vault.public_key(self._key, KeyKind.P256), signature)
+        return Signed(self.public_key, signature)

@@ -6,8 +6,10 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import tariff as tariffs
@@ -22,6 +24,8 @@ class Pool:
 
     name: str
     runtimes: frozenset[str]
+    tier: int = 0
+    """The privacy tier that its agents prove: jobs that ask for more are not placed here."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Policy:
     """A job that waits for a message this long gets it sent again."""
     outbox_ms: int = 2_000
     """Outbox rows older than this are sent by the reconciler."""
+    key_epoch: int = 1
+    """Part of what data keys are wrapped for: a new one is for new keys, old ones open as they were."""
     deadline_grace_ms: int = 2_000
     """The agent ends a run at its deadline; this much later the reconciler asks for it."""
     follow_ms: int = 30_000
@@ -52,6 +58,24 @@ class Policy:
     """Jobs of all tenants that may wait to run (queued, placed, retrying); beyond it nothing is accepted."""
     tenant_waiting_max: int = 10_000
     """Jobs of one tenant that may wait to run."""
+
+
+@dataclass(frozen=True)
+class Collateral:
+    """Which services collateral is asked of; a mirror takes the place of a vendor's, and is trusted no more."""
+
+    amd_url: str = "https://kdsintf.amd.com"
+    """AMD's key distribution service (``HZC_KDS_URL``)."""
+    intel_url: str = "https://api.trustedservices.intel.com"
+    """Intel's provisioning certification service, or a caching one, a PCCS (``HZC_PCS_URL``)."""
+    intel_root_crl_url: str = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+    """The revocation list of Intel's root: of a caching service if one is named."""
+    rim_url: str = "https://rim.attestation.nvidia.com"
+    """NVIDIA's reference values (``HZC_RIM_URL``)."""
+    ocsp_url: str = "https://ocsp.ndis.nvidia.com"
+    """NVIDIA's certificate status (``HZC_OCSP_URL``)."""
+    offline: bool = False
+    """Nothing is asked for: the cache is all there is (``HZC_COLLATERAL=offline``)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,7 @@ class Config:
     """Whether functions may call other hosts at all (``HZC_EGRESS``)."""
     egress_allow: tuple[Network, ...] = ()
     """Networks besides the internet in which they may (``HZC_EGRESS_ALLOW``)."""
+    collateral: Collateral = field(default_factory=Collateral)
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
@@ -95,7 +120,16 @@ def _policy(environ: Mapping[str, str]) -> Policy:
     return Policy(
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
+        key_epoch=_count(environ, "HZC_KEY_EPOCH", default.key_epoch),
+        pools=tuple(replace(pool, tier=_tier(environ)) for pool in default.pools),
     )
+
+
+def _tier(environ: Mapping[str, str]) -> int:
+    text = environ.get("HZC_POOL_TIER") or "0"
+    if text not in ("0", "1", "2", "3", "4"):
+        raise InvalidRequest(f"HZC_POOL_TIER is {text[:40]!r}", hint="give the tier that its agents prove: 0 to 4")
+    return int(text)
 
 
 def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:
@@ -134,6 +168,51 @@ def _networks(environ: Mapping[str, str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def _collateral(environ: Mapping[str, str]) -> Collateral:
+    given = environ.get("HZC_COLLATERAL") or "online"
+    if given not in ("online", "offline"):
+        raise InvalidRequest(
+            f"HZC_COLLATERAL is {given[:40]!r}", hint="it is online, or offline: only the cache is used"
+        )
+    default = Collateral()
+    intel_url = _service(environ, "HZC_PCS_URL", default.intel_url)
+    caching = intel_url != default.intel_url
+    return Collateral(
+        amd_url=_service(environ, "HZC_KDS_URL", default.amd_url),
+        intel_url=intel_url,
+        # Intel has the list at an address of its own; caching services hand it out beside the rest.
+        intel_root_crl_url=f"{intel_url}/sgx/certification/v4/rootcacrl" if caching else default.intel_root_crl_url,
+        rim_url=_service(environ, "HZC_RIM_URL", default.rim_url),
+        ocsp_url=_service(environ, "HZC_OCSP_URL", default.ocsp_url),
+        offline=given == "offline",
+    )
+
+
+def _service(environ: Mapping[str, str], name: str, default: str) -> str:
+    """The address of a service: https, or http on this machine."""
+    url = (environ.get(name) or default).rstrip("/")
+    scheme, host = "", ""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.port != 0:
+            scheme, host = parts.scheme, parts.hostname or ""
+    local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    plain = url.isascii() and url.isprintable() and not set(url) & set(" ?#@")
+    if not host or not plain or scheme not in (("http", "https") if local else ("https",)):
+        raise InvalidRequest(
+            f"{name} is {url[:80]!r}", hint="give an address like https://pccs.example:8081; http only on this machine"
+        )
+    return url
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _count(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
@@ -164,4 +243,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         tariff=_tariff(environ, Path(home)),
         egress=_egress(environ),
         egress_allow=_networks(environ),
+        collateral=_collateral(environ),
     )

@@ -8,6 +8,7 @@
     ├── Unauthenticated     send a credential                  (401; exit 4)
     ├── PermissionDenied    use another credential             (403; exit 4)
     ├── Rejected            do not trust what was presented    (422; exit 4)
+    ├── EvidenceUnavailable see to the hardware it names       (503; exit 3)
     ├── NotFound            check the id                       (404; exit 2)
     ├── Conflict            read the resource again            (409; exit 2)
     │   ├── StaleFence      … this attempt lost its lease: stop, discard the work
@@ -134,6 +135,15 @@ class NotComparable(ComputeError):
     code = "not_comparable"
     title = "Not comparable"
     status = 422
+    exit_code = 3
+
+
+class EvidenceUnavailable(ComputeError):
+    """This machine gives no evidence, or a part of it does not do what it should; that is no word against it."""
+
+    code = "evidence_unavailable"
+    title = "No evidence"
+    status = 503
     exit_code = 3
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,19 @@ from hanzo_compute import config as settings
 from hanzo_compute.config import Config
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Clock, Commits, Egress, KeyVault, Lease, LeaseApi, Runner, RunnerOutcome
+from hanzo_compute.ports import (
+    Attester,
+    Clock,
+    CollateralSource,
+    Commits,
+    Egress,
+    KeyApi,
+    KeyVault,
+    Lease,
+    LeaseApi,
+    Runner,
+    RunnerOutcome,
+)
 from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.invocations import Batcher
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 
     from hanzo_compute.adapters.http.functions import FunctionsClient as FunctionsClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
+    from hanzo_compute.adapters.http.keys import KeysClient as KeysClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.secrets import SecretsClient as SecretsClient  # noqa: PLC0414
@@ -88,6 +101,7 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
         tariff=config.tariff,
         egress=egress(config),
         invocations=Batcher("local"),
+        collateral=collateral_ahead(config),
         commits=client,
     )
 
@@ -97,6 +111,26 @@ def egress(config: Config) -> Egress:
     from hanzo_compute.adapters.egress import AddressPolicy, ClosedEgress, HttpEgress
 
     return HttpEgress(AddressPolicy(config.egress_allow)) if config.egress else ClosedEgress()
+
+
+def collateral(config: Config, anchors: Sequence[bytes] = ()) -> CollateralSource:
+    """Where endorsements and reference values come from; what was had before is in ``collateral`` under the home.
+
+    ``anchors``: roots besides the pinned ones whose collateral is kept. What is accepted the appraisal decides.
+    """
+    from hanzo_compute.adapters.collateral import CollateralFetcher, vendors
+    from hanzo_compute.adapters.local.system import SystemClock
+
+    clock = SystemClock()
+    return CollateralFetcher(vendors(config.collateral, config.home / "collateral", clock, tuple(anchors)), clock)
+
+
+def collateral_ahead(config: Config) -> CollateralSource:
+    """The same for handlers, which never wait: from the cache, which is filled meanwhile."""
+    from hanzo_compute.adapters.collateral.ahead import CollateralAhead
+
+    cached = collateral(replace(config, collateral=replace(config.collateral, offline=True)))
+    return cached if config.collateral.offline else CollateralAhead(cached, collateral(config))
 
 
 def jobs_client(url: str, key: str | None) -> JobsClient:
@@ -118,6 +152,13 @@ def secrets_client(url: str, key: str | None) -> SecretsClient:
     from hanzo_compute.adapters.http import ApiClient, SecretsClient
 
     return SecretsClient(ApiClient(url, key))
+
+
+def keys_client(url: str, key: str | None) -> KeysClient:
+    """A requester's client of attestation and keys."""
+    from hanzo_compute.adapters.http import ApiClient, KeysClient
+
+    return KeysClient(ApiClient(url, key))
 
 
 def proof_client(url: str, key: str | None) -> ProofClient:
@@ -142,6 +183,8 @@ class AgentParts:
     runner: Runner
     clock: Clock
     vault: KeyVault
+    evidence: tuple[KeyApi, Attester]
+    """How keys of sealed jobs are asked for, and what collects the evidence for that."""
     prepare: Callable[[Callable[[float], bool]], list[str]]
     """Make the runner ready for jobs to come, while it may run others: see
     :meth:`~hanzo_compute.adapters.runner.wasm.runner.WasmRunner.prepare`."""
@@ -155,20 +198,23 @@ def agent(
     slots: int,
     keys: Path,
     patience: Callable[[], bool] | None = None,
+    tcti: str | None = None,
 ) -> AgentParts:
     """An agent's parts: the platform's lease API at ``url``, a runner that keeps its attempts under ``state``, and
     a vault in the folder ``keys``.
 
-    While another agent has ``state``, ``patience`` is called again and again until it returns False.
+    ``tcti`` names another TPM than the machine's own. While another agent has ``state``, ``patience`` is called again
+    and again until it returns False.
     """
-    from hanzo_compute.adapters.http import ApiClient, HttpLeaseApi
+    from hanzo_compute.adapters.http import ApiClient, HttpKeyApi, HttpLeaseApi
     from hanzo_compute.adapters.local.system import SystemClock
     from hanzo_compute.adapters.local.vault import FileVault
     from hanzo_compute.adapters.runner.wasm import WasmRunner
 
-    clock, api = SystemClock(), HttpLeaseApi(ApiClient(url, key))
+    clock, client = SystemClock(), ApiClient(url, key)
     runner = WasmRunner(state, cache, slots, clock, patience)
-    return AgentParts(api, runner, clock, FileVault(keys), runner.prepare)
+    evidence = HttpKeyApi(client), attester(tcti)
+    return AgentParts(HttpLeaseApi(client), runner, clock, FileVault(keys), evidence, runner.prepare)
 
 
 def replay(
@@ -290,3 +336,15 @@ def offline(config: Config) -> Iterator[tuple[Container, StateFolder]]:
     finally:
         store.close()
         state.close()
+
+
+def attester(tcti: str | None = None) -> Attester:
+    """What collects evidence of this machine; ``tcti`` names another TPM than the machine's own."""
+    from hanzo_compute.adapters.attester import HardwareAttester, Sources
+    from hanzo_compute.adapters.attester.tpm import Tpm
+    from hanzo_compute.adapters.attester.tpm_tools import Tools
+
+    if tcti is None:
+        return HardwareAttester()
+    # The firmware's log is of the machine's own TPM, and says nothing of another.
+    return HardwareAttester(Sources(tpm=Tpm(Tools(tcti), event_log=None)))

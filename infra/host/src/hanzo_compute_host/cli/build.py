@@ -17,6 +17,8 @@ import click
 
 from hanzo_compute import errors
 from hanzo_compute.model.bounds import BLOB_MAX, INLINE_MAX, KIB, MIB
+from hanzo_compute.security import sealed
+from hanzo_compute_host.cli import data_keys
 from hanzo_compute_host.cli.folder import packed
 from hanzo_compute_host.cli.session import Session
 
@@ -81,6 +83,11 @@ _OPTIONS: Final = (
     click.option("--fuel", type=click.IntRange(min=1), help="WASM instructions that one attempt may execute."),
     click.option("--retry", type=click.IntRange(min=0), help="Further attempts after a failure."),
     click.option("--deadline", type=moment, metavar="TIME", help="When it expires: RFC 3339, or 10m, 2h, 1d."),
+    click.option(
+        "--privacy-tier",
+        type=click.IntRange(0, 4),
+        help="Seal input and outputs; only a runner that proves this tier gets the key.",
+    ),
     click.option("--label", type=pair, metavar="K=V", multiple=True, help="To find the job by; repeatable."),
     click.option("--log-limit", type=byte_count, metavar="BYTES", help="Log that is kept: 65536, 256k, 2m."),
     click.option("--max-price", metavar="UNITS", help="Refuse the job if it could cost more: base units, as quoted."),
@@ -109,11 +116,16 @@ def build_spec(session: Session, file: str | None, args: tuple[str, ...], given:
         spec = spec_of_file(session, _FILE.convert(file, None, None), given["entry"])
     if args:
         spec["args"] = list(args)
-    if given["input_"] is not None:
+    if given["input_"] is not None and given["privacy_tier"] is not None:
+        data = _bounded(_read(given["input_"]), given["input_"], BLOB_MAX - sealed.OVERHEAD)
+        spec["input"] = {"inline_base64": base64.b64encode(data).decode()}
+    elif given["input_"] is not None:
         spec["input"] = _input(session, given["input_"])
     for name, option in (("env", "env"), ("labels", "label")):
         if given[option]:
             spec[name] = {**spec.get(name, {}), **dict(given[option])}
+    if given["privacy_tier"] is not None:
+        _seal(session, spec, given["privacy_tier"])
     resources = {"memory_mib": given["memory"], "timeout_s": given["timeout"], "fuel": given["fuel"]}
     resources = {name: value for name, value in resources.items() if value is not None}
     if resources:
@@ -126,6 +138,24 @@ def build_spec(session: Session, file: str | None, args: tuple[str, ...], given:
         if given[name] is not None:
             spec[name] = given[name]
     return spec
+
+
+def _seal(session: Session, spec: Spec, tier: int) -> None:
+    """Make a key for the job, kept here, and seal its input with it."""
+    key, spec["data_key"] = data_keys.new(session.home)
+    spec["privacy_tier"] = tier
+    given = spec.get("input")
+    if given is None:
+        return
+    if not isinstance(given, dict) or "blob" in given:
+        raise click.UsageError("a spec's input that is a blob cannot be sealed: give it by --input")
+    inline = given.get("inline_base64")
+    data = str(given.get("inline", "")).encode() if inline is None else base64.b64decode(inline)
+    box = sealed.seal(key, sealed.INPUT, data)
+    if len(box) > INLINE_MAX:
+        spec["input"] = {"blob": session.jobs.upload_blob(box)}
+    else:
+        spec["input"] = {"inline_base64": base64.b64encode(box).decode()}
 
 
 def _max_price(session: Session, spec: Spec, text: str) -> dict[str, str]:
@@ -210,9 +240,9 @@ def _read(name: str) -> bytes:
         raise click.BadParameter(f"{name}: {error.strerror}", param_hint="--input") from None
 
 
-def _bounded(data: bytes, name: str) -> bytes:
-    if len(data) > BLOB_MAX:
-        raise errors.PayloadTooLarge(f"{name} is over {BLOB_MAX} bytes", hint="send less, or in several jobs")
+def _bounded(data: bytes, name: str, most: int = BLOB_MAX) -> bytes:
+    if len(data) > most:
+        raise errors.PayloadTooLarge(f"{name} is over {most} bytes", hint="send less, or in several jobs")
     return data
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hanzo_compute.config import default_cache
+from hanzo_compute.model.evidence import Platform
 from hanzo_compute_host.cli import local
 
 if TYPE_CHECKING:
@@ -130,33 +131,35 @@ def _platform(client: JobsClient | None, home: Path) -> Check:
 
 
 def _optional() -> Iterator[Check]:
-    """Parts that no feature of this release needs."""
+    """Parts that no feature needs which works everywhere."""
+    from hanzo_compute import wiring
+
     for name, is_there, enables in OPTIONAL:
         found = is_there()
         yield Check(name, OK if found else ABSENT, found or "not found", f"would enable {enables}")
+    for each in wiring.attester().detect():
+        remedy = f"{each.missing[0].remedy}; " if each.missing else ""
+        means = f"would enable {ENABLES[each.platform]}"
+        yield Check(each.name, OK if each.ready else ABSENT, each.summary, means if each.ready else f"{remedy}{means}")
 
 
 def _command(name: str) -> Callable[[], str]:
     return lambda: shutil.which(name) or ""
 
 
-def _device(path: str) -> Callable[[], str]:
-    def look() -> str:
-        if not Path(path).exists():
-            return ""
-        return path if os.access(path, os.R_OK | os.W_OK) else f"{path}, not accessible to this user"
-
-    return look
-
-
 OPTIONAL: Final = (
     ("Docker", _command("docker"), "jobs in containers"),
     ("kubectl", _command("kubectl"), "jobs in a Kubernetes cluster"),
-    ("KVM", _device("/dev/kvm"), "jobs in virtual machines"),
-    ("TPM", _device("/dev/tpmrm0"), "privacy tier at_rest: keys sealed to this machine"),
-    ("SEV-SNP guest", _device("/dev/sev-guest"), "privacy tier cpu_tee: confidential jobs on AMD"),
-    ("TDX guest", _device("/dev/tdx_guest"), "privacy tier cpu_tee: confidential jobs on Intel"),
 )
+ENABLES: Final = {
+    None: "jobs in virtual machines",
+    Platform.SNP: "privacy tier cpu_tee: confidential jobs on AMD",
+    Platform.TDX: "privacy tier cpu_tee: confidential jobs on Intel",
+    Platform.NITRO: "privacy tier cpu_tee: confidential jobs in enclaves of AWS",
+    Platform.NVIDIA: "privacy tiers gpu_cc and gpu_tee_io: confidential jobs on GPUs",
+    Platform.TPM: "privacy tier at_rest: keys sealed to this machine",
+}
+"""What each source of evidence is for; None: virtual machines."""
 
 
 def healthy(checks: list[Check]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hanzo_compute_host.cli import data_keys
 from hanzo_compute_host.cli.escape import escape_bytes
 from hanzo_compute_host.cli.render import end_text, usage_text
 from hanzo_compute_host.cli.session import Session, is_terminal, write_text
@@ -29,10 +30,13 @@ def follow_to_end(session: Session, job: str) -> int:
         session.say(f"detached; {job} goes on. hzc logs -f {job} follows it again, hzc cancel {job} ends it")
         click.get_current_context().exit(130)
     result = session.jobs.result(job)
+    sealed_log = stdout_of(session, result, "log")
+    if sealed_log and not session.json:
+        write_text(sealed_log.decode(errors="replace"), err=True)
     if session.json:
         session.print_json(result)
     elif not is_terminal(sys.stdout):
-        write_bytes(stdout_of(session.jobs, result))
+        write_bytes(stdout_of(session, result))
     elif shown and shown != "\n":
         click.echo()
     summarise(session, result)
@@ -48,14 +52,18 @@ def summarise(session: Session, result: dict[str, Any]) -> None:
         session.say(f"{name} was cut at its limit")
 
 
-def stdout_of(jobs: JobsClient, result: dict[str, Any]) -> bytes:
-    """The bytes that a job wrote to standard output; empty if it left none."""
+def stdout_of(session: Session, result: dict[str, Any], name: str = "stdout") -> bytes:
+    """The bytes that a job wrote to standard output, or another output; empty if it left none."""
+    return data_keys.opened(session, result["id"], name, output_of(session.jobs, result, name))
+
+
+def output_of(jobs: JobsClient, result: dict[str, Any], name: str = "stdout") -> bytes:
+    """An output as the platform has it, of a sealed job sealed; empty if there is none."""
     outcome = result.get("outcome") or {}
     for output in outcome.get("outputs", []):
-        if output["name"] == "stdout":
-            if "inline_base64" in output:
-                return base64.b64decode(output["inline_base64"])
-            return jobs.output(result["id"])
+        if output["name"] == name:
+            inline = output.get("inline_base64")
+            return jobs.output(result["id"], name) if inline is None else base64.b64decode(inline)
     return b""
 
 

@@ -37,6 +37,8 @@ COMMANDS: Final = {
     "receipt": "receipt:receipt",
     "replay": "replay:replay",
     "log": "log:log",
+    "attest": "attest:attest",
+    "key": "key:key",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",
     "backup": "backup:backup",

@@ -18,7 +18,14 @@ from hanzo_compute_host.cli.home import find_endpoint, find_home
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hanzo_compute.wiring import FunctionsClient, JobsClient, ProofClient, SchedulesClient, SecretsClient
+    from hanzo_compute.wiring import (
+        FunctionsClient,
+        JobsClient,
+        KeysClient,
+        ProofClient,
+        SchedulesClient,
+        SecretsClient,
+    )
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,6 +86,14 @@ class Session:
 
         endpoint = find_endpoint(self.url, self.key, self.home)
         return wiring.secrets_client(endpoint.url, endpoint.key)
+
+    @cached_property
+    def keys(self) -> KeysClient:
+        """Attestation and the keys of jobs of the same tenant."""
+        from hanzo_compute import wiring
+
+        endpoint = find_endpoint(self.url, self.key, self.home)
+        return wiring.keys_client(endpoint.url, endpoint.key)
 
     @cached_property
     def console(self) -> Console:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -82,6 +82,7 @@ def appraise(
     nonce: bytes | None = None,
     binding: Binding | None = None,
     anchors: Sequence[bytes] = (),
+    activated: Collection[bytes] = (),
 ) -> AttestationResult:
     """Appraise the evidence of one attester.
 
@@ -93,17 +94,42 @@ def appraise(
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
         anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
+        activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
 
     Raises:
-        InvalidRequest: there is no evidence, too much of it, or no time: nothing can be judged then.
+        InvalidRequest: there is no evidence, too much of it, no time, or an anchor that is no certificate: nothing
+            can be judged then.
     """
     bundle = (evidence,) if isinstance(evidence, Evidence) else tuple(evidence)
     if not 1 <= len(bundle) <= BUNDLE_MAX:
         raise InvalidRequest(f"one attester has 1 to {BUNDLE_MAX} pieces of evidence; these are {len(bundle)}")
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
-    context = Context(now_ms, policy, nonce, binding, tuple(anchors))
+    _check_anchors(anchors)
+    context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
+    return _result(bundle, found, context)
+
+
+def _check_anchors(anchors: Sequence[bytes]) -> None:
+    if not anchors:
+        return
+    from hanzo_compute.attestation import x509
+
+    for anchor in anchors:
+        try:
+            x509.load(anchor)
+        except ValueError as error:
+            raise InvalidRequest(f"an anchor is no certificate, in PEM or DER: {str(error)[:200]}") from None
+
+
+def refused(platform: Platform, why: str, policy: Policy, now_ms: int) -> AttestationResult:
+    """The result for what was presented as evidence and is none: a file is too large, say."""
+    findings = Findings().unreadable(f"{platform.value}.format", why)
+    return _result((), [findings], Context(now_ms, policy))
+
+
+def _result(bundle: Sequence[Evidence], found: Sequence[Findings], context: Context) -> AttestationResult:
     whole = Findings()
     tier, why = _tier(bundle, found, whole, context)
     checks = tuple(check for findings in (*found, whole) for check in findings.checks)
@@ -119,9 +145,9 @@ def appraise(
         checks=checks,
         claims=_claims(bundle, found),
         evidence=tuple(each.digest() for each in bundle),
-        policy=f"{policy.name}@{policy.version}",
-        policy_digest=policy.digest(),
-        now_ms=now_ms,
+        policy=f"{context.policy.name}@{context.policy.version}",
+        policy_digest=context.policy.digest(),
+        now_ms=context.now_ms,
     )
 
 
@@ -148,18 +174,29 @@ def _examine(platform: Platform) -> Examine:
     """The checks of a platform: each loads what it needs, when it is needed."""
     match platform:
         case Platform.SNP:
-            from hanzo_compute.attestation.snp.examine import examine
+            from hanzo_compute.attestation.snp import examine as snp
+
+            return snp.examine
         case Platform.TDX:
-            from hanzo_compute.attestation.tdx.examine import examine_tdx as examine
+            from hanzo_compute.attestation.tdx import examine as tdx
+
+            return tdx.examine_tdx
         case Platform.SGX:
-            from hanzo_compute.attestation.tdx.examine import examine_sgx as examine
+            from hanzo_compute.attestation.tdx import examine as sgx
+
+            return sgx.examine_sgx
         case Platform.NITRO:
-            from hanzo_compute.attestation.nitro.examine import examine
+            from hanzo_compute.attestation.nitro import examine as nitro
+
+            return nitro.examine
         case Platform.NVIDIA:
-            from hanzo_compute.attestation.nvidia.examine import examine
+            from hanzo_compute.attestation.nvidia import examine as nvidia
+
+            return nvidia.examine
         case Platform.TPM:
-            from hanzo_compute.attestation.tpm.examine import examine
-    return examine
+            from hanzo_compute.attestation.tpm import examine as tpm
+
+            return tpm.examine
 
 
 def _fresh(findings: Findings, platform: Platform, context: Context) -> None:
@@ -174,7 +211,8 @@ def _fresh(findings: Findings, platform: Platform, context: Context) -> None:
     elif context.binding is None:
         text = "no nonce was given: it may be of any time"
         required = context.policy.require.freshness
-        findings.check(name, Group.FRESH, None, text, actual=findings.commitment, source=source, required=required)
+        actual = findings.nonce if platform is Platform.NITRO else findings.commitment
+        findings.check(name, Group.FRESH, None, text, actual=actual, source=source, required=required)
     elif platform is Platform.NITRO:
         ok = findings.nonce == context.binding.nonce
         text = "answers the nonce" if ok else "does not answer the nonce that it was asked with"
@@ -203,6 +241,8 @@ def _bound(findings: Findings, platform: Platform, context: Context) -> None:
 
 def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings, context: Context) -> tuple[Tier, str]:
     """The tier of all pieces together, and why not the next; what holds only of all of them is checked here."""
+    if not bundle:
+        return Tier.OPEN, "there is no evidence"
     cpus = [each for item, each in zip(bundle, found, strict=True) if item.platform is not Platform.NVIDIA]
     gpus = [item for item in bundle if item.platform is Platform.NVIDIA]
     processors = [item for item in bundle if item.platform in _CPU]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.attestation.policy import Policy
@@ -26,9 +26,11 @@ class Group(StrEnum):
     POLICY = "policy"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check. Its id is the stable code that a refusal names: ``snp.signature``."""
+class Check(NamedTuple):
+    """One check. Its id is the stable code that a refusal names: ``snp.signature``.
+
+    There are dozens in an appraisal: a tuple is made in a third of the time of a frozen dataclass.
+    """
 
     id: str
     group: Group
@@ -71,6 +73,8 @@ class Context:
     """What the evidence must commit to: nonce, keys and GPU evidence."""
     anchors: tuple[bytes, ...] = ()
     """Certificates (PEM or DER) that the operator hands in as roots, beside the pinned ones."""
+    activated: frozenset[bytes] = frozenset()
+    """Names of TPM attestation keys whose holder solved a credential that the verifier made for them."""
 
 
 @dataclass(slots=True)
@@ -121,6 +125,6 @@ class Findings:
 def _shown(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     return str(value)

@@ -6,7 +6,7 @@ module puts them together. A platform whose section is null is refused whatever 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -54,6 +54,10 @@ class Policy(Strict):
 
     def digest(self) -> str:
         """64 hex digits that name what this policy says."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return canonical.digest(self.model_dump(mode="json"))
 
 
@@ -63,13 +67,24 @@ def parse(text: str) -> Policy:
     Raises:
         InvalidRequest: it is none; each field that is wrong is named.
     """
+    return from_document(read(text))
+
+
+def read(text: str) -> dict[str, Any]:
+    """What a policy's YAML says, unchecked.
+
+    Raises:
+        InvalidRequest: it is no YAML, or not of names and values.
+    """
     if len(text) > POLICY_MAX:
         raise InvalidRequest(f"a policy has at most {POLICY_MAX} characters")
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 a safe loader, with duplicate names refused
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidRequest(f"the policy is no YAML: {str(error)[:300]}") from None
-    return from_document(document)
+    if not isinstance(document, dict):
+        raise InvalidRequest("a policy is a mapping of names to values", hint="docs/attestation.md has examples")
+    return document
 
 
 def from_document(document: Any) -> Policy:

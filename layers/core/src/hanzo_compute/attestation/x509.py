@@ -1,12 +1,14 @@
 """Chains of X.509 certificates to a pinned root (RFC 5280 section 6, without name constraints and policies).
 
-Only what does not depend on the time is remembered between calls: the signature of one certificate under another, and
-what a certificate is by its extensions. A verdict never is.
+Only what does not depend on the time is remembered between calls: parsed certificates, their extensions, and whether
+one is signed by another. A verdict never is.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +22,8 @@ from hanzo_compute.attestation.checks import Findings, Group
 from hanzo_compute.attestation.pins import Pin
 
 CHAIN_MAX: Final = 10
+CERTIFICATE_MAX: Final = 16 * 1024
+"""Bytes of one certificate: what is remembered is bounded by it."""
 _CACHED: Final = 4096
 _DER: Final = serialization.Encoding.DER
 T = TypeVar("T", bound=x509.ExtensionType)
@@ -61,6 +65,7 @@ class Chain:
         return self.ok
 
 
+@lru_cache(maxsize=_CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of a certificate's DER, hex."""
     return certificate.fingerprint(hashes.SHA256()).hex()
@@ -77,8 +82,18 @@ def load(data: bytes) -> list[x509.Certificate]:
     return [load_one(data)]
 
 
+def extensions(certificate: x509.Certificate) -> x509.Extensions:
+    """The extensions of a certificate. Raises ValueError: one cannot be read, or is there twice."""
+    try:
+        return certificate.extensions
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
 def load_one(der: bytes) -> x509.Certificate:
     """A certificate from its DER, remembered by its content. Raises ValueError."""
+    if len(der) > CERTIFICATE_MAX:
+        raise ValueError(f"a certificate has at most {CERTIFICATE_MAX} bytes, and not {len(der)}")
     return _load(der)
 
 
@@ -126,12 +141,18 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-    except x509.InvalidVersion as error:
-        raise ValueError(str(error)) from None
-    # Names are read when they are first asked for: here, where it is known that they may be none.
-    _ = certificate.subject, certificate.issuer
+    with warnings.catch_warnings():
+        # Serial numbers that are not positive and the like: of signed certificates they are no reason to refuse.
+        warnings.simplefilter("ignore")
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+            _ = certificate.subject, certificate.issuer
+        except (x509.InvalidVersion, TypeError) as error:
+            raise ValueError(str(error)) from None
+        # Extensions are kept once they are decoded; what is wrong with them is for those who ask for them.
+        with suppress(ValueError):
+            extensions(certificate)
     return certificate
 
 
@@ -182,13 +203,13 @@ def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: froz
 
 @lru_cache(maxsize=_CACHED)
 def _rule(certificate: x509.Certificate, depth: int, leaf_signs: bool, understood: frozenset[str]) -> str:
-    extensions = certificate.extensions
-    critical = [each.oid for each in extensions if each.critical and each.oid not in _KNOWN_CRITICAL]
+    found = extensions(certificate)
+    critical = [each.oid for each in found if each.critical and each.oid not in _KNOWN_CRITICAL]
     unknown = [oid.dotted_string for oid in critical if oid.dotted_string not in understood]
     if unknown:
         return f"has a critical extension that is not understood: {unknown[0]}"
-    constraints = _extension(extensions, x509.BasicConstraints)
-    usage = _extension(extensions, x509.KeyUsage)
+    constraints = _extension(found, x509.BasicConstraints)
+    usage = _extension(found, x509.KeyUsage)
     if depth == 0:
         if not leaf_signs:
             return ""

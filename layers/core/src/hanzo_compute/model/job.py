@@ -55,6 +55,14 @@ class Job:
     input: str | None = None
     """SHA-256, hex, of what it reads."""
     profile: str = "fast"
+    tier: int = 0
+    """The privacy tier that the requester asked for."""
+    data_key: str | None = None
+    """SHA-256, hex, of the key that input and outputs are sealed with; None: they are not."""
+    delivered: int = 0
+    """The tier that the runner of this attempt proved when it got the key."""
+    evidence: str | None = None
+    """SHA-256, hex, of the evidence by which it did."""
     tariff: str | None = None
     """Version of the tariff by which it is billed; None for a job of a release without prices."""
     token: str = ""
@@ -111,6 +119,7 @@ class Job:
             "placed_at": _time(self.placed_ms),
             "next_attempt_at": _time(self.not_before_ms) if self.state is State.RETRYING else None,
             "cancel_requested": self.cancel if not self.state.terminal else None,
+            "privacy_tier": {"requested": self.tier, "delivered": self.delivered} if self.data_key else None,
         }
         counts: dict[str, Any] = {
             "failures": self.failures,

@@ -25,6 +25,8 @@ SCHEDULE: Final = "SCHEDULE#"
 """Prefix of the partitions of schedules."""
 BATCH: Final = "BATCH#"
 """Prefix of the partitions of batches of invocations."""
+ATTESTATION: Final = "ATTESTATION#"
+"""Prefix of the partitions of what was attested for a job."""
 STATEMENTS: Final = "BODY#"
 """Prefix of the sort keys of batches' statements."""
 
@@ -201,6 +203,46 @@ def schedule_run(tenant: str, name: str, slot: int) -> Key:
     return Key(schedule_partition(tenant, name), f"RUN#{slot:03d}")
 
 
+def challenge(challenge_id: str) -> Key:
+    """A nonce that evidence must answer; it is gone once it was."""
+    return Key(f"CHALLENGE#{challenge_id}", "-")
+
+
+def attestation_partition(job_id: str) -> str:
+    """Partition of a job's appraisals, releases and what was decided of them."""
+    return f"{ATTESTATION}{job_id}"
+
+
+def appraisal(job_id: str, appraisal_id: str) -> Key:
+    """One appraisal of a runner's evidence; ids sort by time."""
+    return Key(attestation_partition(job_id), f"APPRAISAL#{appraisal_id}")
+
+
+def key_release(job_id: str, number: int) -> Key:
+    """The key as it was sealed to the one recipient of an attempt."""
+    return Key(attestation_partition(job_id), f"RELEASE#{number:08d}")
+
+
+def decision(job_id: str, decision_id: str) -> Key:
+    """The leaf of a decision about a key; ids sort by time."""
+    return Key(attestation_partition(job_id), f"{LEAF}{decision_id}")
+
+
+def data_key(job_id: str) -> Key:
+    """A job's data key, sealed for the broker."""
+    return Key(f"DATAKEY#{job_id}", "-")
+
+
+def policy_partition(tenant: str, name: str) -> str:
+    """Partition of the versions of an appraisal policy."""
+    return f"POLICY#{tenant}#{name}"
+
+
+def policy(tenant: str, name: str, number: int | None = None) -> Key:
+    """A version of an appraisal policy, which never changes; without a number, which one is current."""
+    return Key(policy_partition(tenant, name), "META" if number is None else f"{VERSION}{number:09d}")
+
+
 def credential(key_id: str) -> Key:
     """An API key: hash, tenant, role."""
     return Key(f"CREDENTIAL#{key_id}", "-")
@@ -244,6 +286,11 @@ def function_entry(tenant: str, name: str) -> tuple[str, str]:
 def schedules_partition(tenant: str) -> str:
     """All schedules of a tenant, by name, in the index of tenants."""
     return f"SCHEDULES#{tenant}"
+
+
+def policy_entry(tenant: str, name: str) -> tuple[str, str]:
+    """All appraisal policies of a tenant, by name."""
+    return f"POLICIES#{tenant}", name
 
 
 def secret_entry(tenant: str, name: str) -> tuple[str, str]:

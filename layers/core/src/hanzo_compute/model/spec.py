@@ -31,7 +31,7 @@ from hanzo_compute.model.money import MaxPrice
 from hanzo_compute.model.package import MAIN, path_problem
 
 UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
-    "": frozenset({"secrets", "isolation", "network", "privacy_tier", "webhook"}),
+    "": frozenset({"secrets", "isolation", "network", "webhook"}),
     "source": frozenset({"image"}),
     "resources": frozenset({"cpu_millis", "gpu", "disk_mib"}),
 }
@@ -271,6 +271,13 @@ class JobSpec(_Strict):
         default=None, description="RFC 3339 time at which the job expires unless it has ended.", max_length=64
     )
     retry: Retry = Field(default_factory=Retry)
+    privacy_tier: int | None = Field(
+        default=None, ge=0, le=4, description="The least that the runner must prove: see docs/attestation.md."
+    )
+    data_key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="SHA-256, hex, of the 32 bytes that input and outputs are sealed with; needed from tier 1 on.",
+    )
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=bounds.LABELS_MAX)
     log_limit: int = Field(
         default=bounds.LOG_LIMIT_DEFAULT,
@@ -299,6 +306,12 @@ class JobSpec(_Strict):
             raise PydanticCustomError("too_large", "args are over 32768 bytes together", {"field": "args"})
         if sum(len(k) + len(v.encode()) for k, v in self.env.items()) > bounds.TEXT_MAX:
             raise PydanticCustomError("too_large", "env is over 32768 bytes together", {"field": "env"})
+        if self.privacy_tier and self.data_key is None:
+            raise PydanticCustomError(
+                "together",
+                "data_key must be given with a privacy_tier from 1 on: only an attested runner gets the key",
+                {"field": "data_key"},
+            )
         return self
 
     @property

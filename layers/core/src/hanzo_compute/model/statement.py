@@ -105,6 +105,10 @@ class Subject:
     code: str
     input: str | None
     runtime: str
+    delivered: int = 0
+    """The privacy tier that the runner proved."""
+    evidence: str | None = None
+    """Of the evidence by which it did; None: the tier is the operator's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,12 @@ def body(subject: Subject, outcome: Outcome, terms: Terms) -> Body:
             "tariff": terms.rates.version,
             "rates": terms.rates.digest,
         },
-        "tier": {"requested": terms.tier, "delivered": 0, "basis": "operator"},
-        "evidence": None,
+        "tier": {
+            "requested": terms.tier,
+            "delivered": subject.delivered,
+            "basis": "operator" if subject.evidence is None else "evidence",
+        },
+        "evidence": subject.evidence,
         "runtime": {"name": subject.runtime, "version": outcome.runtime_version},
         "settlement": terms.settlement.as_json(),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from hanzo_compute.errors import ComputeError
+from hanzo_compute.model.evidence import Evidence
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.model.statement import Signed
 from hanzo_compute.ports.storage import Body, LogEntry
@@ -31,6 +32,9 @@ class Lease:
     follow: bool = False
     terms: Body = field(default_factory=dict)
     """How the agent is paid: see :class:`~hanzo_compute.model.statement.Terms`."""
+    delivered_tier: int = 0
+    """The tier that this attempt's runner has proved; with ``evidence``, by which digest."""
+    evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,55 @@ class LeaseApi(Protocol):
 
     def release(self, job: str, attempt: int, reason: str) -> None:
         """Give the attempt back unfinished: it costs the tenant no retry. Raises StaleFence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A challenge: a nonce of 32 bytes that evidence must answer."""
+
+    id: str
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """An attestation result: a token, and its verdict (``accept``, ``reject``, ``unavailable``)."""
+
+    token: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """A job's data key as it was sealed to a runner, and what the runner has proved."""
+
+    sealed: bytes
+    tier: int
+    evidence: str
+
+
+@runtime_checkable
+class KeyApi(Protocol):
+    """How a runner gets a job's key (``/v1/attestation/…``, ``/v1/jobs/{id}/key``)."""
+
+    def challenge(self, job: str, attempt: int, signing_key: bytes, sealing_key: bytes) -> Asked:
+        """A nonce for an attempt and the runner's two keys. Raises StaleFence."""
+        ...
+
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        """A credential for a TPM with these keys (TPM2B_PUBLIC each): TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET."""
+        ...
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
+        """The attestation result for evidence that answers a challenge. Raises Rejected, StaleFence.
+
+        ``activated`` is the secret of the challenge's credential.
+        """
+        ...
+
+    def key(self, job: str, attempt: int, token: str) -> KeyAnswer:
+        """The job's key. Raises Rejected, StaleFence, Conflict; NotFound while the requester has not given it."""
         ...
 
 

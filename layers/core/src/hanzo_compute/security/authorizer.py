@@ -25,13 +25,23 @@ class Action(StrEnum):
     UPLOAD = "blobs:write"
     DEPLOY = "functions:write"
     SECRETS = "secrets:write"
+    POLICY = "policies:write"
     LEASE = "leases:use"
     DESCRIBE = "api:describe"
 
 
 GRANTS: Final[dict[Role, frozenset[Action]]] = {
     Role.OWNER: frozenset(
-        {Action.SUBMIT, Action.READ, Action.CANCEL, Action.UPLOAD, Action.DEPLOY, Action.SECRETS, Action.DESCRIBE},
+        {
+            Action.SUBMIT,
+            Action.READ,
+            Action.CANCEL,
+            Action.UPLOAD,
+            Action.DEPLOY,
+            Action.SECRETS,
+            Action.POLICY,
+            Action.DESCRIBE,
+        },
     ),
     Role.RUNNER: frozenset({Action.LEASE}),
 }

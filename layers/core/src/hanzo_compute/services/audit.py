@@ -36,6 +36,7 @@ SLACK_MS: Final = 60_000
 WITHOUT_ENTRIES: Final = {
     *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
     *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE", "FNLOG", "PUBLIC", "BATCH"),
+    *("ATTESTATION", "DATAKEY", "POLICY"),
 }
 """Kinds of records that no index holds: of a schedule or a batch, what is not the record that moves."""
 
@@ -102,7 +103,7 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "IDEMPOTENCY":
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.due_entry(expires, row.key.pk)} if isinstance(expires, int) else None
-    if kind in ("JOB", "BATCH") and row.key.sk.startswith(keys.LEAF):
+    if kind in ("JOB", "BATCH", "ATTESTATION") and row.key.sk.startswith(keys.LEAF):
         return _leaf_entries(row)
     if kind == "FUNCTION" and row.key.sk == "META":
         function = audit_functions.function_of(body_of(row.body))
@@ -113,7 +114,10 @@ def expected_entries(row: Row) -> Entries | None:
     if kind == "SECRET":
         _, tenant, name = (row.key.pk + "##").split("#", 2)
         return secrets.index(tenant, name.removesuffix("##"))
-    if kind in ("KV", "AUDIT"):
+    if kind == "POLICY" and row.key.sk == "META":
+        _, tenant, name = (row.key.pk + "##").split("#", 2)
+        return {keys.BY_TENANT: keys.policy_entry(tenant, name.removesuffix("##"))}
+    if kind in ("KV", "AUDIT", "CHALLENGE"):
         expires = (body_of(row.body) or {}).get("expires_ms")
         return {keys.BY_DUE: keys.expiry_entry(expires, row.key)} if isinstance(expires, int) else {}
     if kind in WITHOUT_ENTRIES or kind == "FUNCTION":

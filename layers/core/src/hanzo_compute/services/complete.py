@@ -11,7 +11,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
 from hanzo_compute.model.spec import Retry, code_digest, input_digest
 from hanzo_compute.model.statement import Signed, Stated, Subject
-from hanzo_compute.ports import Body, LogEntry, Operation, Put, WriteConflict
+from hanzo_compute.ports import Body, Delete, LogEntry, Operation, Put, WriteConflict
 from hanzo_compute.services import leaves, pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
@@ -119,7 +119,17 @@ def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
     if not code:  # a job of a release without statements
         spec = stored_spec(ctx, job.id)
         code, given = code_digest(spec), input_digest(spec)
-    subject = Subject(job.id, job.attempt, job.agent or "", job.spec_digest, code, given, job.runtime)
+    subject = Subject(
+        job.id,
+        job.attempt,
+        job.agent or "",
+        job.spec_digest,
+        code,
+        given,
+        job.runtime,
+        delivered=job.delivered,
+        evidence=job.evidence,
+    )
     body = statement.body(subject, ended.outcome, pricing.terms_of(ctx, job))
     root = statement.root(statement.field_digests(body))
     if not statement.holds(signed.key, signed.signature, statement.signing_digest(body, root)):
@@ -189,7 +199,11 @@ def close(ctx: Context, job_ids: Iterable[str]) -> dict[str, tuple[Job, bool] | 
 
     def decide(job: Job) -> records.Change | None:
         closing[job.id] = job.state.terminal and not job.closed
-        return records.Change(replace(job, closed=True, due_ms=None)) if closing[job.id] else None
+        if not closing[job.id]:
+            return None
+        # Nobody needs the key any more: it goes with the job.
+        spent = [Delete(keys.data_key(job.id))] if job.data_key else []
+        return records.Change(replace(job, closed=True, due_ms=None), operations=spent)
 
     done = records.change_all(ctx, dict.fromkeys(job_ids, decide))
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hanzo_compute.config import Policy
 from hanzo_compute.model.statement import Settlement, Terms
 from hanzo_compute.model.tariff import DEFAULT, Tariff
-from hanzo_compute.ports import BlobStore, Clock, Egress, Ids, JobStore, KeyVault, LogStore, Queue
+from hanzo_compute.ports import BlobStore, Clock, CollateralSource, Egress, Ids, JobStore, KeyVault, LogStore, Queue
 
 if TYPE_CHECKING:
     from hanzo_compute.services.invocations import Batcher
@@ -58,6 +58,8 @@ class Context:
     """Keys of agents that this process has seen: see ``agents``."""
     egress: Egress | None = None
     """How functions reach other hosts; None: not at all."""
+    collateral: CollateralSource | None = None
+    """Where endorsements and reference values come from that evidence did not bring; None: nowhere."""
     invocations: Batcher | None = None
     """Where answered calls wait for their receipts; None: this process answers none."""
     terms: dict[str, Terms] = field(default_factory=dict)

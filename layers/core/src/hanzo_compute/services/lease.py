@@ -102,6 +102,8 @@ def _take(ctx: Context, want: Want, lessee: str, taken: set[str], job: Job) -> r
         started_ms=now,
         lease_until_ms=until,
         due_ms=_running_due(ctx, job, until),
+        delivered=0,
+        evidence=None,
     )
     attempt = {"attempt": running.attempt, "agent": want.agent, "pool": want.pool, "started_ms": now}
     return records.Change(
@@ -131,6 +133,8 @@ def _lease(ctx: Context, job: Job, spec: Body) -> Lease:
         input_url=ctx.blobs.presign_get(job.tenant, blob, ttl_s=ttl_s).url if blob else None,
         follow=_followed(ctx, job),
         terms=pricing.terms_of(ctx, job).as_json(),
+        delivered_tier=job.delivered,
+        evidence=job.evidence,
     )
 
 

@@ -1,5 +1,5 @@
 """Leaves of the transparency log: one for each accepted outcome, one for each end that no outcome brought, and one for
-each batch of invocations.
+each batch of invocations, and one for each decision about a job's key.
 
 A leaf is SHA-256 over 32 random bytes and the canonical body, so the public log tells nothing. It is written in the
 transaction of what it tells of, with no place in the log yet: ``services.log`` gives it one.
@@ -24,6 +24,7 @@ VERSION: Final = 1
 OUTCOME: Final = "outcome"
 END: Final = "end"
 BATCH: Final = "batch"
+DECISION: Final = "decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,12 @@ def of_batch(ctx: Context, tenant: str, header: Body, stated: Stated) -> Leaf:
         "bill": header["price"],
         "statement": _committed(stated),
     }
+    return Leaf(_salt(ctx), body)
+
+
+def of_decision(ctx: Context, tenant: str, decided: Body) -> Leaf:
+    """The leaf of what was decided about a job's key, with every reason."""
+    body = {"version": VERSION, "kind": DECISION, "tenant": tenant, "at_ms": ctx.clock.now_ms(), **decided}
     return Leaf(_salt(ctx), body)
 
 

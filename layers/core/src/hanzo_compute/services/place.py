@@ -39,7 +39,7 @@ def place(ctx: Context, job_ids: Iterable[str]) -> dict[str, Job | ComputeError 
             return records.finish(ctx, job, State.EXPIRED, reason=reason, category=Category.DEADLINE)
         if job.state is State.RETRYING and job.not_before_ms is not None and now + EARLY_MS < job.not_before_ms:
             return None  # another message is on its way, and the reconciler stands behind it
-        pool = choose(ctx, job.runtime)
+        pool = choose(ctx, job.runtime, job.tier)
         placed = replace(
             job,
             state=State.PLACED,
@@ -57,13 +57,14 @@ def place(ctx: Context, job_ids: Iterable[str]) -> dict[str, Job | ComputeError 
     return {**done, **dict.fromkeys(unknown)}
 
 
-def choose(ctx: Context, runtime: str) -> Pool:
-    """The least loaded pool that runs ``runtime``, by jobs placed and not yet leased; the first one on a tie.
+def choose(ctx: Context, runtime: str, tier: int = 0) -> Pool:
+    """The least loaded pool that runs ``runtime`` and whose agents prove ``tier``, by jobs placed and not yet leased;
+    the first one on a tie.
 
     Raises:
         NoCapacity: there is none.
     """
-    able = [pool for pool in ctx.policy.pools if runtime in pool.runtimes]
+    able = [pool for pool in ctx.policy.pools if runtime in pool.runtimes and tier <= pool.tier]
     if not able:
         raise NoCapacity(f"no pool here runs {runtime} jobs", hint="ask the operator for an agent", runtime=runtime)
     if len(able) == 1:

@@ -62,7 +62,7 @@ def quote(ctx: Context, spec: JobSpec, runtime: str) -> Quote:
         NotSupported: the tariff has no price for such jobs.
         InvalidSpec: it is priced by fuel, and has no limit of fuel; or it can cost more than its ``max_price``.
     """
-    rates, quantities = _limits(ctx, runtime, spec.profile, spec.resources)
+    rates, quantities = _limits(ctx, runtime, spec.profile, spec.resources, spec.privacy_tier or 0)
     found = Quote(rates, spec.retry.max_attempts, rates.cost(quantities), quantities)
     _check(spec, found)
     return found
@@ -79,12 +79,14 @@ def terms_of_call(ctx: Context, runtime: str, profile: str, resources: Resources
     return Terms(rates, rates.cost(quantities), ctx.settlement)
 
 
-def _limits(ctx: Context, runtime: str, profile: str, resources: Resources) -> tuple[Rates, dict[str, int]]:
+def _limits(
+    ctx: Context, runtime: str, profile: str, resources: Resources, tier: int = 0
+) -> tuple[Rates, dict[str, int]]:
     """The rates, and the most that an attempt can use."""
-    rates = ctx.tariff.find(runtime, profile, 0)
+    rates = ctx.tariff.find(runtime, profile, tier)
     if rates is None:
         raise NotSupported(
-            f"tariff {ctx.tariff.version} has no price for {runtime} jobs of profile {profile}",
+            f"tariff {ctx.tariff.version} has no price for {runtime} jobs of profile {profile} and tier {tier}",
             hint="ask the operator for a rate",
         )
     wall_ms, fuel = resources.timeout_s * 1000, resources.fuel
@@ -153,7 +155,7 @@ def rates_of(ctx: Context, job: Job) -> Rates:
         if record is None:
             raise InternalError(f"tariff {job.tariff} of job {job.id} is not there", hint="hzc doctor")
         ctx.tariffs[job.tariff] = Tariff.from_json(record.body)
-    rates = ctx.tariffs[job.tariff].find(job.runtime, job.profile, 0)
+    rates = ctx.tariffs[job.tariff].find(job.runtime, job.profile, job.tier)
     if rates is None:
         raise InternalError(f"tariff {job.tariff} has no price for job {job.id}")
     return rates
@@ -161,4 +163,4 @@ def rates_of(ctx: Context, job: Job) -> Rates:
 
 def terms_of(ctx: Context, job: Job) -> Terms:
     """What an agent that runs the job agrees to."""
-    return Terms(rates_of(ctx, job), int(job.most), ctx.settlement)
+    return Terms(rates_of(ctx, job), int(job.most), ctx.settlement, job.tier)

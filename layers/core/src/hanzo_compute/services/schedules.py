@@ -219,6 +219,11 @@ def _check(ctx: Context, tenant: str, spec: ScheduleSpec) -> None:
     problems: list[FieldProblem] = []
     kind: type[InvalidRequest] = InvalidSpec
     for number, job in enumerate(spec.jobs):
+        if job.data_key is not None:  # nobody would be there to give it
+            kind = NotSupported
+            message = "is not supported in a schedule: the key of each job is given when it was submitted"
+            problems.append(FieldProblem(f"jobs.{number}.data_key", message, "not_supported"))
+            continue
         try:
             whole = expand(ctx, tenant, job)
             pricing.quote(ctx, whole, submit.check(ctx, tenant, whole))

@@ -73,9 +73,12 @@ def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
         problems.append(FieldProblem("deadline", "lies more than 30 days ahead", "too_far"))
     if problems:
         raise InvalidSpec(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
-    runtime = "wasm" if spec.runtime == "auto" else spec.runtime
-    if not any(runtime in pool.runtimes for pool in ctx.policy.pools):
-        raise NoCapacity(f"no pool here runs {runtime} jobs", hint="ask the operator for an agent", runtime=runtime)
+    runtime, tier = "wasm" if spec.runtime == "auto" else spec.runtime, spec.privacy_tier or 0
+    if not any(runtime in pool.runtimes and tier <= pool.tier for pool in ctx.policy.pools):
+        tiers = f" of privacy tier {tier}" if tier else ""
+        raise NoCapacity(
+            f"no pool here runs {runtime} jobs{tiers}", hint="ask the operator for an agent", runtime=runtime
+        )
     return runtime
 
 
@@ -157,6 +160,8 @@ def prepare(
         code=code_digest(stored),
         input=input_digest(stored),
         profile=spec.profile,
+        tier=spec.privacy_tier or 0,
+        data_key=spec.data_key,
         tariff=quote.rates.version,
         token=quote.rates.token,
         most=str(quote.attempt_most),

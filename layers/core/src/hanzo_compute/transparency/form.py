@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hanzo_compute.model import money
 from hanzo_compute.model.canonical import EXACT_MAX
@@ -148,6 +148,12 @@ class Tier(_Form):
 
     requested: Annotated[int, Field(ge=0, le=4)]
     delivered: Annotated[int, Field(ge=0, le=4)]
+    basis: Literal["operator", "evidence"]
+
+
+class OperatorTier(Tier):
+    """Privacy tiers where nothing was proved: the operator says so."""
+
     basis: Literal["operator"]
 
 
@@ -180,9 +186,17 @@ class Statement(_Form):
     usage: Usage
     price: Price
     tier: Tier
-    evidence: None
+    evidence: Hex32 | None
     runtime: Runtime
     settlement: Settlement
+
+    @field_validator("evidence")
+    @classmethod
+    def _basis(cls, value: str | None, info: ValidationInfo) -> str | None:
+        tier = info.data.get("tier")
+        if tier is not None and (tier.basis == "evidence") != (value is not None):
+            raise ValueError("is there if, and only if, the tier's basis is evidence")
+        return value
 
 
 class InvocationStatement(_Form):
@@ -198,7 +212,7 @@ class InvocationStatement(_Form):
     exit: Exit
     usage: Usage
     price: Price
-    tier: Tier
+    tier: OperatorTier
     evidence: None
     runtime: Runtime
     settlement: Settlement

@@ -83,7 +83,12 @@ def restated(statement: Body, rates: Body, outcome: Outcome, stdout: bytes) -> B
         blob = f"b1-{hashlib.sha256(stdout).hexdigest()}"
         outcome = outcome.model_copy(update={"outputs": [Output(name="stdout", size=len(stdout), blob=blob)]})
     named = {name: statement[name] for name in ("job", "attempt", "agent", "spec", "code", "input")}
-    subject = Subject(**named, runtime=statement["runtime"]["name"])
+    subject = Subject(
+        **named,
+        runtime=statement["runtime"]["name"],
+        delivered=statement["tier"]["delivered"],
+        evidence=statement["evidence"],
+    )
     terms = Terms(
         Rates.from_json(rates),
         int(statement["price"]["most"]),

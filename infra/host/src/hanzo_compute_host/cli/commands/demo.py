@@ -13,7 +13,7 @@ from hanzo_compute.model.money import show as show_money
 from hanzo_compute_host.cli import local, witness
 from hanzo_compute_host.cli.commands.receipt import fetch, print_verified, read_receipt
 from hanzo_compute_host.cli.commands.show import print_timeline
-from hanzo_compute_host.cli.follow import stdout_of
+from hanzo_compute_host.cli.follow import output_of
 from hanzo_compute_host.cli.home import find_port, read_credentials
 from hanzo_compute_host.cli.known import open_known
 from hanzo_compute_host.cli.next_steps import next_steps
@@ -58,7 +58,7 @@ def demo(context: click.Context, session: Session) -> None:
     jobs.wait(job)
     took_ms = (time.monotonic() - begin) * 1000
     result, events = jobs.result(job), jobs.events(job)
-    report = _report(stdout_of(jobs, result))
+    report = _report(output_of(jobs, result))
     agrees = report is not None and report == package.expected(orders)
     path = path.with_name("receipt.json")
     with open_known(session.home) as known:

@@ -29,9 +29,9 @@ def result(context: click.Context, session: Session, job: str, only_stdout: bool
         raise click.UsageError("give either --stdout or -O")
     found = session.jobs.result(session.job_id(job))
     if target is not None:
-        target.write_bytes(stdout_of(session.jobs, found))
+        target.write_bytes(stdout_of(session, found))
     if only_stdout or (target is None and not session.json):
-        write_bytes(stdout_of(session.jobs, found))
+        write_bytes(stdout_of(session, found))
     elif session.json:
         session.print_json(found)
     if not only_stdout and not session.json:

@@ -3,6 +3,7 @@
 from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.adapters.http.functions import FunctionsClient
 from hanzo_compute.adapters.http.jobs import JobsClient
+from hanzo_compute.adapters.http.keys import HttpKeyApi, KeysClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
 from hanzo_compute.adapters.http.schedules import SchedulesClient
@@ -11,8 +12,10 @@ from hanzo_compute.adapters.http.secrets import SecretsClient
 __all__ = [
     "ApiClient",
     "FunctionsClient",
+    "HttpKeyApi",
     "HttpLeaseApi",
     "JobsClient",
+    "KeysClient",
     "ProofClient",
     "SchedulesClient",
     "SecretsClient",

@@ -93,6 +93,8 @@ def _lease(item: dict[str, Any]) -> Lease:
         input_url=item.get("input_url"),
         follow=item.get("follow", False),
         terms=item.get("terms", {}),
+        delivered_tier=item.get("delivered_tier", 0),
+        evidence=item.get("evidence"),
     )
 
 

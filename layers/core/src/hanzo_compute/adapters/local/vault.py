@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.sealing import PrivateKey
 
 MASTER: Final = "master.key"
+EPOCH: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class FileVault:
@@ -25,7 +27,7 @@ class FileVault:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._keys: dict[tuple[str, KeyKind], tuple[PrivateKey, bytes]] = {}
-        self._master: bytes | None = None
+        self._masters: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def public_key(self, name: str, kind: KeyKind) -> bytes:
@@ -37,13 +39,13 @@ class FileVault:
         return sealing.sign(self._key(name, kind)[0], message)
 
     def data_key(self, context: Mapping[str, str]) -> DataKey:
-        """A new data key, wrapped under the master key with this encryption context."""
+        """A new data key, wrapped under the master key of the context's epoch, with this encryption context."""
         plaintext = sealing.new_key()
-        return DataKey(plaintext, sealing.wrap(self._master_key(), plaintext, context, secrets.token_bytes))
+        return DataKey(plaintext, sealing.wrap(self._master_key(context), plaintext, context, secrets.token_bytes))
 
     def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """The data key. Raises PermissionDenied: see :meth:`hanzo_compute.ports.KeyVault.unwrap`."""
-        return sealing.unwrap(self._master_key(), wrapped, context)
+        return sealing.unwrap(self._master_key(context), wrapped, context)
 
     def _key(self, name: str, kind: KeyKind) -> tuple[PrivateKey, bytes]:
         found = self._keys.get((name, kind))
@@ -55,15 +57,20 @@ class FileVault:
             key = _parse(path, made_once(path, lambda: _pem(sealing.generate(kind))), kind)
             return self._keys.setdefault((name, kind), (key, sealing.public_bytes(key)))
 
-    def _master_key(self) -> bytes:
-        if self._master is None:
+    def _master_key(self, context: Mapping[str, str]) -> bytes:
+        """One for contexts without an epoch, and one for each epoch: its file can go when nothing of it is needed."""
+        epoch = context.get("epoch", "")
+        if epoch and not EPOCH.fullmatch(epoch):
+            raise InternalError(f"{epoch[:40]!r} is no epoch", hint="HZC_KEY_EPOCH is a whole number from 1")
+        name = f"master-{epoch}.key" if epoch else MASTER
+        if name not in self._masters:
             with self._lock:
-                path = self._folder / MASTER
+                path = self._folder / name
                 found = made_once(path, sealing.new_key)
                 if len(found) != sealing.KEY_BYTES:
                     raise _damaged(path)
-                self._master = found
-        return self._master
+                self._masters[name] = found
+        return self._masters[name]
 
 
 def _pem(key: PrivateKey) -> bytes:

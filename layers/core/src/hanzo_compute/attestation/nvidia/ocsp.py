@@ -72,11 +72,11 @@ def status(
     problems, seen = [], False
     for response in responses:
         try:
-            for single in _about(response, certificate, issuer):
+            for single in about(response, certificate, issuer):
                 seen = True
                 problems.append(
                     _revoked(single, allow_hold)
-                    or _signed(response, issuer, now)
+                    or signer_problem(response, issuer, now)
                     or _fresh(response, single, now, nonce)
                 )
         except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
@@ -87,7 +87,7 @@ def status(
     return Status(True, "") if seen else Status(None, "there is no response about it")
 
 
-def _about(
+def about(
     response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate
 ) -> list[ocsp.OCSPSingleResponse]:
     """The single responses that name the certificate (RFC 6960 section 4.1.1)."""
@@ -126,7 +126,7 @@ def _revoked(single: ocsp.OCSPSingleResponse, allow_hold: bool) -> str:
     return "" if allow_hold else f"it is on hold since {single.revocation_time_utc}"
 
 
-def _signed(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: datetime) -> str:
+def signer_problem(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: datetime) -> str:
     """Why a response is not by the issuer, or whom it lets answer (section 4.2.2.2)."""
     responder = next((each for each in [*response.certificates, issuer] if _is_responder(response, each)), None)
     if responder is None:
@@ -170,8 +170,15 @@ def _fresh(response: ocsp.OCSPResponse, single: ocsp.OCSPSingleResponse, now: da
         return f"the response is of {single.this_update_utc} to {single.next_update_utc}, and not of the time"
     if nonce is None:
         return ""
-    try:
-        found = response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
-    except x509.ExtensionNotFound:
+    found = nonce_of(response)
+    if found is None:
         return "the response does not answer the nonce that it was asked with"
     return "" if found == nonce else "the response answers another nonce"
+
+
+def nonce_of(response: ocsp.OCSPResponse) -> bytes | None:
+    """The nonce that a response answers. Raises ValueError if its extensions cannot be read."""
+    try:
+        return response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce
+    except x509.ExtensionNotFound:
+        return None

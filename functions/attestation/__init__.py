@@ -1,0 +1,1 @@
+"""Attestation: challenges, appraisals, policies, and the key of a job."""

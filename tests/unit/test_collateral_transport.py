@@ -1,0 +1,104 @@
+"""The opener of collateral: what it refuses, and that no server holds it for longer than it may."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hanzo_compute.adapters.collateral.transport import HttpOpener
+from hanzo_compute.adapters.collateral.wanted import Request, Unobtainable
+from tests.support.collateral_server import CollateralServer, How, Reply
+
+LIMIT = 1000
+
+
+@pytest.fixture
+def server() -> Iterator[CollateralServer]:
+    with CollateralServer() as made:
+        yield made
+
+
+@pytest.fixture
+def opener() -> Iterator[HttpOpener]:
+    made = HttpOpener()
+    yield made
+    made.close()
+
+
+def test_an_answer_comes_with_its_status_and_headers(server: CollateralServer, opener: HttpOpener) -> None:
+    server.serve("/a?b=1", Reply(b"content", headers={"X-Chain": "pem"}))
+    answer = opener(Request(f"{server.url}/a?b=1", LIMIT), 5)
+    assert (answer.status, answer.body, answer.headers["x-chain"]) == (200, b"content", "pem")
+    assert opener(Request(f"{server.url}/other", LIMIT), 5).status == 404
+
+
+def test_a_body_makes_it_a_post(server: CollateralServer, opener: HttpOpener) -> None:
+    server.serve("/", Reply(b"ok"))
+    opener(Request(f"{server.url}/", LIMIT, body=b"question", content_type="application/x"), 5)
+    (asked,) = server.asked
+    assert (asked.method, asked.body, asked.headers["content-type"]) == ("POST", b"question", "application/x")
+
+
+def test_a_redirect_is_not_followed(server: CollateralServer, opener: HttpOpener) -> None:
+    server.serve("/a", Reply(status=302, headers={"Location": f"{server.url}/b"}))
+    server.serve("/b", Reply(b"elsewhere"))
+    assert opener(Request(f"{server.url}/a", LIMIT), 5).status == 302
+    assert server.count("/b") == 0
+
+
+def test_what_is_compressed_stays_so(server: CollateralServer, opener: HttpOpener) -> None:
+    server.serve("/a", Reply(b"not gzip", headers={"Content-Encoding": "gzip"}))
+    assert opener(Request(f"{server.url}/a", LIMIT), 5).body == b"not gzip"
+    assert server.asked[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, 50 * LIMIT])
+def test_an_answer_has_a_size(server: CollateralServer, opener: HttpOpener, size: int) -> None:
+    server.serve("/a", Reply(b"x" * size))
+    request = Request(f"{server.url}/a", LIMIT)
+    if size <= LIMIT:
+        assert len(opener(request, 5).body) == size
+        return
+    with pytest.raises(Unobtainable, match="more than 1000 bytes") as caught:
+        opener(request, 5)
+    assert not caught.value.passing
+
+
+@pytest.mark.parametrize("how", [How.RESET, How.TRUNCATED, How.CHUNKS_CUT])
+def test_an_answer_that_breaks_off_is_none(server: CollateralServer, opener: HttpOpener, how: How) -> None:
+    server.serve("/a", Reply(b"x" * 100, how=how))
+    with pytest.raises(Unobtainable, match="cannot be reached") as caught:
+        opener(Request(f"{server.url}/a", LIMIT), 5)
+    assert caught.value.passing
+    server.serve("/a", Reply(b"whole"))
+    assert opener(Request(f"{server.url}/a", LIMIT), 5).body == b"whole"
+
+
+@pytest.mark.parametrize("how", [How.DRIP, How.DRIP_BODY, How.HANG])
+def test_an_answer_comes_in_time_or_not_at_all(server: CollateralServer, opener: HttpOpener, how: How) -> None:
+    server.serve("/a", Reply(b"x" * 900, how=how))
+    start = time.monotonic()
+    with pytest.raises(Unobtainable, match=r"did not answer within") as caught:
+        opener(Request(f"{server.url}/a", LIMIT), 0.4)
+    assert caught.value.passing
+    assert time.monotonic() - start < 2
+    server.serve("/a", Reply(b"whole"))
+    assert opener(Request(f"{server.url}/a", LIMIT), 5).body == b"whole"
+
+
+def test_nobody_there(opener: HttpOpener) -> None:
+    with CollateralServer() as gone:
+        url = gone.url
+    with pytest.raises(Unobtainable, match="cannot be reached") as caught:
+        opener(Request(f"{url}/a", LIMIT), 5)
+    assert caught.value.passing
+
+
+def test_tls_is_verified_by_default(opener: HttpOpener) -> None:
+    context = opener._manager.connection_pool_kw["ssl_context"]
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
