@@ -14,6 +14,7 @@ from typing import Final
 
 from cryptography import x509
 
+from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
 
 UNDERSTOOD: Final = frozenset({"2.23.133.5.4.1", "2.23.133.5.4.1.1"})
@@ -47,9 +48,10 @@ def firmware(certificate: x509.Certificate) -> Firmware:
 
     Raises:
         Unreadable: an extension is not of its form.
+        ValueError: the extensions cannot be read.
     """
     found: Firmware | None = None
-    for extension in certificate.extensions:
+    for extension in chains.extensions(certificate):
         if extension.oid.dotted_string in UNDERSTOOD and isinstance(extension.value, x509.UnrecognizedExtension):
             if found is not None:
                 raise Unreadable("the device's certificate says twice what its firmware is")
