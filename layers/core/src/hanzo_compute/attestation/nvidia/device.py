@@ -63,7 +63,7 @@ def device(report: Report, chain: Sequence[x509.Certificate]) -> Device:
     try:
         runs = firmware(chain[0])
     except ValueError as error:
-        raise Unreadable(f"the extensions of the device's certificate cannot be read: {error}") from None
+        raise Unreadable(f"the device's certificate: {error}") from None
     identity = f"{chips[0]}:{chain[1].serial_number:X}" if chips and len(chain) > 1 else None
     is_switch = architecture == "nvswitch"
     vbios = report.text(Field.VBIOS_VERSION) if is_switch else _vbios(report.opaque.get(Field.VBIOS_VERSION))
