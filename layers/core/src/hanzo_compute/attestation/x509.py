@@ -157,10 +157,12 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 def _pem(data: bytes) -> list[bytes]:
-    try:
-        certificates = x509.load_pem_x509_certificates(data)
-    except x509.InvalidVersion as error:
-        raise ValueError(str(error)) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            certificates = x509.load_pem_x509_certificates(data)
+        except x509.InvalidVersion as error:
+            raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
