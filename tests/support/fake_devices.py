@@ -1,4 +1,4 @@
-"""Character devices at the ioctl layer: they read and write the caller's memory at the addresses it gives, as drivers do.
+"""Character devices at the ioctl layer: they read and write the caller's memory at the addresses that it gives.
 
 Layouts are written out here once more, by the kernel's headers: the product's own structures are what is tested.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 
 from hanzo_compute.adapters.attester import tpm_tools
 from hanzo_compute.adapters.attester.tpm import AttestationKey, Tpm, selected
@@ -81,6 +81,24 @@ class TestQuote:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(software.issuer))
         modulus = certificate.public_key().public_numbers().n  # type: ignore[union-attr]
         assert modulus.to_bytes(256, "big") in of(software).quote(key, QUALIFYING, "sha256:0").files["ek_tpm2b"]
+
+    def test_the_authorities_in_the_tpm_go_with_it(self, software: SoftwareTpm, key: AttestationKey) -> None:
+        """One stream of certificates, cut at any place, with filling at its end."""
+        issuer = x509.load_pem_x509_certificate(software.issuer).public_bytes(Encoding.DER)
+        root = x509.load_pem_x509_certificate(software.root).public_bytes(Encoding.DER)
+        stream = issuer + root
+        stored = {"0x1c00100": stream[:700], "0x1c00101": stream[700:1400], "0x1c00102": stream[1400:] + bytes(20)}
+        for index, data in stored.items():
+            (software.folder / "nv").write_bytes(data)
+            software.tool("nvdefine", index, "-C", "o", "-s", str(len(data)), "-a", "ownerread|ownerwrite|authread")
+            software.tool("nvwrite", index, "-C", "o", "-i", "nv")
+        try:
+            files = of(software).quote(key, QUALIFYING, "sha256:0").files
+        finally:
+            for index in stored:
+                software.tool("nvundefine", index, "-C", "o")
+        assert (files["ca_0"], files["ca_1"]) == (issuer, root)
+        assert "ca_2" not in files
 
     def test_the_firmware_log_goes_with_it(self, software: SoftwareTpm, key: AttestationKey, tmp_path: Path) -> None:
         log = tmp_path / "log"

@@ -63,14 +63,18 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files below a folder, the manifest last: where it is, all is.
+def check_new(path: Path) -> None:
+    """Before anything is collected: nothing is written over.
 
     Raises:
-        click.UsageError: there is something in the folder.
+        click.UsageError: there is a file, or a folder with something in it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise click.UsageError(f"--out: {folder} is not empty; evidence goes into a folder of its own")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise click.UsageError(f"--out: {path} is there already; nothing is written over")
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder, the manifest last: where it is, all is."""
     for name in sorted(files, key=lambda each: each == MANIFEST):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

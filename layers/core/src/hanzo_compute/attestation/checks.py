@@ -27,7 +27,10 @@ class Group(StrEnum):
 
 
 class Check(NamedTuple):
-    """One check. Its id is the stable code that a refusal names: ``snp.signature``."""
+    """One check. Its id is the stable code that a refusal names: ``snp.signature``.
+
+    There are dozens in an appraisal: a tuple is made in a third of the time of a frozen dataclass.
+    """
 
     id: str
     group: Group

@@ -7,7 +7,7 @@ one is signed by another. A verdict never is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ def verify(
     pins: Iterable[Pin] = (),
     anchors: Iterable[bytes] = (),
     leaf_signs: bool = True,
-    understood: Collection[str] = (),
+    understood: frozenset[str] = frozenset(),
 ) -> Chain:
     """Verify a chain, leaf first and root last.
 
@@ -129,9 +129,14 @@ def verify(
     )
 
 
+@lru_cache(maxsize=_CACHED)
 def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Whether a certificate names ``issuer`` and is signed by it."""
-    return _signed(certificate, issuer)
+    """Whether a certificate names ``issuer``, byte for byte, and is signed by it."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 @lru_cache(maxsize=_CACHED)
@@ -149,16 +154,6 @@ def _load(der: bytes) -> x509.Certificate:
         with suppress(ValueError):
             extensions(certificate)
     return certificate
-
-
-@lru_cache(maxsize=_CACHED)
-def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Remembered by the content of both, which is what they are equal by."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _pem(data: bytes) -> list[bytes]:
@@ -195,10 +190,10 @@ def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
     return ""
 
 
-def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: Collection[str]) -> str:
+def _rules(chain: Sequence[x509.Certificate], leaf_signs: bool, understood: frozenset[str]) -> str:
     for depth, certificate in enumerate(chain):
         try:
-            problem = _rule(certificate, depth, leaf_signs, frozenset(understood))
+            problem = _rule(certificate, depth, leaf_signs, understood)
         except (ValueError, x509.DuplicateExtension) as error:
             problem = f"has an extension that cannot be read ({error})"
         if problem:

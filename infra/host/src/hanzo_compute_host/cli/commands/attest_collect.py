@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hanzo_compute import __version__
-from hanzo_compute.errors import ComputeError
+from hanzo_compute.errors import ComputeError, InternalError
 from hanzo_compute.model.evidence import Evidence, Platform
 from hanzo_compute_host.cli import verdicts
-from hanzo_compute_host.cli.evidence_bundle import MANIFEST, Bundle, as_json, write_archive, write_folder
+from hanzo_compute_host.cli.evidence_bundle import MANIFEST, Bundle, as_json, check_new, write_archive, write_folder
 from hanzo_compute_host.cli.failure import problem_of
 from hanzo_compute_host.cli.render import cell, print_table, size
 from hanzo_compute_host.cli.session import Session, output_option, pass_session
@@ -53,6 +53,7 @@ def collect(session: Session, nonce: str | None, out: Path, platform: str | None
     from hanzo_compute import wiring
 
     given = _nonce(nonce)
+    check_new(out)
     found = wiring.attester(tcti).answer(given, Platform(platform) if platform else None)
     bundle = Bundle(found, given, _now_ms())
     write_folder(out, bundle.files())
@@ -90,6 +91,8 @@ def selftest(session: Session, out: Path | None, anchors: tuple[Path, ...], tcti
     """
     from hanzo_compute import wiring
 
+    path = out or Path(f"attest-selftest-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")
+    check_new(path)
     attester = wiring.attester(tcti)
     looked = attester.detect()
     nonce, at_ms = secrets.token_bytes(NONCE), _now_ms()
@@ -101,27 +104,32 @@ def selftest(session: Session, out: Path | None, anchors: tuple[Path, ...], tcti
         except ComputeError as error:
             failures[platform.value] = error
     bundle = Bundle(evidence, nonce, at_ms)
-    results = _judged(bundle, anchors)
+    results = _judged(bundle, anchors, failures)
     document = _document(looked, failures, results)
-    path = (out or Path(f"attest-selftest-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.tar.gz")) if evidence else None
-    if path is not None:
+    if evidence:
         write_archive(path, bundle.files() | {"result.json": as_json(document)}, at_ms)
     if session.json:
-        session.print_json(document | {"archive": None if path is None else str(path)})
+        session.print_json(document | {"archive": str(path) if evidence else None})
     else:
         _show(session, looked, failures, results)
-        session.say(f"written to {path}" if path else "nothing to archive: no evidence was collected")
+        session.say(f"written to {path}" if evidence else "nothing to archive: no evidence was collected")
     raise click.exceptions.Exit(_code(failures, results))
 
 
-def _judged(bundle: Bundle, anchors: Sequence[Path]) -> dict[str, AttestationResult]:
+def _judged(bundle: Bundle, anchors: Sequence[Path], failures: dict[str, ComputeError]) -> dict[str, AttestationResult]:
     from hanzo_compute.attestation import appraise, builtin
 
     roots, policy = [each.read_bytes() for each in anchors], builtin("baseline")
-    return {
-        name: appraise(each, policy, {}, bundle.at_ms, nonce=bundle.nonce, anchors=roots)
-        for name, each in bundle.named()
-    }
+    results: dict[str, AttestationResult] = {}
+    for name, each in bundle.named():
+        try:
+            results[name] = appraise(each, policy, {}, bundle.at_ms, nonce=bundle.nonce, anchors=roots)
+        except ComputeError as error:
+            failures[name] = error
+        except Exception as error:
+            # A defect of ours that only this machine shows: its evidence must be archived all the same.
+            failures[name] = InternalError(f"the appraisal broke: {type(error).__name__}: {error}")
+    return results
 
 
 def _document(

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
-from hanzo_compute.adapters.attester import nsm, nvml, sev_guest, tsm
-from hanzo_compute.adapters.attester.detect import Machine, detect
+from hanzo_compute.adapters.attester import detect, nsm, nvml, sev_guest, tsm
 from hanzo_compute.adapters.attester.tpm import PCRS, AttestationKey, Tpm
 from hanzo_compute.attestation.binding import NO_GPU, Binding
 from hanzo_compute.errors import EvidenceUnavailable, InvalidRequest
@@ -71,7 +70,7 @@ class HardwareAttester:
         """What is here and what is missing."""
         if self._from.found is not None:
             return self._from.found()
-        return detect(Machine(), tcti=self._from.tpm.tools.tcti)
+        return detect.detect(tcti=self._from.tpm.tools.tcti)
 
     def collect(self, binding: Challenge) -> Sequence[Evidence]:
         """Evidence of all that is ready, bound together. Raises EvidenceUnavailable."""
@@ -147,7 +146,7 @@ class HardwareAttester:
         with suppress(OSError):
             log = self._from.ccel.read_bytes()
             if 0 < len(log) <= EVIDENCE_FILE_MAX:
-                files["eventlog"] = log
+                files["ccel"] = log
         return Evidence(Platform.TDX, files)
 
     def _tsm(self, platform: Platform, report_data: bytes) -> tsm.Report:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,11 +66,10 @@ class Machine:
         """How the kernel was built: ``y`` or ``m`` by option; None if that is not to be found out."""
         text = self.text(f"boot/config-{self.release}")
         if not text:
-            try:
-                with gzip.open(self.root / "proc/config.gz") as file:
-                    text = file.read(_CONFIG_MAX).decode("utf-8", "replace")
-            except (OSError, EOFError):
-                return None
+            with suppress(OSError, EOFError, zlib.error), gzip.open(self.root / "proc/config.gz") as file:
+                text = file.read(_CONFIG_MAX).decode("utf-8", "replace")
+        if not text:
+            return None
         return dict(re.findall(r"^(CONFIG_\w+)=([ym])$", text, re.MULTILINE))
 
 
@@ -188,7 +188,7 @@ def _tsm_remedy(at: Machine) -> str:
 
 
 def _nvidia(at: Machine, gpus: Callable[[], nvml.State]) -> Found:
-    version = re.search(r"Module\s+([\d.]+)", at.text("proc/driver/nvidia/version"))
+    version = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)", at.text("proc/driver/nvidia/version"))
     library = find_spec("pynvml") is not None
     facts = {"driver": version[1] if version else "not loaded", "nvidia-ml-py": "installed" if library else "missing"}
     name = "NVIDIA GPU"

@@ -22,6 +22,9 @@ from hanzo_compute.model.evidence import EVIDENCE_FILE_MAX, Evidence, Platform
 
 EK_CERTIFICATES: Final = (("rsa", 0x01C0_0002), ("ecc", 0x01C0_000A))
 """Kind of endorsement key and the NV index of its certificate: templates L-1 and L-2."""
+EK_CHAIN: Final = range(0x01C0_0100, 0x01C0_0200)
+"""NV indexes of the certificates above (TCG EK Credential Profile 2.5, section 2.2.1.5)."""
+CHAIN_MAX: Final = 8
 PCRS: Final = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14"
 """What is quoted, unless told otherwise: firmware, its settings, boot loader and kernel."""
 EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
@@ -89,9 +92,7 @@ class Tpm:
             names = {"message": "message", "signature": "signature", "pcrs": "pcrs", "ak": "ak.pem"}
             files = {name: at.read(file) for name, file in names.items()}
             files |= {"ak_tpm2b": key.public, "ek_tpm2b": at.read("ek.pub")}
-            certificate = _certificate(at, key.kind)
-        if certificate:
-            files["ek_cert"] = certificate
+            files |= _certificates(at, key.kind)
         if log := self._events():
             files["eventlog"] = log
         return Evidence(Platform.TPM, files)
@@ -179,19 +180,26 @@ def _indexes(at: Workplace) -> set[int]:
     return {int(each, 16) for each in re.findall(r"0x[0-9A-Fa-f]+", listed)}
 
 
-def _certificate(at: Workplace, kind: str) -> bytes:
-    """The EK's certificate, DER; empty if the TPM's maker stored none."""
-    index = dict(EK_CERTIFICATES)[kind]
-    if index not in _indexes(at):
-        return b""
-    return _der(at.run("tpm2_nvread", f"0x{index:08x}"))
+def _certificates(at: Workplace, kind: str) -> dict[str, bytes]:
+    """The EK's certificate and the authorities above it, DER, as far as the TPM's maker stored them."""
+    stored, index = _indexes(at), dict(EK_CERTIFICATES)[kind]
+    if index not in stored:
+        return {}
+    own = _split(at.run("tpm2_nvread", f"0x{index:08x}"))[:1]
+    # The chain is one stream of certificates, whichever indexes it is cut at.
+    above = b"".join(at.run("tpm2_nvread", f"0x{each:08x}") for each in sorted(stored & set(EK_CHAIN)))
+    authorities = {f"ca_{number}": each for number, each in enumerate(_split(above)[:CHAIN_MAX])}
+    return {"ek_cert": own[0]} | authorities if own else authorities
 
 
-def _der(data: bytes) -> bytes:
-    """One DER object without the filling after it: makers reserve more than a certificate needs."""
-    if len(data) < 4 or data[:2] != b"\x30\x82":
-        return data
-    return data[: 4 + int.from_bytes(data[2:4], "big")]
+def _split(data: bytes) -> list[bytes]:
+    """Certificates, one after the other; what is no certificate, such as the filling at the end, is left out."""
+    found: list[bytes] = []
+    while data[:2] == b"\x30\x82" and len(data) > 4:
+        size = 4 + int.from_bytes(data[2:4], "big")
+        found.append(data[:size])
+        data = data[size:]
+    return found
 
 
 def _is_credential(data: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 A TPM has room for about three objects and three sessions. ``/dev/tpmrm0`` shares it out and clears up after each
 process; without such a resource manager (a simulator) whoever loads something must flush it, which is done here
-after every command. Sessions are flushed by name only: a resource manager lists those of others too.
+after every command that loads. Sessions are flushed by name only: a resource manager lists those of others too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ DEVICE_TCTI: Final = "device:/dev/tpmrm0"
 TIMEOUT_S: Final = 120.0
 """Of one command: a discrete TPM may make an RSA key for half a minute."""
 NEEDED: Final = ("tpm2_createek", "tpm2_createak", "tpm2_quote", "tpm2_activatecredential", "tpm2_unseal")
+_LOAD_NOTHING: Final = frozenset({"tpm2_getcap", "tpm2_nvread", "tpm2_policysecret", "tpm2_policypcr"})
 _OUTPUT_MAX: Final = 4 * 1024 * 1024
 
 
@@ -53,7 +54,7 @@ class Workplace:
     folder: Path
 
     def run(self, tool: str, *args: str, stdin: bytes = b"") -> bytes:
-        """Run a tool, then flush the objects that it left in the TPM; what it printed.
+        """Run a tool, then flush the objects that it may have left in the TPM; what it printed.
 
         Raises:
             ToolFailed: it is not there, did not end, or did not succeed.
@@ -61,7 +62,8 @@ class Workplace:
         try:
             return self._run(tool, *args, stdin=stdin)
         finally:
-            self._run("tpm2_flushcontext", "-t")
+            if tool not in _LOAD_NOTHING:
+                self._run("tpm2_flushcontext", "-t")
 
     def read(self, name: str) -> bytes:
         """A file that a tool wrote."""

@@ -75,7 +75,7 @@ class Amd:
             found = vek.parse(answer.body)
             if found.line is not line or found.hardware_id != chip:
                 raise Unfit("it is the certificate of another chip")
-            if products.components(found.tcb() or bytes(8), line) != levels:
+            if products.components(found.tcb or bytes(8), line) != levels:
                 raise Unfit("it is a certificate for another TCB version")
             if not paths.of(answer.body, above, self.anchors).rooted:
                 raise Unfit("its chain does not end in a trusted root")
@@ -107,7 +107,11 @@ class Amd:
         """The list (DER) of ASKs or ASVKs that the line's ARK has revoked."""
         kind, line = _kind(said), self._line(said, key, now_ms, until)
         mine = [each for anchor in self.anchors for each in chains.load(anchor)]
-        roots = [each for each in (*paths.shipped(), *mine) if _common_name(each) == f"ARK-{line}"]
+        roots = [
+            each
+            for each in (*(ours.certificate for ours in paths.shipped()), *mine)
+            if _common_name(each) == f"ARK-{line}"
+        ]
 
         def admit(answer: Answer) -> Kept:
             return Kept(*revocations(answer.body, roots))

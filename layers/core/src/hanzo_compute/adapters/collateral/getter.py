@@ -34,8 +34,6 @@ _PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 # What parsers of certificates, lists, JSON and base64 raise at what is none.
 _NOT_PARSED: Final = (
     ValueError,
-    TypeError,
-    KeyError,
     OverflowError,
     RecursionError,
     InvalidSignature,

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from hanzo_compute.adapters.collateral.getter import Getter
-from hanzo_compute.adapters.collateral.trust import milliseconds, revocations, rooted, together
+from hanzo_compute.adapters.collateral.trust import milliseconds, revocations, rooted, texts, together
 from hanzo_compute.adapters.collateral.wanted import Answer, Job, Kept, Request, Unfit, Unobtainable, Wanted
 from hanzo_compute.attestation import pins
 from hanzo_compute.attestation import x509 as chains
@@ -112,10 +112,10 @@ class Intel:
 
         def admit(answer: Answer) -> Kept:
             signed = self._signed(answer, "tcbInfo", ("tcb-info-issuer-chain", "sgx-tcb-info-issuer-chain"))
-            said = json.loads(signed["text"])
-            if said["id"] != want.tee.upper() or said["fmspc"].upper() != want.fmspc:
-                raise Unfit(f"it is TCB info of {said['id']} {said['fmspc']}")
-            return Kept(json.dumps(signed).encode(), _next_update(said))
+            tee, fmspc, end = texts(signed["text"], "id", "fmspc", "nextUpdate")
+            if tee != want.tee.upper() or fmspc.upper() != want.fmspc:
+                raise Unfit(f"it is TCB info of {tee} {fmspc}")
+            return Kept(json.dumps(signed).encode(), milliseconds(datetime.fromisoformat(end)))
 
         return Wanted(f"the TCB info of {want.fmspc}", "intel", Request(url, LIMIT, "application/json"), admit)
 
@@ -124,10 +124,10 @@ class Intel:
 
         def admit(answer: Answer) -> Kept:
             signed = self._signed(answer, "enclaveIdentity", ("sgx-enclave-identity-issuer-chain",))
-            said = json.loads(signed["text"])
-            if said["id"] != {"tdx": "TD_QE", "sgx": "QE"}[tee]:
-                raise Unfit(f"it is the identity of {said['id']}")
-            return Kept(json.dumps(signed).encode(), _next_update(said))
+            enclave, end = texts(signed["text"], "id", "nextUpdate")
+            if enclave != {"tdx": "TD_QE", "sgx": "QE"}[tee]:
+                raise Unfit(f"it is the identity of {enclave}")
+            return Kept(json.dumps(signed).encode(), milliseconds(datetime.fromisoformat(end)))
 
         return Wanted("the identity of the quoting enclave", "intel", Request(url, LIMIT, "application/json"), admit)
 
@@ -184,10 +184,6 @@ def _split(body: str, name: str) -> tuple[str, str]:
     if tail is None:
         raise Unfit(f"no signature follows {name}")
     return body[head.end() : end], tail[1].lower()
-
-
-def _next_update(said: dict[str, Any]) -> int:
-    return milliseconds(datetime.fromisoformat(said["nextUpdate"]))
 
 
 def _file(parts: dict[str, Any]) -> dict[str, str]:

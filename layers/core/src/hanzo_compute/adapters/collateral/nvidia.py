@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import ocsp as asking
 
 from hanzo_compute.adapters.collateral.getter import Getter
-from hanzo_compute.adapters.collateral.trust import milliseconds, rooted
+from hanzo_compute.adapters.collateral.trust import milliseconds, rooted, texts
 from hanzo_compute.adapters.collateral.wanted import Answer, Job, Kept, Request, Unfit, Wanted
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
@@ -83,11 +82,11 @@ class Nvidia:
         """
 
         def admit(answer: Answer) -> Kept:
-            said = json.loads(answer.body)
-            if said["id"] != rim_id:
-                raise Unfit(f"it has {str(said['id'])[:_ID_MAX]}")
-            data = base64.b64decode(said["rim"], validate=True)
-            if hashlib.sha256(data).hexdigest() != said["sha256"].lower():
+            named, text, digest = texts(answer.body, "id", "rim", "sha256")
+            if named != rim_id:
+                raise Unfit(f"it has {named[:_ID_MAX]}")
+            data = base64.b64decode(text, validate=True)
+            if hashlib.sha256(data).hexdigest() != digest.lower():
                 raise Unfit("the document is not of the digest beside it")
             read = rim.parse(data)
             if not (read.digest_ok and read.signature_ok):

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any, Final
 
 import urllib3
@@ -83,6 +84,7 @@ class HttpOpener:
         return body
 
 
+@lru_cache(maxsize=1)
 def system_tls() -> ssl.SSLContext:
     """TLS 1.2 or newer, with the system's authorities (or those that SSL_CERT_FILE names)."""
     context = ssl.create_default_context()

@@ -5,6 +5,7 @@ The appraisal does not rely on it: it verifies everything again, with the rules 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -50,6 +51,20 @@ def _signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> 
     if found.issuer != issuer.subject or not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         return False
     return found.is_signature_valid(key)
+
+
+def texts(data: str | bytes, *names: str) -> list[str]:
+    """Fields of a JSON object that are texts.
+
+    Raises:
+        ValueError: it is no such object.
+    """
+    said = json.loads(data)
+    found = [said.get(name) for name in names] if isinstance(said, dict) else []
+    given = [value for value in found if isinstance(value, str)]
+    if len(given) != len(names):
+        raise Unfit(f"it is no JSON object with {', '.join(names)}")
+    return given
 
 
 def milliseconds(time: datetime) -> int:

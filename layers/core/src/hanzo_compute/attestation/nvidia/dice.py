@@ -8,6 +8,7 @@ digest of the firmware that was started with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -19,6 +20,7 @@ DEVICE_ID: Final = "2.23.133.5.4.1"
 TCB_INFO: Final = "2.23.133.5.4.1.1"
 UNDERSTOOD: Final = frozenset({DEVICE_ID, TCB_INFO})
 
+_CACHED: Final = 1024
 _SEQUENCE: Final = 0x30
 _INTEGER: Final = 0x02
 _OCTETS: Final = 0x04
@@ -40,8 +42,9 @@ class Firmware:
     """What of `not secure`, `recovery` and `debug` holds; None where the certificate does not tell."""
 
 
+@lru_cache(maxsize=_CACHED)
 def firmware(certificate: x509.Certificate) -> Firmware:
-    """Read it from a device's certificate.
+    """Read it from a device's certificate; remembered, for no certificate changes.
 
     Raises:
         Unreadable: an extension is not of its form.

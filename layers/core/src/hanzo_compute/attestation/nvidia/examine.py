@@ -60,7 +60,7 @@ def _chain(data: bytes, context: Context) -> tuple[x509.Certificate, ...]:
     if len(data) > CHAIN_MAX:
         raise Unreadable(f"the chain has {len(data)} bytes; it has at most {CHAIN_MAX}")
     try:
-        return roots.completed(chains.load(data), roots.DEVICE, context.anchors)
+        return roots.completed(roots.loaded(data), roots.DEVICE, context.anchors)
     except ValueError as error:
         raise Unreadable(f"the chain cannot be read: {error}") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from cryptography import x509
 from lxml import etree
@@ -89,7 +89,7 @@ def _tag(root: etree._Element) -> tuple[etree._Element, dict[int, frozenset[byte
 def _payload(payload: etree._Element) -> dict[int, frozenset[bytes]]:
     golden, seen = dict[int, frozenset[bytes]](), set[int]()
     for resource in payload:
-        fields = {str(name): str(value) for name, value in resource.items()}
+        fields = cast("dict[str, str]", dict(resource.items()))
         if resource.tag != _RESOURCE or fields.get("type") != "Measurement" or len(resource):
             raise Unreadable("the payload has something else than measurements")
         index = _number(fields, "index", _INDEX_MAX)
@@ -110,7 +110,7 @@ def _payload(payload: etree._Element) -> dict[int, frozenset[bytes]]:
 def _values(fields: dict[str, str], index: int) -> list[str]:
     count = _number(fields, "alternatives", _ALTERNATIVES_MAX)
     values = [fields.get(f"{_HASH}{number}", "") for number in range(count)]
-    if not values or count != sum(name.startswith(_HASH) for name in fields):
+    if not values or len([name for name in fields if name.startswith(_HASH)]) != count:
         raise Unreadable(f"index {index} does not have as many values as it says")
     if fields.get("size") != _DIGEST_SIZE or not all(map(_DIGEST.fullmatch, values)):
         raise Unreadable(f"index {index} has values that are no SHA-384")

@@ -10,6 +10,7 @@ from cryptography import x509
 
 from hanzo_compute.attestation import x509 as chains
 
+_CACHED: Final = 128
 DEVICE: Final = b"""-----BEGIN CERTIFICATE-----
 MIICCzCCAZCgAwIBAgIQLTZwscoQBBHB/sDoKgZbVDAKBggqhkjOPQQDAzA1MSIw
 IAYDVQQDDBlOVklESUEgRGV2aWNlIElkZW50aXR5IENBMQ8wDQYDVQQKDAZOVklE
@@ -44,14 +45,14 @@ OKPzp5ei/A0iUZpdvngenDwV8Qa/wGdiTmJ7Bp4=
 def completed(chain: Sequence[x509.Certificate], root: bytes, anchors: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
     """The chain with its root: it may leave out the root that issued its last."""
     last = chain[-1]
-    name = last.issuer.public_bytes()
-    if last.subject.public_bytes() != name:
-        for candidate in (*_loaded(root), *(each for anchor in anchors for each in _loaded(anchor))):
-            if candidate.subject.public_bytes() == name and chains.issued(last, candidate):
+    if not chains.issued(last, last):
+        for candidate in (*loaded(root), *(each for anchor in anchors for each in loaded(anchor))):
+            if chains.issued(last, candidate):
                 return (*chain, candidate)
     return tuple(chain)
 
 
-@lru_cache(maxsize=64)
-def _loaded(data: bytes) -> tuple[x509.Certificate, ...]:
+@lru_cache(maxsize=_CACHED)
+def loaded(data: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates of a PEM text, or of one DER, remembered by content. Raises ValueError."""
     return tuple(chains.load(data))

@@ -6,6 +6,7 @@ holds is NVIDIA's: fields of type (u16), size (u16) and value. 37 bytes of reque
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -24,6 +25,8 @@ _ALL_BLOCKS: Final = 0xFF
 _DMTF: Final = 0x01
 _SLOT: Final = 0x0F
 _NONCE_SIZE: Final = 32
+_HEADER: Final = struct.Struct("<BBHBH")
+"""Of a block: index, specification and size; of the value in it: type and size."""
 _VALUE_HEADER: Final = 3
 
 
@@ -116,18 +119,21 @@ def _request(data: bytes) -> int:
 
 
 def _blocks(record: bytes, count: int) -> dict[int, bytes]:
-    """Measurement blocks: index, specification, size, and a value with its type and size."""
-    reader, values = _Reader(record, 0), dict[int, bytes]()
-    while reader.left:
-        index, specification = reader.take(2)
-        block = reader.take(reader.number(2))
-        if specification != _DMTF:
-            raise Unreadable(f"measurement {index} is not of DMTF's form ({specification})")
+    """Values by the index of their block, which has a header before that of its value."""
+    offset, values = 0, dict[int, bytes]()
+    while offset < len(record):
+        start = offset + _HEADER.size
+        if start > len(record):
+            raise Unreadable("the record of measurements ends within a block")
+        index, specification, block_size, _, size = _HEADER.unpack_from(record, offset)
+        offset = start + size
+        if specification != _DMTF or block_size != size + _VALUE_HEADER:
+            raise Unreadable(f"measurement {index} is not of DMTF's form")
+        if offset > len(record):
+            raise Unreadable(f"the record of measurements ends within measurement {index}")
         if index == 0 or index in values:
             raise Unreadable(f"measurement {index} is there twice" if index else "a measurement has index 0")
-        if len(block) < _VALUE_HEADER or int.from_bytes(block[1:3], "little") != len(block) - _VALUE_HEADER:
-            raise Unreadable(f"the size of measurement {index} contradicts that of its block")
-        values[index] = block[_VALUE_HEADER:]
+        values[index] = record[start:offset]
     if len(values) != count:
         raise Unreadable(f"the record has {len(values)} measurements, and says that they are {count}")
     return values

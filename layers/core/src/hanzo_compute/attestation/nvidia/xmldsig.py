@@ -1,8 +1,8 @@
 """An XML document under one enveloped signature (W3C XML Signature 1.1), as far as NVIDIA's reference values need it.
 
 The profile is narrow on purpose: one Signature, a child of the root; one Reference, to the whole document; inclusive
-canonicalisation 1.0 or 1.1 (alike for a whole document); SHA-384 and ECDSA with it. What is read afterwards is parsed
-from the very bytes that the digest is over, so what is signed and what is read cannot differ.
+canonicalisation 1.0 or 1.1 (alike for a whole document); SHA-384 and ECDSA with it. What is read afterwards is the very
+tree whose canonical form the digest is over, so what is signed and what is read cannot differ.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def parse(data: bytes) -> Signed:
         raise Unreadable(f"the signature has {len(signature)} bytes; ECDSA with P-384 has 96")
     certificates = _certificates(key_info)
     content = _canonical(_without(root, signatures[0]))
-    return Signed(_parsed(content), hashlib.sha384(content).digest(), stated, signed_info, signature, certificates)
+    return Signed(root, hashlib.sha384(content).digest(), stated, signed_info, signature, certificates)
 
 
 def _document(data: bytes) -> etree._Element:
@@ -78,31 +78,27 @@ def _document(data: bytes) -> etree._Element:
     # UTF-8 whatever the document declares, so that it cannot see one that is not seen here.
     if "<!DOCTYPE" in text:
         raise Unreadable("the document has a DTD")
-    root = _parsed(data)
-    if root.getroottree().docinfo.internalDTD is not None:
-        raise Unreadable("the document has a DTD")
-    # Comments split a text in two, of which a reader may see one only; instructions are for other readers.
-    if root.getprevious() is not None or root.getnext() is not None or not all(map(_is_element, root.iter())):
-        raise Unreadable("the document has comments or processing instructions")
-    return root
-
-
-def _parsed(data: bytes) -> etree._Element:
     parser = etree.XMLParser(
         encoding="utf-8", resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False, recover=False
     )
     try:
-        return etree.fromstring(data, parser)
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise Unreadable(f"the document is no XML: {str(error)[:200]}") from None
-
-
-def _is_element(node: etree._Element) -> bool:
-    return isinstance(node.tag, str)
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise Unreadable("the document has a DTD")
+    # Comments split a text in two, of which a reader may see one only; instructions are for other readers.
+    around = root.getprevious(), root.getnext()
+    if around != (None, None) or next(root.iter(etree.Comment, etree.ProcessingInstruction), None) is not None:
+        raise Unreadable("the document has comments or processing instructions")
+    return root
 
 
 def _canonical(element: etree._Element) -> bytes:
-    return etree.tostring(element, method="c14n", exclusive=False, with_comments=False)
+    try:
+        return etree.tostring(element, method="c14n", exclusive=False, with_comments=False)
+    except etree.LxmlError as error:
+        raise Unreadable(f"the document has no canonical form: {error}") from None
 
 
 def _without(root: etree._Element, signature: etree._Element) -> etree._Element:

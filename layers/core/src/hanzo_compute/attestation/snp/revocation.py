@@ -38,13 +38,17 @@ def check(findings: Findings, crl: bytes | None, path: Path | None, context: Con
             missing=missing,
         )
         return
+    if path is None:
+        text = "not known without the certificate of the key: the list is of the root above it"
+        findings.check("snp.revocation", Group.POLICY, None, text, source=_SOURCE, missing="vek")
+        return
     problem = _problem(crl, path, datetime.fromtimestamp(context.now_ms / 1000, UTC))
     text = problem or "nothing of the chain is revoked"
     findings.check("snp.revocation", Group.POLICY, not problem, text, source=_SOURCE)
 
 
-def _problem(data: bytes, path: Path | None, now: datetime) -> str:
-    if path is None or not path.rooted:
+def _problem(data: bytes, path: Path, now: datetime) -> str:
+    if not path.rooted:
         return "there is no root that could have signed the list of revoked certificates"
     try:
         return _judged(_load(data), data, path, now)

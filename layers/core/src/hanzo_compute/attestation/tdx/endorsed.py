@@ -213,7 +213,7 @@ class Endorsed:
             text = f"dcap-qvl was not asked: {why}"
             self._note("dcap_qvl", None, text, source=_QVL, required=not beyond)
             return
-        root = self.chain.certificates[-1].public_bytes(Encoding.DER)
+        root = _der(self.chain.certificates[-1])
         status, advisories, problem = _dcap_qvl(self.raw, collateral, root, self.context.now_ms // 1000)
         ok = not problem and self._acceptable(status) and not self._unwanted(advisories)
         text = f"dcap-qvl {'refuses it: ' + problem if problem else 'says ' + status}"
@@ -236,6 +236,11 @@ def _list_signed(der: bytes, issuer: x509.Certificate) -> bool:
 def _text_signed(signer: x509.Certificate, text: str, signature: bytes) -> bool:
     key = signer.public_key()
     return isinstance(key, ec.EllipticCurvePublicKey) and verified(key, signature, text.encode())
+
+
+@lru_cache(maxsize=_CACHED)
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _dcap_qvl(raw: bytes, collateral: Collateral, root: bytes, now: int) -> tuple[str, Sequence[str], str]:

@@ -16,6 +16,7 @@ from hanzo_compute.model.evidence import Tier
 _MODULE: Final = "TDX Module 1.5 Base Architecture Specification"
 _SDM: Final = "Intel SDM volume 3D, section 38.7.1"
 _DEBUG, _SEPT_VE_DISABLE, _XFAM_ALWAYS = 1 << 0, 1 << 28, 0b11
+_KNOWN_ATTRIBUTES: Final = int.from_bytes(bytes.fromhex(TdxPolicy().td_attributes_allowed), "little")
 _SGX_INIT, _SGX_DEBUG = 1 << 0, 1 << 1
 _MEASURED: Final = ("mrtd", *measured.RTMRS, "mrconfigid", "mrowner", "mrownerconfig")
 
@@ -134,8 +135,7 @@ def _attributes(findings: Findings, body: TdReport, policy: TdxPolicy) -> str:
         return "the trust domain is of a debugger"
     if not closed:
         return "SEPT_VE_DISABLE is clear"
-    fixed = int.from_bytes(bytes.fromhex(TdxPolicy().td_attributes_allowed), "little")
-    if attributes & ~fixed:
+    if attributes & ~_KNOWN_ATTRIBUTES:
         return "td_attributes has a bit that it does not know"
     return "a service TD is bound" if body.mrservicetd and any(body.mrservicetd) else ""
 

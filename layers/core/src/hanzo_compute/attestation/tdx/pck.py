@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from hanzo_compute.attestation import der
 from hanzo_compute.attestation import x509 as chains
 
 CHAIN_SIZE: Final = 3
@@ -26,10 +27,8 @@ TCB_SIGNER: Final = "Intel SGX TCB Signing"
 _CACHED: Final = 1024
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
-# 1.2.840.113741.1.13.1, and in DER the part that the OIDs under it start with.
 _EXTENSION: Final = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
-_PREFIX: Final = bytes.fromhex("2a864886f84d010d01")
-_SEQUENCE, _INTEGER, _OCTETS, _OID = 0x30, 0x02, 0x04, 0x06
+_UNDER: Final = "1.2.840.113741.1.13.1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,9 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
         if start.strip() or not begin or not end or len(found) == chains.CHAIN_MAX:
             raise ValueError("it is no PEM text of certificates alone")
         try:
-            der = base64.b64decode(b"".join(body.split()), validate=True)
+            found.append(chains.load_one(base64.b64decode(b"".join(body.split()), validate=True)))
         except binascii.Error as error:
             raise ValueError(f"a certificate is no base64 ({error})") from None
-        found.append(chains.load_one(der))
     return tuple(found)
 
 
@@ -85,20 +83,20 @@ def read(certificate: x509.Certificate) -> Pck:
     if subject(certificate) != PCK_NAME or authority not in AUTHORITIES:
         raise ValueError(f"it names {certificate.subject.rfc4514_string()}, issued by {authority}")
     try:
-        raw = certificate.extensions.get_extension_for_oid(_EXTENSION).value
+        raw = chains.extensions(certificate).get_extension_for_oid(_EXTENSION).value.public_bytes()
     except x509.ExtensionNotFound:
         raise ValueError("it has no SGX extension") from None
-    fields = dict(_fields(raw.public_bytes()))
-    tcb = dict(_fields(_whole(fields.get(b"\x02"), _SEQUENCE)))
-    components = tuple(_small(tcb.get(b"\x02" + bytes([number])), 0xFF) for number in range(1, 17))
+    fields = _fields(der.read(raw))
+    tcb = _fields(_field(fields, "2"))
+    components = tuple(_number(tcb, f"2.{number}", 0xFF) for number in range(1, 17))
     return Pck(
         key,
         certificate.serial_number,
         authority,
-        _octets(fields.get(b"\x04"), 6),
-        _octets(fields.get(b"\x03"), 2),
+        _octets(fields, "4", 6),
+        _octets(fields, "3", 2),
         components,
-        _small(tcb.get(b"\x02\x11"), 0xFFFF),
+        _number(tcb, "2.17", 0xFFFF),
     )
 
 
@@ -113,56 +111,35 @@ def _common_name(name: x509.Name) -> str:
     return str(found[0].value) if len(found) == 1 else ""
 
 
-def _fields(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Of a SEQUENCE of SEQUENCEs of an OID and a value: what follows the prefix of the OID, and the value's DER."""
-    body, rest = _value(data, _SEQUENCE)
-    if rest:
-        raise ValueError("bytes follow the SGX extension")
-    seen: set[bytes] = set()
-    while body:
-        pair, body = _value(body, _SEQUENCE)
-        oid, value = _value(pair, _OID)
-        if not oid.startswith(_PREFIX) or oid in seen:
-            raise ValueError("the SGX extension has an OID that is not of it, or one twice")
-        seen.add(oid)
-        yield oid[len(_PREFIX) :], value
+def _fields(sequence: der.Value) -> dict[str, der.Value]:
+    """Of a SEQUENCE of pairs of an OID and a value: the values by what follows :data:`_EXTENSION` in the OID."""
+    fields: dict[str, der.Value] = {}
+    for pair in sequence.children():
+        match pair.children():
+            case [oid, value] if (name := oid.oid()).startswith(_UNDER):
+                if name in fields:
+                    raise ValueError("the SGX extension has a field twice")
+                fields[name.removeprefix(_UNDER)] = value
+            case _:
+                raise ValueError("the SGX extension has a field that is not of it")
+    return fields
 
 
-def _value(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of the first DER value, which has this tag, and what follows it."""
-    if len(data) < 2 or data[0] != tag:
-        raise ValueError(f"the SGX extension has no value of tag 0x{tag:02x} where one belongs")
-    size, at = data[1], 2
-    if size >= 0x80:
-        count = size & 0x7F
-        size, at = int.from_bytes(data[2 : 2 + count], "big"), 2 + count
-        if not 1 <= count <= 2 or size < 0x80 or (count == 2 and size < 0x100):
-            raise ValueError("the SGX extension has a length that is no DER")
-    if len(data) < at + size:
-        raise ValueError("the SGX extension is cut off")
-    return data[at : at + size], data[at + size :]
-
-
-def _whole(data: bytes | None, tag: int) -> bytes:
-    """A DER value of this tag that nothing follows."""
-    if data is None:
-        raise ValueError("the SGX extension lacks a field")
-    _, rest = _value(data, tag)
-    if rest:
-        raise ValueError("a field of the SGX extension is too long")
-    return data
-
-
-def _octets(data: bytes | None, size: int) -> bytes:
-    content, _ = _value(_whole(data, _OCTETS), _OCTETS)
+def _octets(fields: Mapping[str, der.Value], name: str, size: int) -> bytes:
+    content = _field(fields, name).octets()
     if len(content) != size:
-        raise ValueError(f"a field of the SGX extension has {len(content)} bytes, not {size}")
+        raise ValueError(f"field {name} of the SGX extension has {len(content)} bytes, not {size}")
     return content
 
 
-def _small(data: bytes | None, limit: int) -> int:
-    content, _ = _value(_whole(data, _INTEGER), _INTEGER)
-    number = int.from_bytes(content, "big", signed=True)
-    if not content or not 0 <= number <= limit:
-        raise ValueError("a security version of the SGX extension is out of range")
+def _number(fields: Mapping[str, der.Value], name: str, limit: int) -> int:
+    number = _field(fields, name).integer()
+    if number > limit:
+        raise ValueError(f"field {name} of the SGX extension is {number}, above {limit}")
     return number
+
+
+def _field(fields: Mapping[str, der.Value], name: str) -> der.Value:
+    if name not in fields:
+        raise ValueError(f"the SGX extension lacks field {name}")
+    return fields[name]
