@@ -120,6 +120,11 @@ class MintedTpm:
         return area(public(self.ak, self.ak_attributes, scheme=self.scheme))
 
     @property
+    def names(self) -> tuple[bytes, bytes]:
+        """What a credential is made for."""
+        return self.ek_area.name, self.ak_area.name
+
+    @property
     def qualified_signer(self) -> bytes:
         return self.ak_area.qualified_name(self.ek_area.qualified_name(primary(0x4000000B)))
 

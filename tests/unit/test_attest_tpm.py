@@ -211,7 +211,7 @@ def test_an_endorsement_key_that_the_operator_knows_needs_no_certificate(tpm: Mi
     section = {"endorsement_keys": [mint_tpm.spki_digest(tpm.ek)]}
     policy = from_document({"name": "own", "version": 1, "require": LOOKING, "tpm": section})
     assert judged(evidence(files), tpm, policy, anchors=[]).reasons == ("tpm.activation",)
-    activated = {"anchors": [], "activated": [tpm.ak_area.name]}
+    activated = {"anchors": [], "activated": [tpm.names]}
     assert judged(evidence(files), tpm, policy, **activated).verdict is Verdict.ACCEPT
 
 
@@ -220,27 +220,27 @@ def test_keys_are_released_only_to_an_activated_key(tpm: MintedTpm) -> None:
     item = evidence(tpm.quote() | signed(tpm, nonce=bound.qualifying_data()))
     policy = strict(tpm)
     assert judged(item, tpm, policy, binding=bound, anchors=[]).reasons == ("tpm.activation",)
-    result = judged(item, tpm, policy, binding=bound, anchors=[], activated=[tpm.ak_area.name])
+    result = judged(item, tpm, policy, binding=bound, anchors=[], activated=[tpm.names])
     assert (result.verdict, result.tier) == (Verdict.ACCEPT, Tier.AT_REST)
     other = mint_tpm.minted()
-    assert "tpm.activation" in judged(item, tpm, policy, binding=bound, activated=[other.ak_area.name]).reasons
+    assert "tpm.activation" in judged(item, tpm, policy, binding=bound, activated=[other.names]).reasons
 
 
 def test_an_activated_key_may_be_a_primary_key_beside_the_endorsement_key(tpm: MintedTpm) -> None:
     signer = tpm.ak_area.qualified_name(primary(0x4000000B))
     item = tpm.resigned(tpm.message(signer=signer))
     assert judged(item, tpm).reasons == ("tpm.ek_ak",)
-    assert judged(item, tpm, activated=[tpm.ak_area.name]).verdict is Verdict.ACCEPT
+    assert judged(item, tpm, activated=[tpm.names]).verdict is Verdict.ACCEPT
 
 
 def test_production_takes_no_anchor_that_is_handed_in(tpm: MintedTpm) -> None:
-    result = judged(tpm.evidence(), tpm, builtin("production"), nonce=NONCE, activated=[tpm.ak_area.name])
+    result = judged(tpm.evidence(), tpm, builtin("production"), nonce=NONCE, activated=[tpm.names])
     assert {"tpm.ek_cert.root", "tpm.identity", "tpm.pcrs"} <= set(result.reasons)
 
 
 def test_a_software_tpm_is_labelled_and_accepted_only_where_the_policy_says_so(tpm: MintedTpm) -> None:
     soft = tpm.with_(quote_fields={"firmware": SWTPM})
-    activated = {"activated": [tpm.ak_area.name], "binding": binding()}
+    activated = {"activated": [tpm.names], "binding": binding()}
     item = evidence(soft.quote() | signed(soft, nonce=binding().qualifying_data()))
     demo = builtin("local-demo")
     assert demo.tpm is not None

@@ -107,14 +107,14 @@ def test_a_key_is_released_to_an_activated_key_under_a_pinned_authority(tpm: Sof
     policy = from_document({**demo, "tpm": {**demo["tpm"], "roots": [tpm.root.decode()]}})
     expected = Binding(nonce=nonce, signing_key=b"signing key", sealing_key=bytes(32))
     assert judged(item, policy, binding=expected).reasons == ("tpm.activation",)
-    result = judged(item, policy, binding=expected, activated=[ak.name])
+    result = judged(item, policy, binding=expected, activated=[(ek.name, ak.name)])
     assert (result.verdict, result.tier) == (Verdict.ACCEPT, Tier.AT_REST)
     other = Binding(nonce=nonce, signing_key=b"another key", sealing_key=bytes(32))
-    assert judged(item, policy, binding=other, activated=[ak.name]).reasons == ("tpm.binding",)
+    assert judged(item, policy, binding=other, activated=[(ek.name, ak.name)]).reasons == ("tpm.binding",)
     pinned = {**demo["tpm"], "roots": [tpm.root.decode()], "software": False}
     production = from_document({**demo, "name": "own", "tpm": pinned})
-    assert judged(item, production, binding=expected, activated=[ak.name]).reasons == ("tpm.software",)
-    refused = judged(item, builtin("production"), binding=expected, activated=[ak.name], anchors=[tpm.root])
+    assert judged(item, production, binding=expected, activated=[(ek.name, ak.name)]).reasons == ("tpm.software",)
+    refused = judged(item, builtin("production"), binding=expected, activated=[(ek.name, ak.name)], anchors=[tpm.root])
     assert {"tpm.software", "tpm.ek_cert.root", "tpm.identity"} <= set(refused.reasons)
 
 

@@ -141,6 +141,16 @@ def test_an_attestation_key_that_is_not_below_the_endorsement_key(tpm: MintedTpm
     assert (result.authentic, result.reasons) == (True, ("tpm.ek_ak",))
 
 
+def test_an_attestation_key_that_was_activated_with_another_endorsement_key(tpm: MintedTpm) -> None:
+    """An endorsement key is public, with its certificate: who shows it, and solves credentials of a key of his own."""
+    forged = tpm.resigned(tpm.message(signer=bytes(34)))
+    own = mint_tpm.area(mint_tpm.public(ec.generate_private_key(ec.SECP256R1()), mint_tpm.EK))
+    result = judged(forged, tpm, looking(tpm, activation=True), activated=[(own.name, tpm.ak_area.name)])
+    assert {"tpm.ek_ak", "tpm.activation"} <= set(result.reasons)
+    shown = judged(tpm.evidence(ek_tpm2b=own.raw), tpm, activated=[(own.name, tpm.ak_area.name)])
+    assert "tpm.ek_key" in shown.reasons
+
+
 def test_an_endorsement_key_of_another_certificate(tpm: MintedTpm) -> None:
     other = ec.generate_private_key(ec.SECP256R1())
     leaf = mint_tpm.ek_certificate(tpm.authority, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -225,14 +226,14 @@ class TestTpm:
         given: dict[str, Any] = {"binding": BINDING, "anchors": []}
         before = appraise(evidence, policy, collateral, now, **given)
         assert before.verdict is Verdict.REJECT
-        name = self.activated(software, attester, evidence[0])
-        after = appraise(evidence, policy, collateral, now, activated=[name], **given)
+        names = self.activated(software, attester, evidence[0])
+        after = appraise(evidence, policy, collateral, now, activated=[names], **given)
         assert (after.verdict, after.tier) == (Verdict.ACCEPT, Tier.AT_REST), after.reasons
         other = Binding(NONCE, SIGNING, bytes(32))
-        moved = appraise(evidence, policy, collateral, now, activated=[name], binding=other)
+        moved = appraise(evidence, policy, collateral, now, activated=[names], binding=other)
         assert moved.reasons == ("tpm.binding",)
 
-    def activated(self, software: SoftwareTpm, attester: HardwareAttester, evidence: Evidence) -> bytes:
+    def activated(self, software: SoftwareTpm, attester: HardwareAttester, evidence: Evidence) -> tuple[bytes, bytes]:
         """The verifier's side: a secret for the key's name and the endorsement key, which must come back."""
         (software.folder / "ek").write_bytes(evidence.files["ek_tpm2b"])
         (software.folder / "ak").write_bytes(evidence.files["ak_tpm2b"])
@@ -241,7 +242,7 @@ class TestTpm:
         name = software.read("ak.name")
         software.tool("makecredential", "-T", "none", "-u", "ek", "-s", "secret", "-n", name.hex(), "-o", "credential")
         assert attester.activate(software.read("credential")[8:]) == SEALING
-        return name
+        return b"\x00\x0b" + hashlib.sha256(evidence.files["ek_tpm2b"][2:]).digest(), name
 
     def test_one_key_for_all_its_evidence(self, software: SoftwareTpm, tmp_path: Path) -> None:
         attester = Machine((Platform.TPM,), tpm=Tpm(Tools(software.tcti), None)).attester(tmp_path)

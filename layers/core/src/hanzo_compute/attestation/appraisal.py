@@ -82,7 +82,7 @@ def appraise(
     nonce: bytes | None = None,
     binding: Binding | None = None,
     anchors: Sequence[bytes] = (),
-    activated: Collection[bytes] = (),
+    activated: Collection[tuple[bytes, bytes]] = (),
 ) -> AttestationResult:
     """Appraise the evidence of one attester.
 
@@ -94,7 +94,8 @@ def appraise(
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
         anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
-        activated: names of the TPM attestation keys that the verifier saw activated (``tpm.credential``).
+        activated: names of the TPM endorsement key and attestation key that the verifier saw activated, in pairs
+            (``tpm.credential``).
 
     Raises:
         InvalidRequest: there is no evidence, too much of it, no time, or an anchor that is no certificate: nothing

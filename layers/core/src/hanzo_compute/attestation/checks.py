@@ -73,8 +73,9 @@ class Context:
     """What the evidence must commit to: nonce, keys and GPU evidence."""
     anchors: tuple[bytes, ...] = ()
     """Certificates (PEM or DER) that the operator hands in as roots, beside the pinned ones."""
-    activated: frozenset[bytes] = frozenset()
-    """Names of TPM attestation keys whose holder solved a credential that the verifier made for them."""
+    activated: frozenset[tuple[bytes, bytes]] = frozenset()
+    """TPM keys for which the verifier made a credential that was solved: the names of the endorsement key, which it was
+    made for, and of the attestation key."""
 
 
 @dataclass(slots=True)

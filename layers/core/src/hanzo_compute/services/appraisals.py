@@ -96,8 +96,9 @@ def activation(ctx: Context, lessee: str, challenge_id: str, ek: bytes, ak: byte
     endorsement, attestation = _area(ek, "ek_tpm2b"), _area(ak, "ak_tpm2b")
     secret = base64.urlsafe_b64decode(ctx.ids.token() + "=")
     made = make_credential(endorsement, attestation.name, secret)
-    # The name of the key that it was made for, and not the secret: who reads the store learns nothing of use.
-    kept = {"name": attestation.name.hex(), "secret": hashlib.sha256(secret).hexdigest()}
+    # The names of the keys that it was made for, and not the secret: who reads the store learns nothing of use.
+    names = {"ek": endorsement.name.hex(), "ak": attestation.name.hex()}
+    kept = {**names, "secret": hashlib.sha256(secret).hexdigest()}
     body = record.body | {"activation": kept}
     expiry = keys.expiry_entry(record.body["expires_ms"], record.key)
     try:
@@ -168,12 +169,12 @@ def _open(ctx: Context, lessee: str, challenge_id: str) -> Record:
     return record
 
 
-def _activated(asked: Body, secret: bytes | None) -> list[bytes]:
-    """The name of the attestation key whose credential was opened."""
+def _activated(asked: Body, secret: bytes | None) -> list[tuple[bytes, bytes]]:
+    """The names of the endorsement and the attestation key whose credential was opened."""
     kept = asked.get("activation")
     if kept is None or secret is None or hashlib.sha256(secret).hexdigest() != kept["secret"]:
         return []
-    return [bytes.fromhex(kept["name"])]
+    return [(bytes.fromhex(kept["ek"]), bytes.fromhex(kept["ak"]))]
 
 
 def _area(data: bytes, name: str) -> PublicArea:

@@ -24,7 +24,7 @@ from hanzo_compute.model.evidence import Platform
 
 BLOB_MAX: Final = 16 * 1024
 """Bytes; the NV index has 2600."""
-_HEADER: Final = struct.Struct("<4sIII16x")
+_HEADER: Final = struct.Struct("<4sIII16s")
 _RUNTIME: Final = struct.Struct("<5I")
 _REPORT: Final = 1184
 _RUNTIME_AT: Final = _HEADER.size + _REPORT
@@ -64,12 +64,12 @@ def parse(blob: bytes) -> HclReport:
     """The blob of a confidential VM. Raises Unreadable."""
     if not _JSON_AT < len(blob) <= BLOB_MAX:
         raise Unreadable(f"the HCL report has {len(blob)} bytes; it has more than {_JSON_AT} and at most {BLOB_MAX}")
-    signature, version, _, request = _HEADER.unpack_from(blob)
-    if signature != b"HCLA" or version not in {1, 2} or request != 2:
+    signature, version, whole, request, reserved = _HEADER.unpack_from(blob)
+    if signature != b"HCLA" or version not in {1, 2} or request != 2 or any(reserved):
         raise Unreadable("the HCL report does not start with the header HCLA of version 1 or 2, of an attestation")
-    size, _, kind, hashed, length = _RUNTIME.unpack_from(blob, _RUNTIME_AT)
-    if size != _RUNTIME.size + length or _JSON_AT + length > len(blob):
-        raise Unreadable(f"the runtime data of the HCL report claim {size} and {length} bytes, which do not fit")
+    size, version, kind, hashed, length = _RUNTIME.unpack_from(blob, _RUNTIME_AT)
+    if size != _RUNTIME.size + length or whole != _JSON_AT + length or whole > len(blob) or version != 1:
+        raise Unreadable(f"the runtime data of the HCL report claim {whole}, {size} and {length} bytes: no such form")
     if any(blob[_JSON_AT + length :]):
         raise Unreadable("the HCL report has something behind its runtime data")
     if kind not in _PLATFORMS or hashed not in _HASHES:

@@ -147,8 +147,8 @@ def _load(data: bytes, what: str, most: int) -> list[certificates.Certificate]:
     try:
         found = x509.load(data)
         for each in found:
-            _ = each.extensions  # read only when they are asked for: so that they fail here or nowhere
-    except (ValueError, certificates.DuplicateExtension) as error:
+            x509.extensions(each)  # they are read when they are asked for: so they fail here or nowhere
+    except ValueError as error:
         raise Unreadable(f"{what} is no certificate: {error}") from None
     if not found:
         raise Unreadable(f"{what} has no certificate")

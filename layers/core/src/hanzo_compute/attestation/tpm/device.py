@@ -235,7 +235,9 @@ def _ek_attributes(keys: Keys, findings: Findings, wanted: bool) -> None:
 
 
 def _tie(keys: Keys, attest: Attest, context: Context, policy: TpmPolicy, findings: Findings, wanted: bool) -> None:
-    activated = keys.ak_area is not None and keys.ak_area.name in context.activated
+    pair = (keys.ek_area.name, keys.ak_area.name) if keys.ek_area and keys.ak_area else None
+    # With any other endorsement key, one that no TPM has too, an activation says nothing of this one.
+    activated = pair in context.activated
     ek = _ek_name(keys)
     below = keys.ak_area is not None and ek is not None and attest.qualified_signer == keys.ak_area.qualified_name(ek)
     ok = activated or below

@@ -48,7 +48,7 @@ def read(files: Mapping[str, bytes], hcl: HclReport | None, findings: Findings) 
     same = len({spki(key) for key in found.values()}) == 1
     text = f"{', '.join(found)}: {'one key' if same else 'different keys'}"
     findings.check("tpm.ak_key", Group.GENUINE, same, text)
-    endorsement, ek_area = _key(files, ("ek_tpm2b", "ek"))
+    endorsement, ek_area = _key(files, ("ek_tpm2b",))
     ek_certificate = chains.load_leaf(files["ek_cert"], "ek_cert") if "ek_cert" in files else None
     ek = next(iter(endorsement.values()), None) or _certified(ek_certificate, "ek_cert")
     ak = next(iter(found.values()))
