@@ -41,7 +41,11 @@ def test_modes_in_which_evidence_is_worth_nothing(mode: dict[str, int], why: str
 
 @pytest.mark.parametrize(
     ("multi_gpu", "works"),
-    [(pynvml.NVML_CC_SYSTEM_MULTIGPU_PROTECTED_PCIE, True), (pynvml.NVML_CC_SYSTEM_MULTIGPU_NONE, False), (None, False)],
+    [
+        (pynvml.NVML_CC_SYSTEM_MULTIGPU_PROTECTED_PCIE, True),
+        (pynvml.NVML_CC_SYSTEM_MULTIGPU_NONE, False),
+        (None, False),
+    ],
 )
 def test_protected_pcie(multi_gpu: int | None, works: bool) -> None:
     library = FakeNvml(feature=pynvml.NVML_CC_SYSTEM_FEATURE_DISABLED, multi_gpu=multi_gpu)

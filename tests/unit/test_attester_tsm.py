@@ -122,7 +122,8 @@ class TestOthers:
                 with contextlib.suppress(EvidenceUnavailable):
                     (got if collect(kernel, data, 20).outblob[1:] == data else wrong).append(data)
 
-        enemy, friends = threading.Thread(target=hostile), [threading.Thread(target=honest, args=(n,)) for n in range(4)]
+        enemy = threading.Thread(target=hostile)
+        friends = [threading.Thread(target=honest, args=(number,)) for number in range(4)]
         for each in (enemy, *friends):
             each.start()
         for each in friends:
