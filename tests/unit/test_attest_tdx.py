@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from hanzo_compute.attestation import AttestationResult, Policy, Verdict, appraise, builtin
+from hanzo_compute.attestation.checks import Context
 from hanzo_compute.attestation.policy import from_document
+from hanzo_compute.attestation.tdx.examine import examine_tdx
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model.evidence import Evidence, Platform, Tier
 from tests.support import mint_tdx as mint
@@ -246,8 +248,5 @@ def test_a_nonce_shorter_than_the_report_data_is_filled_up() -> None:
 def test_the_identity_is_the_platforms() -> None:
     serial = OF.pck.certificate.serial_number
     files = {"quote": mint.quote(OF, mint.td())}
-    from hanzo_compute.attestation.checks import Context
-    from hanzo_compute.attestation.tdx.examine import examine_tdx
-
     found = examine_tdx(files, Context(NOW_MS, builtin("baseline"), anchors=OF.anchors))
     assert found.identity == f"{serial:x}"

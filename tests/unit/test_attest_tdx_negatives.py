@@ -15,7 +15,7 @@ from hanzo_compute.attestation import AttestationResult, Policy, Verdict, apprai
 from hanzo_compute.attestation.policy import from_document
 from hanzo_compute.model.evidence import Evidence, Platform
 from tests.support import mint_tdx as mint
-from tests.support.mint_eventlog import event, header
+from tests.support.mint_eventlog import event, extended, header
 from tests.support.pki import NOT_BEFORE, NOW_MS, issue
 
 OF = mint.intel()
@@ -536,8 +536,6 @@ def test_an_enclave_that_was_never_initialised() -> None:
     ],
 )
 def test_an_event_log_that_does_not_make_the_registers(log: bytes) -> None:
-    from tests.support.mint_eventlog import extended
-
     quote = mint.quote(OF, mint.td(rtmr3=extended([b"application"])))
     assert judge(quote, ccel=header([0x000C]) + event(4, 4, b"application")).verdict is Verdict.ACCEPT
     refused(judge(quote, ccel=log), "eventlog", authentic=True)
