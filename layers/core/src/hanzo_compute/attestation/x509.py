@@ -124,7 +124,7 @@ def verify(
         chain,
         _root(chain[-1], pins, anchors),
         _links(chain),
-        _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
+        validity(chain, now_ms),
         _rules(chain, leaf_signs, understood),
     )
 
@@ -183,7 +183,9 @@ def _links(chain: Sequence[x509.Certificate]) -> str:
     return ""
 
 
-def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
+def validity(chain: Sequence[x509.Certificate], now_ms: int) -> str:
+    """Which certificate is not valid at the time; empty if all are."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
     for certificate in chain:
         if now < certificate.not_valid_before_utc:
             return f"{_name(certificate)} is valid only from {certificate.not_valid_before_utc.isoformat()}"
