@@ -257,6 +257,8 @@ def _crl(der: bytes, what: str) -> Crl:
         unknown = [each.oid for each in crl.extensions if each.critical and each.oid not in _CRL_EXTENSIONS]
         serials = frozenset(each.serial_number for each in crl)
         next_update = crl.next_update_utc
+        # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+        _ = crl.issuer
     except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise Unreadable(f"the list of revoked certificates {what} cannot be read: {error}") from None
     if unknown or next_update is None:

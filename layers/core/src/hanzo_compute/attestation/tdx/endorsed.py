@@ -156,8 +156,9 @@ class Endorsed:
         self._dated("pck_crl_validity", "the list of revoked PCKs", pck_crl.this_update, pck_crl.next_update)
         ok = leaf.serial_number not in pck_crl.serials
         self._note("pck_revoked", ok, "the PCK certificate is not revoked" if ok else "the PCK certificate is revoked")
-        signers = [each.certificates[0] for each in (collateral.tcb_info_signed, collateral.qe_identity_signed)]
-        revoked = [each for each in (authority, *signers) if each.serial_number in root_crl.serials]
+        info, identity = collateral.tcb_info_signed, collateral.qe_identity_signed
+        below = (authority, *info.certificates[:1], *identity.certificates[:1])
+        revoked = [each for each in below if each.serial_number in root_crl.serials]
         text = "neither the PCK's authority nor the collateral's signer is revoked"
         if revoked:
             text = f"{common_name(revoked[0].subject)} is revoked"
