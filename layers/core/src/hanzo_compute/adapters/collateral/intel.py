@@ -136,7 +136,7 @@ class Intel:
 
         def admit(answer: Answer) -> Kept:
             pem, chain = self._chain(answer, ("sgx-pck-crl-issuer-chain",))
-            if pck.subject(chain[0]) != _CA_NAMES[authority]:
+            if pck.common_name(chain[0].subject) != _CA_NAMES[authority]:
                 raise Unfit(f"it is a list of {chain[0].subject.rfc4514_string()}")
             der, until = revocations(answer.body, chain[:1])
             return Kept(json.dumps({"chain": pem, "crl": der.hex()}).encode(), until)
