@@ -236,7 +236,6 @@ class App:
         try:
             with turn.park:
                 await self._durable(turn.durable)
-                self._noted = name
                 while True:
                     service = call.guest.service
                     ticketed = None if service is None else Ticketed(service, self._journal, flow)
@@ -247,6 +246,7 @@ class App:
                     result = await self._guest(guest)
                     await self._all_durable(ticketed)
                     step = partial(_answered, call, result, None if flow is None else flow.sent)
+                    self._noted = name  # there will be something to write: not before the call has ended
                     turn = self._taken(name, exchange, step, go_on=True)
                     if AGAIN not in turn.answer.host:
                         return turn

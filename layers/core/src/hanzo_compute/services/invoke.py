@@ -88,6 +88,7 @@ class Pending:
                     raise
                 self._again()
                 return None
+        last = result.errors.decode("utf-8", "replace").strip().splitlines()[-1:]
         if host is not None and host.lines:
             lines = "".join(f"{level}: {text}\n" for level, text in host.lines)
             result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
@@ -101,7 +102,6 @@ class Pending:
         if category is Category.PLATFORM:
             raise Unavailable(f"the sandbox failed: {result.detail}", hint="repeat the call", invocation=self.id)
         told: dict[str, Any] = {"invocation": self.id, "function": reference, "category": category.value}
-        last = result.errors.decode("utf-8", "replace").strip().splitlines()[-1:]
         hint = f"hzc fn logs {self.version.name}"
         if category is Category.TIMEOUT:
             if self._longer:
