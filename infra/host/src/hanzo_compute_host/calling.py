@@ -91,12 +91,17 @@ class Outflow:
         if self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send())
 
-    async def end(self, rest: bytes, failed: Callable[[ComputeError], bytes]) -> None:
-        """Send what was taken, and the ``rest``. ``failed`` makes the last event of a stream that could not be sent."""
+    async def stop(self) -> bool:
+        """Take no more, and send what was taken; whether the client has anything of it."""
         self._over = True
         self._news.set()
-        assert self._sender is not None
-        await self._sender
+        if self._sender is not None:
+            await self._sender
+        return self._exchange.started
+
+    async def end(self, rest: bytes, failed: Callable[[ComputeError], bytes]) -> None:
+        """Send what was taken, and the ``rest``. ``failed`` makes the last event of a stream that could not be sent."""
+        await self.stop()
         try:
             if self._broken is not None:
                 raise self._broken

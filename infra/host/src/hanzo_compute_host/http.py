@@ -223,7 +223,7 @@ class App:
             else:
                 await exchange.respond(answer)
         except ComputeError as error:
-            if flow is None or flow.sent is None:
+            if flow is None or not await flow.stop():
                 raise
             call.committed = None if call.committed else call.committed
             await flow.end(call.failed(error), call.failed)
