@@ -80,11 +80,24 @@ async def begun(pool: Pool, heard: Heard, given: GuestCall) -> asyncio.Task[Gues
 
 @pytest.mark.parametrize("then", [SPIN, SLEEP_30_S], ids=["computes", "sleeps"])
 def test_a_piece_comes_while_the_guest_runs(run: Callable[..., None], then: str) -> None:
+    """The guest would go on for longer than the test may take: it ends with its worker, after the piece was heard."""
+
     async def test(pool: Pool) -> None:
         heard = Heard()
-        program = module(command(f"{SAYS} {writes('word', 2)} {then}", extra=WORD))
-        task = await begun(pool, heard, call(program, 3))
+        task = await begun(pool, heard, call(module(command(f"{SAYS} {then}", extra=WORD)), 300))
+        (worker,) = pool._workers
+        os.kill(worker.process.pid, signal.SIGKILL)
         found = await task
+        assert (found.category, heard.whole, found.output) == ("platform", b"word", b"word")
+
+    run(test)
+
+
+def test_what_a_call_has_written_before_its_time_was_over_is_kept(run: Callable[..., None]) -> None:
+    async def test(pool: Pool) -> None:
+        heard = Heard()
+        program = module(command(f"{SAYS} {writes('word', 2)} {SPIN}", extra=WORD))
+        found = await pool.call(call(program, 0.5, heard=heard))
         assert (found.category, heard.whole, found.output, found.errors) == ("timeout", b"word", b"word", b"word")
 
     run(test)
