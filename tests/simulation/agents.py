@@ -214,7 +214,7 @@ class AgentHost:
                     if "data_key" in lease.spec:
                         confidential.obtain(lease, lambda: not self._faults.quiet)
                         return
-            self._scheduler.pause(self._faults.random.randrange(SECOND))
+            self._scheduler.pause(self._faults.random.randrange(SECOND // 2))
 
     def _stop(self, agent: Agent, runner: SimRunner, process: Process, moment: int) -> None:
         """As ``hanzo_compute_agent.__main__`` stops: drain, wait a little longer, close, exit."""

@@ -194,8 +194,9 @@ _ALL: Final = (
     Profile(
         name="sealed",
         switch=0.3,
-        fault=0.006,
-        weights={**_FAULTS, "crash": 2.0},
+        fault=0.008,
+        weights={**_FAULTS, "crash": 2.0, "slow": 2.0},
+        frozen=0.4,
         stale=0.2,
         commit_ms=100,
         commit_fail=0.02,
@@ -207,9 +208,9 @@ _ALL: Final = (
         stops=0.3,
         abandon=0.02,
         jobs=(2, 4),
-        sealed=0.8,
+        sealed=0.9,
         uncollected=0.1,
-        seconds=0.3,
+        seconds=0.5,
     ),
 )
 

@@ -56,13 +56,13 @@ class SealedWatch:
         key = random.randbytes(sealed.KEY_BYTES)
         digest = hashlib.sha256(key).hexdigest()
         self.known[digest] = key
-        made: Body = {"privacy_tier": 1, "data_key": digest, "input": None}
+        made: Body = {"privacy_tier": 1, "data_key": digest}
         if random.random() < 0.5:
             self.inputs[digest] = b"input of " + request.encode()
             box = sealed.seal(key, sealed.INPUT, self.inputs[digest])
             text = base64.b64encode(box).decode()
             made["input"] = {"blob": blobs.put(tenant, box)} if random.random() < 0.6 else {"inline_base64": text}
-        return {name: value for name, value in made.items() if value is not None}
+        return made
 
     # Writes
 
