@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from hanzo_compute.errors import ComputeError, Conflict, NotFound, Rejected, Sta
 from hanzo_compute.model import keys
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.ports import Lease
-from hanzo_compute.security import hpke, tokens
+from hanzo_compute.security import envelope, hpke, tokens
 from hanzo_compute.services import appraisals, lease, leaves, log, place, policies, records, release_key, submit
 from hanzo_compute.services.appraisals import Keys
 from hanzo_compute.services.lease import Claim
@@ -27,6 +28,7 @@ from hanzo_compute.wiring import Container
 from hanzo_compute_agent.signing import Signer
 from tests.support import statements
 from tests.support.attested import EnrolledTpm
+from tests.support.endorsed import EndorsedTpm
 from tests.support.handlers import Client
 
 KEY = bytes(range(32))
@@ -344,6 +346,43 @@ def test_the_key_goes_with_the_job(container: Container, tpm: EnrolledTpm) -> No
         release_key.deposit(container, "t1", job.id, KEY)
 
 
+def test_no_key_is_taken_of_a_job_that_ends_meanwhile(container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stay: the one who removes keys with their jobs has been here."""
+    from hanzo_compute.services import cancel, complete
+
+    job = submit.submit(container, "t1", parse_spec(SPEC)).job
+    sealing = envelope.seal
+
+    def seal(*given: Any) -> Any:
+        cancel.cancel(container, "t1", job.id)
+        complete.close(container, [job.id])
+        return sealing(*given)
+
+    monkeypatch.setattr(envelope, "seal", seal)
+    with pytest.raises(Conflict, match="ended"):
+        release_key.deposit(container, "t1", job.id, KEY)
+    assert container.store.get(keys.data_key(job.id), fresh=True) is None
+
+
+def test_a_key_is_taken_of_a_job_that_moves_meanwhile(container: Container) -> None:
+    """Whatever it does between the look at it and the write, as long as it has not ended."""
+    job = submit.submit(container, "t1", parse_spec(SPEC)).job
+    moves = [lambda: again(container, job.id), lambda: None]
+
+    class Moving:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(container.store, name)
+
+        def transact(self, *given: Any) -> None:
+            if moves:
+                moves.pop(0)()
+            container.store.transact(*given)
+
+    release_key.deposit(replace(container, store=Moving()), "t1", job.id, KEY)
+    assert not moves, "it was written at the second try"
+    assert container.store.get(keys.data_key(job.id), fresh=True) is not None
+
+
 def test_each_epoch_opens_what_it_sealed(container: Container, tpm: EnrolledTpm) -> None:
     runner = Runner(container, leased(container))
     later = Policy(pools=container.policy.pools, key_epoch=2)
@@ -422,6 +461,40 @@ def test_an_appraisal_can_be_made_again(container: Container, tpm: EnrolledTpm) 
     assert again.as_json() == presented["result"]
     with pytest.raises(NotFound):
         appraisals.shown(container, "t2", runner.lease.job)
+
+
+def test_an_appraisal_by_a_credential_can_be_made_again(container: Container) -> None:
+    """That the credential was opened is stored with what it was made of."""
+    from hanzo_compute.attestation import Binding, appraise, policy
+    from hanzo_compute.model.evidence import Evidence, Platform
+
+    tpm = EndorsedTpm()
+    policies.put(container, "t1", "default", tpm.policy(EnrolledTpm()))
+    source = SimpleNamespace(fetch=lambda evidence, now_ms: tpm.collateral())
+    object.__setattr__(container, "collateral", source)
+    runner = Runner(container, leased(container))
+    asked = runner.challenge()
+    bound = Binding(bytes.fromhex(asked["nonce"]), runner.signing, runner.public)
+    evidence = tpm.collect(bound)
+    files = evidence[0].files
+    made = appraisals.activation(container, LESSEE, asked["id"], files["ek_tpm2b"], files["ak_tpm2b"])
+    secret = tpm.activate(base64.b64decode(made["credential"]))
+    presented = appraisals.present(container, LESSEE, asked["id"], evidence, secret)
+    assert presented["result"]["verdict"] == "accept", presented["result"]["reasons"]
+    assert runner.opened(release_key.release(container, runner.claim, presented["token"])) == KEY
+    bundle = json.loads(container.blobs.get("t1", appraisals.shown(container, "t1", runner.lease.job)[0]["bundle"]))
+    given = [
+        {Platform(each["platform"]): {n: base64.b64decode(d) for n, d in each["files"].items()}}
+        for each in bundle["evidence"]
+    ]
+    pieces = [Evidence(platform, each[platform]) for each in given for platform in each]
+    collateral = {
+        Platform(name): {n: base64.b64decode(d) for n, d in each.items()} for name, each in bundle["collateral"].items()
+    }
+    activated = [(bytes.fromhex(ek), bytes.fromhex(ak)) for ek, ak in bundle["activated"]]
+    document = policy.from_document(bundle["policy"])
+    again_ = appraise(pieces, document, collateral, bundle["now_ms"], binding=bound, activated=activated)
+    assert again_.as_json() == presented["result"]
 
 
 def test_over_http(container: Container, call: Client, other: Client, agent: Client) -> None:

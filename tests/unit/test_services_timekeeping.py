@@ -11,7 +11,8 @@ import pytest
 from hanzo_compute.model import keys
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
-from hanzo_compute.services import complete, lease, outbox, reconcile, submit, timekeeping
+from hanzo_compute.services import appraisals, complete, lease, outbox, reconcile, submit, timekeeping
+from hanzo_compute_agent.signing import Signer
 from tests.support import statements
 from tests.support.faults import FaultyQueue, scripted
 from tests.support.stepped import Platform, spec
@@ -168,6 +169,19 @@ def test_a_key_is_not_kept_for_ever_after_a_clock_that_was_ahead(platform: Any) 
     record = platform.store.get(keys.idempotency("acme", "k"))
     assert record is not None
     assert record.body["expires_ms"] == platform.clock.now_ms() + platform.ctx.policy.idempotency_ms
+
+
+def test_a_nonce_is_never_kept_whatever_the_clock_does(platform: Any) -> None:
+    """It is good for two minutes: nobody is promised that it can be answered later."""
+    platform.submitted()
+    platform.dispatch()
+    held = platform.lease()
+    signing = Signer(statements.VAULT, "agent-0").public_key
+    made = appraisals.challenge(platform.ctx, platform.claim(held), appraisals.Keys(signing, bytes(32)))
+    platform.clock.now_ms_value += platform.jump
+    found = reconcile.reconcile(platform.ctx)
+    assert (found["expired_forgotten"], found.get("expired_kept")) == (1, None)
+    assert platform.store.get(keys.challenge(made["id"])) is None
 
 
 def _leased(platform: Any) -> lease.Claim:
