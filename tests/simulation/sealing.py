@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from hanzo_compute.adapters.checks import decode_body
 from hanzo_compute.adapters.memory import MemoryBlobs, MemoryDatabase
@@ -36,6 +37,10 @@ from tests.simulation.violation import require
 Call = Callable[[str, Callable[[Context], Answer[Any]]], Any]
 Operations = Mapping[Key, Operation]
 Before = Mapping[Key, StoredRecord | None]
+
+
+LATE_MS: Final = 30_000
+"""Longest simulated pause between the look at something and the write that relies on it."""
 
 
 @dataclass
@@ -77,6 +82,8 @@ class SealedWatch:
             elif kind == "ATTESTATION":
                 require(new is not None, f"{key} was removed")
                 self._attested(key, subject, old, new or {}, operations, before, database)
+                if old is None and key.sk.startswith(keys.LEAF):
+                    _by_policy((new or {})["body"], database, now_ms)
             elif kind == "DATAKEY" and (new is not None or old is not None):
                 self._kept(subject, old, new, operations, database)
             elif kind == "POLICY" and new is not None:
@@ -92,6 +99,8 @@ class SealedWatch:
             answers = [op for key, op in operations.items() if key.sk.startswith("APPRAISAL#")]
             expired = old is None or old["expires_ms"] <= now_ms
             require(len(answers) == 1 or (expired and not answers), f"challenge {name} was removed, and not answered")
+            late = bool(answers) and old is not None and old["expires_ms"] <= now_ms - LATE_MS
+            require(not late, f"challenge {name} was answered when it had expired")
             return
         if old is not None:
             changed = {each for each in old.keys() | new.keys() if old.get(each) != new.get(each)}
@@ -284,6 +293,18 @@ def _delivered(job_id: str, old: Body, new: Body, operations: Operations) -> Non
     elif new.get("attempt") != old.get("attempt"):
         was = 0, None
     require(was == now, f"{job_id}: attempt {new.get('attempt')} has delivered {now}, and not {was}")
+
+
+def _by_policy(decided: Body, database: MemoryDatabase, now_ms: int) -> None:
+    """The broker releases by the tenant's policy of now, or of a moment ago."""
+    if (decided["decision"], decided["by"]) != ("released", release_key.BROKER):
+        return
+    rows = database.partitions[keys.policy_partition(decided["tenant"], policies.DEFAULT)]
+    versions = sorted((sk, decode_body(stored.body)) for sk, stored in rows.items() if sk != "META")
+    ended = {body["digest"]: after["updated_ms"] for (_, body), (_, after) in pairwise(versions)}
+    ended[versions[-1][1]["digest"]] = now_ms
+    said = decided["policy_digest"]
+    require(ended.get(said, 0) > now_ms - LATE_MS, f"a key of {decided['job']} was released by another policy: {said}")
 
 
 def _policy(key: Key, old: Body | None, new: Body, operations: Operations) -> None:
