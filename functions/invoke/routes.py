@@ -10,6 +10,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from hanzo_compute.front import guest_http
 from hanzo_compute.front.api import reply
 from hanzo_compute.front.calls import calls
+from hanzo_compute.front.streams import EVENT_STREAM
 from hanzo_compute.security.authorizer import Action, authorize
 from hanzo_compute.services import credentials, functions, invoke
 from hanzo_compute.services.invoke import Answered
@@ -19,8 +20,13 @@ from invoke.api import api
 
 @api.route("POST", "/v1/functions/{name}/invoke", action=Action.SUBMIT, summary="Call a function", raw=True)
 def call(name: str, ref: Annotated[str | None, Query(description="A version or an alias; else `live`.")] = None) -> Any:
-    """The body is what the function gets, the answer what it gives. 202 with a job if it takes longer than 25 s."""
-    pending = invoke.begin(container(), api.caller.tenant, name, ref, guest_http.body(api.event))
+    """The body is what the function gets, the answer what it gives. 202 with a job if it takes longer than 25 s.
+
+    With `Accept: text/event-stream`, Server-Sent Events: `output` while it runs, then one `end`; never a job.
+    """
+    streamed = EVENT_STREAM in (api.event.get("headers") or {}).get("accept", "")
+    data = guest_http.body(api.event)
+    pending = invoke.begin(container(), api.caller.tenant, name, ref, data, streamed=streamed)
     return calls.run(pending, _rendered, api.request_id)
 
 

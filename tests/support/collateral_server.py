@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -59,7 +60,7 @@ Answering = Reply | Callable[[Asked], Reply]
 class CollateralServer:
     """Answers what it was told to: by path with query, whatever the method; 404 else."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self._steady: dict[str, Answering] = {}
         self._next: defaultdict[str, deque[Answering]] = defaultdict(deque)
@@ -67,11 +68,15 @@ class CollateralServer:
         self.ending = threading.Event()
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.owner = self
+        self._scheme = "https" if tls else "http"
+        if tls:
+            # The handshake is each connection's own thread's, so that one that fails stops no other.
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}"
 
     def serve(self, path: str, answer: Answering) -> None:
         """From now on this is the answer."""

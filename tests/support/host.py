@@ -20,6 +20,7 @@ from hanzo_compute.adapters.local.system import SystemClock, SystemIds
 from hanzo_compute.adapters.memory import MemoryBlobs
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.ports import CommitNews
+from hanzo_compute.ports.sandboxes import Guests
 from hanzo_compute_host.front import configure
 from hanzo_compute_host.functions import Functions
 from hanzo_compute_host.http import App
@@ -180,6 +181,7 @@ async def serving(
     commits: FakeCommits | None = None,
     limits: Limits | None = None,
     admit: Callable[[str | None], object] = lambda _: None,
+    guests: Guests | None = None,
 ) -> AsyncIterator[Host]:
     """The host, serving ``handlers``."""
     manifest = manifest_of(handlers, routes)
@@ -194,6 +196,7 @@ async def serving(
         ids=SystemIds(),
         admit=admit,
         limits=limits,
+        guests=guests,
     )
     server = uvicorn.Server(configure(app))
     listener = socket.socket()

@@ -281,14 +281,12 @@ def test_a_document_that_is_too_large_is_refused() -> None:
     assert "65536" in result.checks[0].detail
 
 
-# 43, 46
-@pytest.mark.parametrize("at", range(2 + 4))
-def test_every_flip_of_what_is_signed_is_refused(at: int) -> None:
-    """Of the payload every sixth byte in each of these; test_vectors_nitro flips every one of a real document."""
-    for offset in range(8 + at, len(GOOD) - 98, 6 * 16):
+def test_a_flip_of_what_is_signed_is_refused() -> None:
+    """Of every seventh byte; of a recorded document every byte is flipped."""
+    for offset in range(4, len(GOOD), 7):
         changed = bytearray(GOOD)
         changed[offset] ^= 1 << (offset % 8)
-        assert not judge(bytes(changed)).authentic
+        assert not judge(bytes(changed)).authentic, offset
 
 
 @pytest.mark.parametrize(

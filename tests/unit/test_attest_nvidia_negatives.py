@@ -88,6 +88,11 @@ def test_firmware_that_was_not_certified() -> None:
         mint.device_id(mint.FWID) + b"\0",
         mint.device_id(mint.FWID[:47]),
         mint.der(0x30, mint.der(0x30, mint.SHA384_OID, mint.der(4, mint.FWID))),
+        mint.der(0x30, mint.der(0x87, b"\0\x80"), mint.der(0x81, b"GB100")),
+        mint.der(0x30, mint.der(0x87, b"")),
+        mint.der(0x30, mint.der(0x87, b"\x08\x80")),
+        b"\x30\x81\x05" + bytes(5),
+        b"\x1f\x00",
     ],
 )
 def test_an_extension_that_is_none(extension: bytes) -> None:

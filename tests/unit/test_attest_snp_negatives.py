@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -355,6 +356,7 @@ BAD_FILES = {
     "a chain with the number 0": {"chain": ASK.pem.replace(b"MII", b"AAA", 1)},
     "a table that ends early": {"cert_table": CUT[:30]},
     "a table that points beyond its end": {"cert_table": CUT[:-1]},
+    "more certificates than any chain has": {"chain": ASK.pem * 17},
     "a table without an end": {"cert_table": CUT[:24] * 70},
 }
 
@@ -378,3 +380,25 @@ def test_no_policy_of_the_product_trusts_our_root(name: str) -> None:
     assert result.verdict is Verdict.REJECT
     assert "snp.chain.root" in result.reasons
     assert NOT_BEFORE.timestamp() * 1000 < NOW_MS
+
+
+def test_whatever_comes_is_judged() -> None:
+    """Bytes changed, lost and added anywhere end in a verdict, and never in another error."""
+    chance = random.Random(20260101)
+    table = mint.cert_table(vcek=Vek().der(), ask=ASK.der, ark=ARK.der)
+    files = Guest(files={"crl": mint.crl(ARK, 5), "cert_table": table, "chain": ASK.der}).evidence().files
+    for _ in range(400):
+        name = chance.choice(list(files))
+        raw = bytearray(files[name])
+        at = chance.randrange(len(raw))
+        match chance.randrange(4):
+            case 0:
+                del raw[at : at + chance.randrange(1, 9)]
+            case 1:
+                raw[at:at] = chance.randbytes(chance.randrange(1, 9))
+            case _:
+                raw[at] ^= chance.randrange(1, 256)
+        given = {each: data for each, data in files.items() if each != "vek" or name != "cert_table"}
+        evidence = Evidence(Platform.SNP, {**given, name: bytes(raw)})
+        result = appraise(evidence, builtin("baseline"), {}, NOW_MS, anchors=(ARK.pem,))
+        assert not (result.authentic and name in ("report", "vek")), name

@@ -127,6 +127,16 @@ def test_a_list_that_is_out_of_date_already_is_not_taken(tmp_path: Path) -> None
     assert not any(tmp_path.iterdir())
 
 
+def test_a_look_into_the_future_takes_nothing_from_the_present(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OK)
+    bench.not_after_ms = NOW_MS + DAY_MS
+    wanted = Wanted("the list", "amd", Request(URL, 100), bench.admit)
+    with pytest.raises(Unobtainable, match="out of date"):
+        bench.getter.get(wanted, NOW_MS + DAY_MS, 30.0)
+    assert bench.get() == b"content"
+    assert bench.count == 1
+
+
 def test_a_damaged_entry_is_asked_for_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, OK)
     bench.get()

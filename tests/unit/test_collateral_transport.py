@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
-from hanzo_compute.adapters.collateral.transport import HttpOpener
+from hanzo_compute.adapters.collateral.transport import HttpOpener, system_tls
 from hanzo_compute.adapters.collateral.wanted import Request, Unobtainable
 from tests.support.collateral_server import CollateralServer, How, Reply
+from tests.support.pki import issue
 
 LIMIT = 1000
 
@@ -97,8 +102,48 @@ def test_nobody_there(opener: HttpOpener) -> None:
     assert caught.value.passing
 
 
-def test_tls_is_verified_by_default(opener: HttpOpener) -> None:
-    context = opener._manager.connection_pool_kw["ssl_context"]
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[tuple[CollateralServer, ssl.SSLContext]]:
+    """A server with a certificate of an authority that nobody knows, and what a client that does know it has."""
+    authority = issue("Authority", ca=True)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    issued = issue("server", authority, extensions=[(names, False)])
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "server.pem").write_bytes(issued.pem + issued.key.private_bytes(*form))
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(tmp_path / "server.pem")
+    # Not the default one: from Python 3.13 on that asks for key identifiers, which certificates here do without.
+    client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_side.load_verify_locations(cadata=authority.pem.decode())
+    with CollateralServer(server_side) as made:
+        yield made, client_side
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_not_asked(
+    tls_server: tuple[CollateralServer, ssl.SSLContext], opener: HttpOpener
+) -> None:
+    server, _ = tls_server
+    server.serve("/a", Reply(b"content"))
+    with pytest.raises(Unobtainable, match="certificate verify failed") as caught:
+        opener(Request(f"{server.url}/a", LIMIT), 5)
+    assert not caught.value.passing
+    assert server.asked == []
+
+
+def test_over_tls_an_answer_comes_in_time_too(tls_server: tuple[CollateralServer, ssl.SSLContext]) -> None:
+    server, trust = tls_server
+    opener = HttpOpener(trust)
+    for how in (How.DRIP, How.DRIP_BODY, How.HANG):
+        server.serve("/a", Reply(b"x" * 900, how=how))
+        with pytest.raises(Unobtainable, match="did not answer within"):
+            opener(Request(f"{server.url}/a", LIMIT), 0.4)
+    server.serve("/a", Reply(b"whole"))
+    assert opener(Request(f"{server.url}/a", LIMIT), 5).body == b"whole"
+    opener.close()
+
+
+def test_the_systems_authorities_are_asked_for_names_and_nothing_old() -> None:
+    context = system_tls()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2

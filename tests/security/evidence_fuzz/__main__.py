@@ -64,9 +64,10 @@ def _guided(wanted: argparse.Namespace) -> int:
 
     with atheris.instrument_imports(include=["hanzo_compute.attestation"]):
         from tests.security.evidence_fuzz.campaign import BINDING, Campaign
-    from tests.security.evidence_fuzz.mutate import SIZE_MAX, mutate
 
-    campaign = Campaign(wanted.platform, wanted.seed, wanted.folder)
+        # It appraises its samples, and so what a platform imports only then is seen to as well.
+        campaign = Campaign(wanted.platform, wanted.seed, wanted.folder)
+    from tests.security.evidence_fuzz.mutate import mutate
 
     def chosen(data: bytes) -> tuple[dict[str, bytes], str, int]:
         number = data[0] % len(campaign.samples)
@@ -89,12 +90,14 @@ def _guided(wanted: argparse.Namespace) -> int:
         files, name, _ = chosen(data)
         return (data[:2] + mutate(dice, data[2:], files[name]))[:size]
 
+    largest = 0
     with tempfile.TemporaryDirectory() as corpus:
         for number, sample in enumerate(campaign.samples):
             for at, name in enumerate(sorted(sample.evidence.files)):
+                largest = max(largest, len(sample.evidence.files[name]))
                 path = Path(corpus) / f"{number}-{at}"
                 path.write_bytes(bytes((number, at)) + sample.evidence.files[name])
-        flags = [f"-runs={wanted.cases}", f"-seed={wanted.seed}", f"-max_len={SIZE_MAX}", "-timeout=10"]
+        flags = [f"-runs={wanted.cases}", f"-seed={wanted.seed}", f"-max_len={2 * largest}", "-timeout=10"]
         atheris.Setup([sys.argv[0], *flags, "-rss_limit_mb=4096", corpus], one_input, custom_mutator=changed)
         atheris.Fuzz()
     return 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
 
 import cbor2
+
+from hanzo_compute.attestation.checks import Unreadable
+from hanzo_compute.attestation.nitro.cbor import decode_first
 
 ODD = 0.01
 """How often an item is written in another form than the shortest: longer, of indefinite length, or twice."""
@@ -20,16 +24,14 @@ _STRANGE: tuple[Any, ...] = (
 
 def cbor(dice: random.Random, data: bytes, other: bytes) -> bytes | None:
     """A copy of CBOR with one item changed, at any depth and within byte strings that are CBOR or DER; or None."""
+    tag = b"\xd2" if data[:1] == b"\xd2" else b""
     try:
-        item = cbor2.loads(data)
-    except Exception:  # whatever that library says of what is no CBOR
+        item, end = decode_first(data[len(tag) :])
+    except Unreadable:
         return None
-    if not isinstance(item, list | dict | cbor2.CBORTag) or not item:
+    if not isinstance(item, list | dict):
         return None
-    tag = b""
-    if isinstance(item, cbor2.CBORTag):
-        tag, item = b"\xd2", item.value
-    places = list(_places(item, 0))
+    places = list(_places(item))
     if not places:
         return None
     holder, key = dice.choice(places)
@@ -44,17 +46,18 @@ def cbor(dice: random.Random, data: bytes, other: bytes) -> bytes | None:
             holder.insert(dice.randrange(len(holder) + 1), holder[key])
         case 4:
             from_holder, from_key = dice.choice(places)
-            holder[key] = from_holder.get(from_key) if isinstance(from_holder, dict) else from_holder[from_key]
+            # A copy: nothing may come to contain itself.
+            holder[key] = copy.deepcopy(from_holder[from_key])
         case _:
             holder[key] = _inside(dice, holder[key], other)
-    return tag + _cbor(dice, item, 0)
+    return tag + _cbor(dice, item) + data[len(tag) + end :]
 
 
-def _places(item: Any, depth: int) -> Iterator[tuple[Any, Any]]:
-    if depth < DEPTH_MAX and isinstance(item, list | dict):
+def _places(item: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(item, list | dict):
         for key in range(len(item)) if isinstance(item, list) else list(item):
             yield item, key
-            yield from _places(item[key], depth + 1)
+            yield from _places(item[key])
 
 
 def _inside(dice: random.Random, value: Any, other: bytes) -> Any:
@@ -72,7 +75,7 @@ def _inside(dice: random.Random, value: Any, other: bytes) -> Any:
     return dice.choice(_STRANGE)
 
 
-def _cbor(dice: random.Random, item: Any, depth: int) -> bytes:
+def _cbor(dice: random.Random, item: Any) -> bytes:
     """Encoded, by us, since odd forms are what a library does not write."""
     if isinstance(item, bytes | str):
         major, data = (2, item) if isinstance(item, bytes) else (3, item.encode("utf-8", "surrogatepass"))
@@ -81,12 +84,12 @@ def _cbor(dice: random.Random, item: Any, depth: int) -> bytes:
             parts = (data[:middle], data[middle:])
             return b"".join(((major << 5 | 31).to_bytes(1), *(_head(dice, major, len(p)) + p for p in parts), b"\xff"))
         return _head(dice, major, len(data)) + data
-    if depth > DEPTH_MAX or not isinstance(item, list | dict):
+    if not isinstance(item, list | dict):
         return cbor2.dumps(item)
     if isinstance(item, list):
-        entries, major = [_cbor(dice, each, depth + 1) for each in item], 4
+        entries, major = [_cbor(dice, each) for each in item], 4
     else:
-        entries = [_cbor(dice, key, depth + 1) + _cbor(dice, value, depth + 1) for key, value in item.items()]
+        entries = [_cbor(dice, key) + _cbor(dice, value) for key, value in item.items()]
         major = 5
     if entries and dice.random() < ODD:
         entries.insert(dice.randrange(len(entries) + 1), dice.choice(entries))
@@ -134,9 +137,7 @@ def der(dice: random.Random, data: bytes, other: bytes) -> bytes | None:
         case 2:
             node.tag = dice.choice((0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0C, 0x13, 0x17, 0x18, 0x30, 0x31, 0xA0, 0xA3))
         case 3:
-            holder[at] = dice.choice(list(_nodes(tree)))
-            if any(each is node for each in _nodes([holder[at]])):
-                return None
+            holder[at] = copy.deepcopy(dice.choice(list(_nodes(tree))))
         case 4:
             node.body = b"" if dice.random() < 0.5 else dice.choice((b"\0", b"\x80", b"\xff" * 9, b"0" * 200))
         case _:

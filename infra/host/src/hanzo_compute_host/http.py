@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,12 +13,13 @@ from typing import Any, Final
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.front.api import rendered
 from hanzo_compute.front.calls import CALL, Call, calls
+from hanzo_compute.front.streams import EVENT_STREAM
 from hanzo_compute.model.bounds import BODY_MAX, WAIT_S_MAX
 from hanzo_compute.ports import BlobStore, Clock, Commits, Ids
-from hanzo_compute.ports.guests import GuestService
 from hanzo_compute.ports.sandboxes import GuestCall, GuestResult, Guests
 from hanzo_compute_host import problems
 from hanzo_compute_host.blobs import PREFIX, BlobFiles, BlobGate
+from hanzo_compute_host.calling import Outflow, Ticketed
 from hanzo_compute_host.events import Answer, BadAnswer, from_request, to_answer
 from hanzo_compute_host.exchange import Disconnected, Exchange, Receive, Scope, Send
 from hanzo_compute_host.functions import Functions
@@ -38,8 +39,6 @@ FLUSH_S: Final = 0.1
 FLUSH: Final = "hzc.flush"
 AGAIN: Final = "hzc-again"
 """Header of an answer that is none: the call is run again."""
-OUTSIDE: Final = "http"
-"""The host call that does not stand on the store."""
 STOPPED_CALLS_S: Final = 3.0
 """Calls of functions that run when the platform stops have this long to end."""
 DURABLE_S: Final = 30.0
@@ -198,8 +197,8 @@ class App:
         event = from_request(exchange.scope, body, match, request_id=exchange.request_id, now_ms=self._clock.now_ms())
         turn = self._turn(name, event, exchange)
         if CALL in turn.answer.host:
-            turn = await self._called(exchange, name, turn)
-        if "hzc-stream" in turn.answer.host:
+            await self._called(exchange, name, event, turn)
+        elif "hzc-stream" in turn.answer.host:
             await self._stream(exchange, name, event, turn)
         else:
             await exchange.respond(await self._settled(exchange, name, event, turn))
@@ -210,27 +209,55 @@ class App:
         finally:
             self._journal.take()  # what the look-up read is no handler's
 
-    async def _called(self, exchange: Exchange, name: str, turn: _Turn) -> _Turn:
-        """Run the call that a handler has left, and let the handler answer."""
+    async def _called(self, exchange: Exchange, name: str, event: Mapping[str, Any], turn: _Turn) -> None:
+        """Run the call that a handler has left, and answer; or end the stream of what it has written."""
         call = calls.take(turn.answer.host[CALL])
+        flow = None
+        if call.live:
+            head = to_answer({"statusCode": 200, "headers": {"Content-Type": EVENT_STREAM, **call.head}})
+            flow = Outflow(exchange, head, self.load.answers)
+        try:
+            answer = await self._settled(exchange, name, event, await self._run(exchange, name, turn, call, flow))
+            if flow is not None and flow.sent is not None:
+                await flow.end(answer.body, call.failed)
+            else:
+                await exchange.respond(answer)
+        except ComputeError as error:
+            if flow is None or not await flow.stop():
+                raise
+            call.committed = None if call.committed else call.committed
+            await flow.end(call.failed(error), call.failed)
+        finally:
+            if flow is not None:
+                flow.close()
+
+    async def _run(self, exchange: Exchange, name: str, turn: _Turn, call: Call, flow: Outflow | None) -> _Turn:
+        """Run a call to its end, again if it has to be, and let its handler answer."""
         try:
             with turn.park:
                 await self._durable(turn.durable)
-                self._noted = name
                 while True:
                     service = call.guest.service
-                    ticketed = None if service is None else _Ticketed(service, self._journal)
-                    result = await self._guest(replace(call.guest, service=ticketed))
-                    if ticketed is not None:
-                        for durable in ticketed.futures:
-                            await self._durable(durable)
-                    step = partial(_answered, call, result)
+                    ticketed = None if service is None else Ticketed(service, self._journal, flow)
+                    guest = replace(call.guest, service=ticketed)
+                    if flow is not None:
+                        flow.durable = partial(self._all_durable, ticketed)
+                        guest = replace(guest, heard=flow.heard)
+                    result = await self._guest(guest)
+                    await self._all_durable(ticketed)
+                    step = partial(_answered, call, result, None if flow is None else flow.sent)
+                    self._noted = name  # there will be something to write: not before the call has ended
                     turn = self._taken(name, exchange, step, go_on=True)
                     if AGAIN not in turn.answer.host:
                         return turn
                     turn.park.close()
         finally:
             call.close()
+
+    async def _all_durable(self, ticketed: Ticketed | None) -> None:
+        for durable in [] if ticketed is None else ticketed.futures:
+            # Two may wait for it: what one gives up must stay for the other.
+            await self._durable(asyncio.shield(durable))
 
     async def _guest(self, call: GuestCall) -> GuestResult:
         if self._guests is None:
@@ -350,28 +377,8 @@ class App:
         await exchange.write(b"", more=False)
 
 
-class _Ticketed:
-    """Answers host calls, and takes the tickets of what that writes: they belong to no handler's answer."""
-
-    def __init__(self, service: GuestService, journal: Journal) -> None:
-        self._service = service
-        self._journal = journal
-        self.futures: list[asyncio.Future[None]] = []
-
-    def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
-        """What the service answers."""
-        if name == OUTSIDE:  # in a thread, and without the store
-            return self._service.ask(name, args)
-        try:
-            return self._service.ask(name, args)
-        finally:
-            durable = self._journal.take()
-            if durable is not None:
-                self.futures.append(durable)
-
-
-def _answered(call: Call, result: GuestResult) -> dict[str, Any]:
-    answer = call.answer(result)
+def _answered(call: Call, result: GuestResult, sent: int | None) -> dict[str, Any]:
+    answer = call.answer(result, sent)
     return {"statusCode": 200, "headers": {AGAIN: "1"}} if answer is None else rendered(answer)
 
 

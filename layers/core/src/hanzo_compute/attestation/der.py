@@ -107,9 +107,9 @@ class Value(NamedTuple):
         year, rest = int(numbers[:digits]), numbers[digits:]
         if digits == 2:
             year += 1900 if year >= 50 else 2000
-        parts = [int(rest[at : at + 2]) for at in range(0, 10, 2)]
+        month, day, hour, minute, second = (int(rest[at : at + 2]) for at in range(0, 10, 2))
         try:
-            return datetime(year, *parts, tzinfo=UTC)
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError as error:
             raise DerError("a time that does not exist") from error
 

@@ -124,7 +124,7 @@ def verify(
         chain,
         _root(chain[-1], pins, anchors),
         _links(chain),
-        _validity(chain, datetime.fromtimestamp(now_ms / 1000, UTC)),
+        validity(chain, now_ms),
         _rules(chain, leaf_signs, understood),
     )
 
@@ -157,10 +157,12 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 def _pem(data: bytes) -> list[bytes]:
-    try:
-        certificates = x509.load_pem_x509_certificates(data)
-    except x509.InvalidVersion as error:
-        raise ValueError(str(error)) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            certificates = x509.load_pem_x509_certificates(data)
+        except x509.InvalidVersion as error:
+            raise ValueError(str(error)) from None
     return [each.public_bytes(_DER) for each in certificates]
 
 
@@ -181,7 +183,9 @@ def _links(chain: Sequence[x509.Certificate]) -> str:
     return ""
 
 
-def _validity(chain: Sequence[x509.Certificate], now: datetime) -> str:
+def validity(chain: Sequence[x509.Certificate], now_ms: int) -> str:
+    """Which certificate is not valid at the time; empty if all are."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
     for certificate in chain:
         if now < certificate.not_valid_before_utc:
             return f"{_name(certificate)} is valid only from {certificate.not_valid_before_utc.isoformat()}"
@@ -236,4 +240,4 @@ def _extension(extensions: x509.Extensions, kind: type[T]) -> T | None:
 
 
 def _name(certificate: x509.Certificate) -> str:
-    return certificate.subject.rfc4514_string() or f"certificate {certificate.serial_number:x}"
+    return certificate.subject.rfc4514_string() or f"certificate {fingerprint(certificate)}"

@@ -14,7 +14,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 
 from hanzo_compute.errors import ComputeError, InternalError
-from hanzo_compute.front import problems
+from hanzo_compute.front import problems, streams
 from hanzo_compute.ports.sandboxes import GuestCall, GuestResult, Guests
 from hanzo_compute.services.invoke import Answered, Pending
 
@@ -31,19 +31,54 @@ class Call:
     pending: Pending
     render: Render
     request_id: str
+    committed: bool | None = False
+    """Whether what it did is kept; None: that is not known."""
 
     @property
     def guest(self) -> GuestCall:
         """What is to be run."""
         return self.pending.call
 
-    def answer(self, result: GuestResult) -> Response[Any] | None:
-        """The answer to the request; None: the call has to be run again."""
+    @property
+    def live(self) -> bool:
+        """Whether its output may go out while it runs."""
+        return self.pending.live
+
+    @property
+    def head(self) -> dict[str, str]:
+        """Headers of its stream."""
+        return streams.head(self.pending.version.reference, self.pending.id)
+
+    def answer(self, result: GuestResult, sent: int | None = None) -> Response[Any] | None:
+        """The answer to the request; None: the call has to be run again.
+
+        ``sent``: its stream has begun, with so many bytes of standard output, and this is the rest of it.
+        """
+        self.committed = None
         try:
             answered = self.pending.finish(result)
-            return None if answered is None else self.render(answered)
+            if answered is None:
+                return None
+            self.committed = True
+            if not self.pending.streamed:
+                return self.render(answered)
+            rest = streams.pieces(result.output[sent or 0 :])
+            last = self._end(committed=True, result=result, outputs=answered.outputs)
+            return streams.response(rest + last, self.head)
         except ComputeError as error:
-            return problems.response(error, self.request_id)
+            self.committed = False
+            if sent is None:
+                return problems.response(error, self.request_id)
+            last = self._end(committed=False, result=result, error=error)
+            return streams.response(streams.pieces(result.output[sent:]) + last, self.head)
+
+    def failed(self, error: ComputeError) -> bytes:
+        """The end of its stream, if not it has failed but what is around it."""
+        return self._end(committed=self.committed, error=error)
+
+    def _end(self, **told: Any) -> bytes:
+        pending = self.pending
+        return streams.end(pending.version.reference, pending.id, request_id=self.request_id, **told)
 
     def close(self) -> None:
         """It is over."""

@@ -43,6 +43,8 @@ class GuestCall:
     data: bytes
     timeout_s: float
     service: GuestService | None = None
+    heard: Callable[[bytes], None] | None = None
+    """Takes standard output of a command as it is written; all of it stands in the result, too."""
 
 
 @dataclass(frozen=True, slots=True)

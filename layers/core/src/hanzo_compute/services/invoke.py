@@ -57,8 +57,15 @@ class Pending:
     _terms: Terms
     _stranger: bool
     _host: FunctionHost | None = None
+    streamed: bool = False
+    """Its caller wants its output as it is written."""
     _open: bool = field(default=True)
     _runs: int = field(default=1)
+
+    @property
+    def live(self) -> bool:
+        """Whether its output may go out while it runs. Not with entries: such a call may have to be run again."""
+        return self.streamed and "kv" not in granted(self.version.spec)
 
     def finish(self, result: GuestResult) -> Answered | None:
         """Keep what is to be kept of a call that has ended; None: it has to be run again.
@@ -81,6 +88,7 @@ class Pending:
                     raise
                 self._again()
                 return None
+        last = result.errors.decode("utf-8", "replace").strip().splitlines()[-1:]
         if host is not None and host.lines:
             lines = "".join(f"{level}: {text}\n" for level, text in host.lines)
             result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
@@ -94,7 +102,6 @@ class Pending:
         if category is Category.PLATFORM:
             raise Unavailable(f"the sandbox failed: {result.detail}", hint="repeat the call", invocation=self.id)
         told: dict[str, Any] = {"invocation": self.id, "function": reference, "category": category.value}
-        last = result.errors.decode("utf-8", "replace").strip().splitlines()[-1:]
         hint = f"hzc fn logs {self.version.name}"
         if category is Category.TIMEOUT:
             if self._longer:
@@ -165,10 +172,11 @@ class Pending:
 
     @property
     def _longer(self) -> bool:
-        """Whether it may run for longer than anybody waits, and can do so as a job."""
+        """Whether it may run for longer than anybody waits, and can do so as a job: nobody has seen its output."""
         spec = self.version.spec
         return (
             not self._stranger
+            and not self.streamed
             and spec["resources"]["timeout_s"] > SYNC_S
             and spec["abi"] == "command"
             and not granted(spec)
@@ -185,8 +193,8 @@ class Pending:
         return submit.submit(self._ctx, self.call.tenant, parse_spec(body), idempotency_key=key).job
 
 
-def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes) -> Pending:
-    """Let a call begin, if its function may have one more at a time.
+def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes, *, streamed: bool = False) -> Pending:
+    """Let a call begin, if its function may have one more at a time. A ``streamed`` one becomes no job.
 
     Raises:
         NotFound: no such function, version or alias.
@@ -194,7 +202,7 @@ def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes) ->
         NoCapacity: no pool here runs functions.
     """
     version = functions.resolve(ctx, tenant, name, ref, functions.pick(ctx))
-    return _begin(ctx, tenant, version, data)
+    return _begin(ctx, tenant, version, data, streamed=streamed)
 
 
 def begin_version(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
@@ -203,7 +211,9 @@ def begin_version(ctx: Context, tenant: str, version: Version, data: bytes, *, s
     return _begin(ctx, tenant, version, data, stranger=stranger)
 
 
-def _begin(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False) -> Pending:
+def _begin(
+    ctx: Context, tenant: str, version: Version, data: bytes, *, stranger: bool = False, streamed: bool = False
+) -> Pending:
     if not any("wasm" in pool.runtimes for pool in ctx.policy.pools):
         raise NoCapacity("no pool here runs functions", hint="ask the operator")
     spec = version.spec
@@ -233,7 +243,8 @@ def _begin(ctx: Context, tenant: str, version: Version, data: bytes, *, stranger
 
     ctx.calls[key] = running + 1
     host = _host(ctx, tenant, version, call_id, call)
-    return Pending(call_id, replace(call, service=host), version, ctx, release, now, terms, stranger, host)
+    call = replace(call, service=host)
+    return Pending(call_id, call, version, ctx, release, now, terms, stranger, host, streamed)
 
 
 def _host(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -93,15 +95,24 @@ def deploy(session: Session, /, name: str, file: Path, args: tuple[str, ...], **
 @click.argument("name", metavar="NAME[@REF]")
 @click.option("-i", "--input", "input_", type=click.File("rb"), help="What it gets (default: nothing; - is stdin).")
 @click.option("-d", "--data", help="What it gets, as text.")
+@click.option("--stream", is_flag=True, help="Print what it writes as it comes.")
 @client_options
 @pass_session
 @click.pass_context
-def invoke(context: click.Context, session: Session, name: str, input_: BinaryIO | None, data: str | None) -> None:
-    """Call a function and print what it answers. A call of more than 25 s becomes a job, which is followed."""
+def invoke(
+    context: click.Context, session: Session, name: str, input_: BinaryIO | None, data: str | None, stream: bool
+) -> None:
+    """Call a function and print what it answers. A call of more than 25 s becomes a job, which is followed.
+
+    With --stream it becomes none; with -o json each event is a line.
+    """
     if input_ is not None and data is not None:
         raise click.UsageError("give --input or --data")
     name, _, ref = name.partition("@")
     sent = input_.read() if input_ is not None else (data or "").encode()
+    if stream:
+        _stream(session, session.functions.stream(name, ref or None, sent))
+        return
     answered = session.functions.invoke(name, ref or None, sent)
     if answered.status == ACCEPTED:
         job = json.loads(answered.body)["id"]
@@ -213,6 +224,18 @@ def rm(session: Session, name: str) -> None:
     """Remove a function with all its versions. Jobs that were made of it keep what they run."""
     session.functions.remove(name)
     session.say(f"{name} removed")
+
+
+def _stream(session: Session, events: Iterator[tuple[str, Body]]) -> None:
+    """Print standard output as it comes."""
+    for kind, told in events:
+        if session.json:
+            session.print_json({"event": kind, **told})
+            sys.stdout.flush()
+        elif kind == "output" and "name" not in told:
+            piece = told["text"].encode() if "text" in told else base64.b64decode(told["base64"])
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
 
 
 def _told(session: Session, found: Body) -> None:

@@ -11,13 +11,13 @@ from hanzo_compute import config
 from hanzo_compute.adapters.collateral.amd import Amd
 from hanzo_compute.adapters.collateral.azure import Azure
 from hanzo_compute.adapters.collateral.cache import FileCache
-from hanzo_compute.adapters.collateral.fetcher import CollateralFetcher, Jobs
+from hanzo_compute.adapters.collateral.fetcher import CollateralFetcher
 from hanzo_compute.adapters.collateral.getter import Getter
 from hanzo_compute.adapters.collateral.intel import Intel
 from hanzo_compute.adapters.collateral.limits import RATES, Buckets, Rate
 from hanzo_compute.adapters.collateral.nvidia import Nvidia
 from hanzo_compute.adapters.collateral.transport import HttpOpener
-from hanzo_compute.adapters.collateral.wanted import Opener
+from hanzo_compute.adapters.collateral.wanted import Jobs, Opener
 from hanzo_compute.model.evidence import Platform
 from hanzo_compute.ports import Clock
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hanzo_compute.adapters.collateral.wanted import Job
+from hanzo_compute.adapters.collateral.wanted import Job, Jobs
 from hanzo_compute.attestation.tpm import azure
 from hanzo_compute.model.evidence import Platform
-
-Jobs = Callable[[Mapping[str, bytes]], list[Job]]
 
 
 @dataclass(frozen=True, slots=True)

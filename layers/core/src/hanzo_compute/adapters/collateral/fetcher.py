@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from hanzo_compute.adapters.collateral.wanted import Job, Unobtainable
+from hanzo_compute.adapters.collateral.wanted import Job, Jobs, Unobtainable
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.model.evidence import Evidence, Platform
 from hanzo_compute.ports import Clock, FetchedCollateral, MissingCollateral
@@ -17,8 +17,6 @@ AT_ONCE: Final = 8
 """Files of one caller that are asked for at the same time."""
 ROUNDS: Final = 2
 """What was had may need something else: reference values have a chain, whose certificates have a status."""
-Jobs = Callable[[Mapping[str, bytes]], list[Job]]
-"""What the evidence of a platform needs; raises Unreadable."""
 
 
 class CollateralFetcher:

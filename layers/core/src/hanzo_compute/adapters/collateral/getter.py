@@ -130,16 +130,22 @@ class Getter:
             return entry.content  # of a flight that landed just now
         try:
             kept = self._repeated(wanted, until, attempts)
+            self._keep(wanted.key, kept)
             if kept.not_after_ms is not None and kept.not_after_ms <= now_ms:
                 raise Unobtainable(f"{wanted.what} as {_host(wanted)} has it is out of date", passing=True)
         except Unobtainable as error:
             self._remember(wanted.key, error)
             raise
+        return kept.content
+
+    def _keep(self, key: str, kept: Kept) -> None:
+        now_ms = self._clock.now_ms()
+        if kept.not_after_ms is not None and kept.not_after_ms <= now_ms:
+            return
         try:
-            self._cache.write(wanted.key, kept, self._clock.now_ms())
+            self._cache.write(key, kept, now_ms)
         except OSError as error:
             log.warning("collateral cannot be cached: %s", error.strerror or error)
-        return kept.content
 
     def _repeated(self, wanted: Wanted, until: float, attempts: int) -> Kept:
         failures = 0

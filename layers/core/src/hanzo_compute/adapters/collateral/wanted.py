@@ -86,3 +86,7 @@ class Job:
 
     name: str
     get: Callable[[int, float], bytes]
+
+
+Jobs = Callable[[Mapping[str, bytes]], list[Job]]
+"""What evidence of these files needs and does not carry; raises Unreadable."""

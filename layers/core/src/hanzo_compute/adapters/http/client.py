@@ -124,10 +124,22 @@ class ApiClient:
         return Exchanged(response.status, response.headers, self._content(response, limit))
 
     @contextmanager
-    def stream(self, path: str, *, query: Mapping[str, Any], headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
-        """An answer to read piece by piece with :func:`pieces`; the connection ends with the block."""
+    def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, Any],
+        headers: Mapping[str, str],
+        data: bytes | None = None,
+        silence_s: float = STREAM_SILENCE_S,
+    ) -> Iterator[BaseHTTPResponse]:
+        """An answer to read piece by piece with :func:`pieces`; the connection ends with the block.
+
+        With ``data`` that is sent, once.
+        """
         sent = self._headers() | dict(headers)
-        response = self._send("GET", self._url(path, query), sent, None, read_s=STREAM_SILENCE_S)
+        method = "GET" if data is None else "POST"
+        response = self._send(method, self._url(path, query), sent, data, read_s=silence_s)
         try:
             yield response
         finally:

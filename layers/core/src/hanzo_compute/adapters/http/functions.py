@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+from hanzo_compute.adapters.http import sse
 from hanzo_compute.adapters.http.client import ApiClient, Exchanged
 from hanzo_compute.adapters.http.jobs import Page
+from hanzo_compute.adapters.http.problem import of_document
+from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.bounds import RESPONSE_MAX
 
 Body = dict[str, Any]
@@ -64,6 +69,25 @@ class FunctionsClient:
         return self._client.exchange(
             _path(name, "invoke"), data, query={"ref": ref}, limit=RESPONSE_MAX + 1, wait_s=SYNC_S
         )
+
+    def stream(self, name: str, ref: str | None, data: bytes) -> Iterator[tuple[str, Body]]:
+        """Call a function and hear it: an ``output`` for each piece of what it writes, and an ``end``.
+
+        Raises:
+            FunctionFailed, FunctionTimedOut: after the ``end`` that tells of it, or before anything was written.
+            Unavailable: the stream was cut before its end.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Accept": "text/event-stream"}
+        path, query = _path(name, "invoke"), {"ref": ref}
+        with self._client.stream(path, query=query, headers=headers, data=data, silence_s=2 * SYNC_S) as response:
+            for event in sse.events(self._client.pieces(response)):
+                told: Body = json.loads(event.data)
+                yield event.event, told
+                if "error" in told:
+                    raise of_document(told["error"], told["status"])
+                if event.event == "end":
+                    return
+        raise Unavailable("the stream was cut before its end", hint="the call may have run: hzc fn logs " + name)
 
     def logs(self, name: str, *, limit: int = 100) -> list[Body]:
         """The newest calls that wrote something, oldest first. Raises NotFound."""

@@ -146,7 +146,7 @@ class Pool:
         batch: list[Waiting] = []
         now = asyncio.get_running_loop().time()
         while len(batch) < BATCH and (head := self._turns.head(tenant)) is not None:
-            alone = head.call.service is not None or head.program.pace_s > SHORT_S
+            alone = head.call.service is not None or head.live or head.program.pace_s > SHORT_S
             if batch and (alone or head.program is not batch[0].program):
                 break
             self._turns.pop(tenant)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hanzo_compute.adapters.sandbox import frames
@@ -56,7 +57,8 @@ class PoolWorker:
         self._feed = feed
         self._socket = self.process.detach()
         self._inbox = frames.Inbox()
-        self._prepared: OrderedDict[Program, int] = OrderedDict()
+        self._prepared: OrderedDict[tuple[Program, bool], int] = OrderedDict()
+        """Numbers of programs here; of those whose output comes while they run, apart."""
         self._calls = 0
         self._retired = False
         self.task = asyncio.get_running_loop().create_task(self._serve())
@@ -89,7 +91,7 @@ class PoolWorker:
         left = list(batch)
         running = False
         try:
-            numbers = [await self._number(each.program) for each in batch]
+            numbers = [await self._number(each.program, live=each.live) for each in batch]
             invocations = [
                 Invocation(at, number, max(0, round(each.call.timeout_s * 1000)), each.call.data)
                 for at, (number, each) in enumerate(zip(numbers, batch, strict=True))
@@ -106,7 +108,7 @@ class PoolWorker:
                 elif kind == frames.ASK:
                     await self._asked(left[0], body)
                 elif kind == frames.OUTPUT:
-                    left[0].say(body[1:].replace(b"\0", b": ", 1) + b"\n")
+                    left[0].output(*self.process.output_of(body))
         except asyncio.CancelledError:
             for each in left:
                 each.fail(stopping())
@@ -114,7 +116,7 @@ class PoolWorker:
         except TimeoutError:
             self._end(left, running, None)
             return False
-        except (WorkerDied, LookupError, OSError) as error:
+        except (WorkerDied, LookupError, OSError, frames.BadFrame) as error:
             self._end(left, running, str(error))
             return False
         except Exception as error:
@@ -134,15 +136,15 @@ class PoolWorker:
                 waiting.end(Category.PLATFORM, why, wall_us)
         self._feed.again(rest)
 
-    async def _number(self, program: Program) -> int:
+    async def _number(self, program: Program, *, live: bool) -> int:
         """The number of a program in this worker, told and loaded if it has to be."""
-        number = self._prepared.get(program)
+        number = self._prepared.get((program, live))
         if number is not None:
-            self._prepared.move_to_end(program)
+            self._prepared.move_to_end((program, live))
             return number
         full = len(self._prepared) >= TEMPLATES
         number = self._prepared.popitem(last=False)[1] if full else len(self._prepared)
-        told = frames.told(frames.PREPARE, program.template.as_json(number))
+        told = frames.told(frames.PREPARE, replace(program.template, live=live).as_json(number))
         answer = await self._asking(told)
         if answer.get("missing"):
             fd = await asyncio.to_thread(program.artefacts.get, program.digest, program.source)
@@ -155,7 +157,7 @@ class PoolWorker:
             answer = await self._asking(told) if answer.get("ready") else answer
         if not answer.get("ready"):
             raise LookupError(str(answer.get("error", "the worker cannot use the compiled module")))
-        self._prepared[program] = number
+        self._prepared[program, live] = number
         return number
 
     async def _asking(self, told: bytes) -> dict[str, Any]:

@@ -232,6 +232,11 @@ class WorkerProcess:
         """The results in a frame. Raises WorkerDied if it is none."""
         return [self._answered(result) for result in self._trusted(frames.results, body)]
 
+    def output_of(self, body: bytes) -> tuple[int, bytes]:
+        """The stream and the bytes in a frame of output. Raises WorkerDied if it is none."""
+        found: tuple[int, bytes] = self._trusted(_output, body)
+        return found
+
     def died(self) -> WorkerDied:
         """What to raise when the worker has closed its end, or cannot be trusted any more."""
         return self._died()

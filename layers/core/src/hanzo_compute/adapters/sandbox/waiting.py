@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hanzo_compute.adapters.sandbox.call import Report
+from hanzo_compute.adapters.sandbox.frames import BadFrame
 from hanzo_compute.adapters.sandbox.process import Answered
 from hanzo_compute.adapters.sandbox.programs import Program
 from hanzo_compute.errors import Unavailable
@@ -29,11 +30,30 @@ class Waiting:
     logs: bytearray = field(default_factory=bytearray)
     tried: bool = False
     """It was given to a worker that ended before it began."""
+    written: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
+    """Standard output and standard error of a live call."""
 
-    def say(self, line: bytes) -> None:
-        """Keep a line that it logged, if there is room."""
-        if len(self.logs) < LOGS_MAX:
-            self.logs += line
+    @property
+    def live(self) -> bool:
+        """Whether its output comes while it runs. What a reactor answers is there at its end."""
+        return self.call.heard is not None and self.call.program.entry == "command"
+
+    def output(self, stream: int, data: bytes) -> None:
+        """Take what a worker says while it runs: a line that it logged, or (live) output.
+
+        Raises:
+            BadFrame: no guest of ours can have written that.
+        """
+        if stream == 0:
+            if len(self.logs) < LOGS_MAX:
+                self.logs += data.replace(b"\0", b": ", 1) + b"\n"
+            return
+        whole = self.written[stream - 1]
+        if not self.live or len(whole) + len(data) > self.call.program.output_max:
+            raise BadFrame("the worker sent more output than a call has")
+        whole += data
+        if stream == 1 and self.call.heard is not None:
+            self.call.heard(data)
 
     def answer(self, answered: Answered) -> None:
         """Hand over what a worker says."""
@@ -45,9 +65,10 @@ class Waiting:
             self._settle(self._result(answered.report, answered.wall_us))
 
     def end(self, category: Category, detail: str, wall_us: int) -> None:
-        """End it without a report."""
+        """End it without a report; what it has written so far is kept."""
+        output, errors = bytes(self.written[0]), bytes(self.logs + self.written[1])
         runtime = self.program.runtime
-        self._settle(GuestResult(category.value, detail=detail, wall_us=wall_us, runtime=runtime))
+        self._settle(GuestResult(category.value, output, errors, detail=detail, wall_us=wall_us, runtime=runtime))
 
     def fail(self, error: Exception) -> None:
         """End it with an error, if it has not ended."""
@@ -60,10 +81,11 @@ class Waiting:
 
     def _result(self, report: Report, wall_us: int) -> GuestResult:
         command = self.call.program.entry == "command"
+        live, said = map(bytes, self.written)
         return GuestResult(
             category=_category(report).value,
-            output=(report.stdout or report.output) if command else report.output,
-            errors=b"".join([self.logs, report.stderr, b"" if command else report.stdout]),
+            output=(live or report.stdout or report.output) if command else report.output,
+            errors=b"".join([self.logs, said, report.stderr, b"" if command else report.stdout]),
             detail=report.detail,
             exit_code=report.exit_code,
             trap=report.trap,

@@ -39,6 +39,8 @@ TICK_S: Final = 0.005
 """A running guest's deadline is looked at this often."""
 FLUSH_TICKS: Final = 20
 """Output that waits is handed on every so many ticks."""
+STREAM_TICKS: Final = 4
+"""The same, if somebody waits for each piece of it: of a live call."""
 HAND_BACK_TICKS: Final = 2
 FITS: Final = 64 << 10
 """What an empty socket surely takes, bytes."""
@@ -85,7 +87,8 @@ class Worker:
         self._handing = threading.Lock()
         self._accepted = 0
         self._finished = 0
-        self._running: tuple[Engine, Sandbox] | None = None
+        self._running: tuple[Engine, Sandbox, int] | None = None
+        """What runs now, and after how many ticks its output is handed on."""
         self._memory = 0
         self._late = 0
 
@@ -109,7 +112,7 @@ class Worker:
                 running[0].check()
                 if ticks % HAND_BACK_TICKS == 0 and self._fits():
                     self._hand_back()  # what has ended does not wait for what runs
-                if ticks % FLUSH_TICKS == 0:
+                if ticks % running[2] == 0:
                     running[1].flush()
 
     # The supervisor's frames
@@ -285,7 +288,7 @@ class Worker:
                 call.sink = lambda stream, data: _write_all(opened[stream - 1], data)
             elif template.live:
                 call.sink = lambda stream, data: self._send(frames.frame(frames.OUTPUT, bytes([stream]) + data))
-            self._running = (template.engine, sandbox)
+            self._running = (template.engine, sandbox, STREAM_TICKS if template.live else FLUSH_TICKS)
             if isinstance(template.loaded, Component):
                 return run_component(template.engine, template.loaded, call)
             return sandbox.run(template.loaded, call)
@@ -305,6 +308,10 @@ class Worker:
 
     def ask(self, name: str, args: Sequence[bytes | int], deadline: float | None) -> tuple[int, bytes]:
         """Ask the supervisor for a host function, and wait for its answer until the deadline."""
+        running = self._running
+        if running is not None and running[2] == STREAM_TICKS:
+            # Comes before what is asked; and the other thread, which must hear the answer, finds nothing to send.
+            running[1].flush(own=True)
         try:
             while self._late:  # answers that came too late for their questions
                 self._answers.get(timeout=_left(deadline))

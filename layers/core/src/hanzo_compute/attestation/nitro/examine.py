@@ -136,12 +136,13 @@ def _says_usage(certificate: x509.Certificate) -> bool:
 
 
 def _signature(findings: Findings, envelope: Envelope, leaf: x509.Certificate) -> None:
-    problem = _signature_problem(envelope, leaf)
+    problem = signature_problem(envelope, leaf)
     text = problem or "signed by the certificate's key"
     findings.check("nitro.signature", Group.GENUINE, not problem, text, source="RFC 9053 section 2.1")
 
 
-def _signature_problem(envelope: Envelope, leaf: x509.Certificate) -> str:
+def signature_problem(envelope: Envelope, leaf: x509.Certificate) -> str:
+    """Why the document is not signed by the certificate's key with ES384; empty if it is."""
     signature = envelope.signature
     if len(signature) != 2 * _SCALAR:
         return f"the signature has {len(signature)} bytes; one of ES384 with P-384 has {2 * _SCALAR}"

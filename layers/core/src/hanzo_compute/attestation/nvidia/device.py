@@ -62,8 +62,8 @@ def device(report: Report, chain: Sequence[x509.Certificate]) -> Device:
     chip = report.text(Field.CHIP_INFO) or (chips[0].replace("_", "") if chips else None)
     try:
         runs = firmware(chain[0])
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise Unreadable(f"the extensions of the device's certificate cannot be read: {error}") from None
+    except ValueError as error:
+        raise Unreadable(f"the device's certificate: {error}") from None
     identity = f"{chips[0]}:{chain[1].serial_number:X}" if chips and len(chain) > 1 else None
     is_switch = architecture == "nvswitch"
     vbios = report.text(Field.VBIOS_VERSION) if is_switch else _vbios(report.opaque.get(Field.VBIOS_VERSION))

@@ -14,20 +14,21 @@ from typing import Final
 
 from cryptography import x509
 
+from hanzo_compute.attestation import der
+from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
 
-DEVICE_ID: Final = "2.23.133.5.4.1"
-TCB_INFO: Final = "2.23.133.5.4.1.1"
-UNDERSTOOD: Final = frozenset({DEVICE_ID, TCB_INFO})
+UNDERSTOOD: Final = frozenset({"2.23.133.5.4.1", "2.23.133.5.4.1.1"})
+"""Extensions, by their OID."""
 
 _CACHED: Final = 1024
-_SEQUENCE: Final = 0x30
-_INTEGER: Final = 0x02
-_OCTETS: Final = 0x04
-_OID: Final = 0x06
+_CLASS: Final = 0xC0
+_CONTEXT: Final = 0x80
+_NUMBER: Final = 0x1F
 _FWIDS: Final = 0xA6
 _FLAGS: Final = 0x87
-_SHA384: Final = bytes.fromhex("608648016503040202")
+_SHA384: Final = "2.16.840.1.101.3.4.2.2"
+_DIGEST_SIZE: Final = 48
 _FLAG_NAMES: Final = {1: "not secure", 2: "recovery", 3: "debug"}
 """Flags that speak against a device, by their bit. Bit 0, not configured, is set in what NVIDIA ships."""
 
@@ -47,45 +48,36 @@ def firmware(certificate: x509.Certificate) -> Firmware:
     """Read it from a device's certificate; remembered, for no certificate changes.
 
     Raises:
-        Unreadable: an extension is not of its form.
+        ValueError: the extensions cannot be read, or one is not of its form.
     """
-    fwid, flags = None, None
-    for extension in certificate.extensions:
-        oid = extension.oid.dotted_string
-        if oid not in UNDERSTOOD or not isinstance(extension.value, x509.UnrecognizedExtension):
-            continue
-        if fwid is not None:
-            raise Unreadable("the device's certificate says twice what its firmware is")
-        if oid == DEVICE_ID:
-            fwid = _device_id(extension.value.value)
-        else:
-            fwid, flags = _tcb_info(extension.value.value)
-    return Firmware(fwid, flags)
+    found: Firmware | None = None
+    for extension in chains.extensions(certificate):
+        if extension.oid.dotted_string in UNDERSTOOD and isinstance(extension.value, x509.UnrecognizedExtension):
+            if found is not None:
+                raise Unreadable("the device's certificate says twice what its firmware is")
+            found = _firmware(extension.value.value)
+    return found or Firmware(None, None)
 
 
-def _device_id(der: bytes) -> bytes:
-    parts = items(_only(der, _SEQUENCE))
-    if [tag for tag, _ in parts] != [_INTEGER, _SEQUENCE, _SEQUENCE]:
-        raise Unreadable(f"extension {DEVICE_ID} is no version, key and FWID")
-    return _fwid(parts[2][1])
+def _firmware(data: bytes) -> Firmware:
+    """Either form: which one it is shows in its tags, for the first extension has held both."""
+    parts = der.read(data).children()
+    tags = [part.tag for part in parts]
+    if tags == [der.INTEGER, der.SEQUENCE, der.SEQUENCE]:
+        return Firmware(_fwid(parts[2]), None)
+    if any(tag & _CLASS != _CONTEXT for tag in tags) or any(a & _NUMBER >= b & _NUMBER for a, b in pairwise(tags)):
+        raise Unreadable("what the device's certificate says of its firmware is neither device id nor TCB info")
+    fields = {part.tag: part for part in parts}
+    fwids = fields[_FWIDS].children(_FWIDS) if _FWIDS in fields else []
+    flags = _flags(fields[_FLAGS].content) if _FLAGS in fields else None
+    return Firmware(_fwid(fwids[0]) if fwids else None, flags)
 
 
-def _tcb_info(der: bytes) -> tuple[bytes | None, frozenset[str] | None]:
-    parts = items(_only(der, _SEQUENCE))
-    tags = [tag & 0x1F for tag, _ in parts]
-    if any(tag & 0xC0 != 0x80 for tag, _ in parts) or any(a >= b for a, b in pairwise(tags)):
-        raise Unreadable(f"the fields of extension {TCB_INFO} are not in their order")
-    fields = dict(parts)
-    fwids = [content for tag, content in items(fields.get(_FWIDS, b"")) if tag == _SEQUENCE]
-    flags = fields.get(_FLAGS)
-    return (_fwid(fwids[0]) if fwids else None), (None if flags is None else _flags(flags))
-
-
-def _fwid(content: bytes) -> bytes:
-    parts = items(content)
-    if [tag for tag, _ in parts] != [_OID, _OCTETS] or parts[0][1] != _SHA384 or len(parts[1][1]) != 48:
+def _fwid(value: der.Value) -> bytes:
+    parts = value.children()
+    if len(parts) != 2 or parts[0].oid() != _SHA384 or len(parts[1].octets()) != _DIGEST_SIZE:
         raise Unreadable("an FWID is no SHA-384")
-    return parts[1][1]
+    return parts[1].octets()
 
 
 def _flags(content: bytes) -> frozenset[str]:
@@ -94,34 +86,3 @@ def _flags(content: bytes) -> frozenset[str]:
         raise Unreadable("the flags of the TCB are no bit string")
     bits = [byte >> shift & 1 for byte in content[1:] for shift in range(7, -1, -1)]
     return frozenset(name for bit, name in _FLAG_NAMES.items() if bit < len(bits) and bits[bit])
-
-
-def items(content: bytes) -> list[tuple[int, bytes]]:
-    """Tag and content of each DER element that ``content`` is made of.
-
-    Raises:
-        Unreadable: it is made of something else.
-    """
-    found, offset = [], 0
-    while offset < len(content):
-        if offset + 2 > len(content) or content[offset] & 0x1F == 0x1F:
-            raise Unreadable("an extension of the device's certificate is no DER")
-        tag, size, start = content[offset], content[offset + 1], offset + 2
-        if size & 0x80:
-            width = size & 0x7F
-            size = int.from_bytes(content[start : start + width], "big")
-            start += width
-            if not 1 <= width <= 2 or size < (0x80 if width == 1 else 0x100):
-                raise Unreadable("an extension of the device's certificate is no DER: a length is not the shortest")
-        offset = start + size
-        if offset > len(content):
-            raise Unreadable("an extension of the device's certificate is cut off")
-        found.append((tag, content[start:offset]))
-    return found
-
-
-def _only(der: bytes, tag: int) -> bytes:
-    parts = items(der)
-    if len(parts) != 1 or parts[0][0] != tag:
-        raise Unreadable("an extension of the device's certificate is not one sequence")
-    return parts[0][1]

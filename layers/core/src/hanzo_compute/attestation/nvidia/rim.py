@@ -26,6 +26,7 @@ _CACHED: Final = 32
 _INDEX_MAX: Final = 253
 _ALTERNATIVES_MAX: Final = 64
 _NUMBER: Final = re.compile(r"[0-9]{1,3}")
+_HASHES: Final = tuple(f"{_HASH}{number}" for number in range(_ALTERNATIVES_MAX))
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{96}")
 _DIGEST_SIZE: Final = "48"
 
@@ -109,7 +110,7 @@ def _payload(payload: etree._Element) -> dict[int, frozenset[bytes]]:
 
 def _values(fields: dict[str, str], index: int) -> list[str]:
     count = _number(fields, "alternatives", _ALTERNATIVES_MAX)
-    values = [fields.get(f"{_HASH}{number}", "") for number in range(count)]
+    values = [fields.get(name, "") for name in _HASHES[:count]]
     if not values or len([name for name in fields if name.startswith(_HASH)]) != count:
         raise Unreadable(f"index {index} does not have as many values as it says")
     if fields.get("size") != _DIGEST_SIZE or not all(map(_DIGEST.fullmatch, values)):

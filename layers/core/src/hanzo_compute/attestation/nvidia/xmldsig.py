@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +24,6 @@ _C14N: Final = frozenset({"http://www.w3.org/TR/2001/REC-xml-c14n-20010315", "ht
 _ENVELOPED: Final = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 _ECDSA_SHA384: Final = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha384"
 _SHA384: Final = "http://www.w3.org/2001/04/xmldsig-more#sha384"
-_WHITE: Final = re.compile(r"[ \t\r\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def _children(parent: etree._Element, *names: str) -> list[etree._Element]:
     found = list(parent)
     if [child.tag for child in found] != [_DS + name for name in names]:
         raise Unreadable(f"{_name(parent)} does not have {', '.join(names)}, and nothing else")
-    if any(_WHITE.sub("", text or "") for text in (parent.text, *(child.tail for child in found))):
+    if any(text and not text.isspace() for text in (parent.text, *(child.tail for child in found))):
         raise Unreadable(f"{_name(parent)} has text between its elements")
     return found
 
@@ -155,7 +153,7 @@ def _base64(element: etree._Element) -> bytes:
     if len(element):
         raise Unreadable(f"{_name(element)} is no text")
     try:
-        return base64.b64decode(_WHITE.sub("", element.text or ""), validate=True)
+        return base64.b64decode("".join((element.text or "").split()), validate=True)
     except (binascii.Error, ValueError):
         raise Unreadable(f"{_name(element)} is no base64") from None
 

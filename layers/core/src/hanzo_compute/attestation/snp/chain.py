@@ -101,7 +101,7 @@ def _anchors(anchors: tuple[bytes, ...]) -> tuple[bytes, ...]:
         found = tuple(each.public_bytes(_DER) for anchor in anchors for each in certificates.load(anchor))
         for each in found:
             authority(each)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InvalidRequest(f"an anchor is no certificate: {error}") from None
     return found
 

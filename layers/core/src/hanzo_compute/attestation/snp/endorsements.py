@@ -18,6 +18,8 @@ EVIDENCE_MAX: Final = 64 * 1024
 """Bytes of each file; the largest of them is a certificate table, and real ones have below 8 KiB."""
 CRL_MAX: Final = 1024 * 1024
 ENTRIES_MAX: Final = 64
+CERTIFICATES_MAX: Final = 16
+"""Certificates that are looked at: a chain has two, and entries of a table may point to one another's."""
 _ENTRY: Final = struct.Struct("<16sII")
 _END: Final = bytes(16)
 _CERTIFICATES: Final = frozenset(
@@ -65,10 +67,13 @@ def take(files: Mapping[str, bytes]) -> Endorsements:
 @lru_cache(maxsize=256)
 def _sorted(file: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Keys, and authorities."""
-    keys, authorities = [], []
+    keys: list[bytes] = []
+    authorities: list[bytes] = []
     parts = [(part, "cert_table") for part in _entries(table)] if table else []
     for part, name in [(file, "chain"), *parts] if file else parts:
         for each in _ders(part, name):
+            if len(keys) + len(authorities) == CERTIFICATES_MAX:
+                raise Unreadable(f"more than {CERTIFICATES_MAX} certificates came with the report")
             if _is_key(each):
                 keys.append(each)
             else:

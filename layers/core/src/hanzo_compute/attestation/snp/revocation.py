@@ -18,7 +18,15 @@ from hanzo_compute.attestation import x509 as certificates
 from hanzo_compute.attestation.checks import Context, Findings, Group
 from hanzo_compute.attestation.snp.chain import Path
 
-_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""How the library says that it cannot read something, which it tries only when that is asked for."""
 _SOURCE: Final = "AMD 57230, 4.3"
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import dcap_qvl  # type: ignore[import-untyped]
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
-from hanzo_compute.attestation.tdx.pck import read_chain
+from hanzo_compute.attestation.tdx.ecdsa import key_of, verified
+from hanzo_compute.attestation.tdx.pck import TCB_SIGNER, common_name, read_chain
 from hanzo_compute.attestation.tdx.policy import TcbStatus
 
 COLLATERAL_MAX: Final = 512 * 1024
@@ -167,23 +168,34 @@ class Crl:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """Who signed a text, apart from when that is good and whether the root is trusted."""
+
+    certificates: Sequence[x509.Certificate]
+    """The signer and its root."""
+    problem: str
+    """Why they are not a signer of Intel's below a root; empty if they are."""
+    ok: bool
+    """Whether the signer signed the text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Collateral:
     """A file of collateral, read."""
 
-    file: _File
     given: dcap_qvl.QuoteCollateralV3
     """The file's fields as dcap-qvl takes them."""
     tcb_info: TcbInfo
+    tcb_info_signed: Signed
     qe_identity: QeIdentity
-    tcb_chain: Sequence[x509.Certificate]
-    qe_chain: Sequence[x509.Certificate]
+    qe_identity_signed: Signed
     root_crl: Crl
     pck_crl: Crl
 
 
 @lru_cache(maxsize=_CACHED)
 def read(data: bytes) -> Collateral:
-    """Collateral from its file; remembered by its content.
+    """Collateral from its file; remembered by its content, with what of it does not depend on the time.
 
     Raises:
         Unreadable: it is larger than :data:`COLLATERAL_MAX`, or not of the form.
@@ -192,15 +204,28 @@ def read(data: bytes) -> Collateral:
         raise Unreadable(f"the collateral has {len(data)} bytes; the limit is {COLLATERAL_MAX}")
     file = _model(_File, data, "the collateral")
     return Collateral(
-        file,
         _given(file),
         _model(TcbInfo, file.tcb_info, "the TCB info"),
+        _signed(file.tcb_info_issuer_chain, file.tcb_info, file.tcb_info_signature),
         _model(QeIdentity, file.qe_identity, "the identity of the quoting enclave"),
-        _chain(file.tcb_info_issuer_chain, "of the TCB info"),
-        _chain(file.qe_identity_issuer_chain, "of the identity of the quoting enclave"),
+        _signed(file.qe_identity_issuer_chain, file.qe_identity, file.qe_identity_signature),
         _crl(file.root_ca_crl, "of the root"),
         _crl(file.pck_crl, "of PCK certificates"),
     )
+
+
+def _signed(pem: str, text: str, signature: bytes) -> Signed:
+    try:
+        certificates = read_chain(pem.encode())
+    except ValueError as error:
+        raise Unreadable(f"the chain of the collateral's signer cannot be read: {error}") from None
+    # The same authority issues PCK certificates' authorities: only the name tells a signer of collateral from them.
+    if len(certificates) != 2 or common_name(certificates[0].subject) != TCB_SIGNER:
+        return Signed(certificates, f"the collateral's signer is not {TCB_SIGNER}, issued by the root", False)
+    chain = chains.verify(certificates, now_ms=0)
+    key = key_of(certificates[0])
+    ok = key is not None and verified(key, signature, text.encode())
+    return Signed(certificates, chain.links or chain.rules, ok)
 
 
 def _given(file: _File) -> dcap_qvl.QuoteCollateralV3:
@@ -226,29 +251,21 @@ def _model(model: type[M], text: str | bytes, what: str) -> M:
         raise Unreadable(f"{what} is not of its form: {where}: {first['msg']}") from None
 
 
-def _chain(pem: str, what: str) -> Sequence[x509.Certificate]:
-    try:
-        return read_chain(pem.encode())
-    except ValueError as error:
-        raise Unreadable(f"the issuer's chain {what} cannot be read: {error}") from None
-
-
 def _crl(der: bytes, what: str) -> Crl:
     try:
         crl = x509.load_der_x509_crl(der)
         unknown = [each.oid for each in crl.extensions if each.critical and each.oid not in _CRL_EXTENSIONS]
         serials = frozenset(each.serial_number for each in crl)
         next_update = crl.next_update_utc
-    except ValueError as error:
+        # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+        _ = crl.issuer
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise Unreadable(f"the list of revoked certificates {what} cannot be read: {error}") from None
     if unknown or next_update is None:
         text = f"the list of revoked certificates {what} has no next update, or a critical extension"
         raise Unreadable(f"{text} that is not understood")
-    # What is signed is the encoding that was given, and nothing behind it.
-    if crl.public_bytes(serialization.Encoding.DER) != der:
-        raise Unreadable(f"the list of revoked certificates {what} is not alone in its field")
     return Crl(der, _ms(crl.last_update_utc), _ms(next_update), serials)
 
 
 def _ms(time: datetime) -> int:
-    return round(time.astimezone(UTC).timestamp() * 1000)
+    return round(time.timestamp() * 1000)

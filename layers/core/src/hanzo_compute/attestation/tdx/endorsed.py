@@ -13,19 +13,16 @@ from typing import Final
 import dcap_qvl  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
-from hanzo_compute.attestation.pins import INTEL
 from hanzo_compute.attestation.tdx import collateral as intel
-from hanzo_compute.attestation.tdx import pck, tcb
-from hanzo_compute.attestation.tdx.collateral import Collateral
-from hanzo_compute.attestation.tdx.genuine import verified
-from hanzo_compute.attestation.tdx.pck import Pck
+from hanzo_compute.attestation.tdx import tcb
+from hanzo_compute.attestation.tdx.collateral import Collateral, Signed
+from hanzo_compute.attestation.tdx.ecdsa import key_of
+from hanzo_compute.attestation.tdx.pck import Known, Pck, common_name
 from hanzo_compute.attestation.tdx.policy import TcbPolicy, TcbStatus
-from hanzo_compute.attestation.tdx.quote import Quote, TdReport, parse_enclave
+from hanzo_compute.attestation.tdx.quote import Quote, TdReport
 
 _PCS: Final = "Intel PCS API version 4"
 _QVL: Final = "dcap-qvl 0.7"
@@ -41,7 +38,7 @@ class Endorsed:
     prefix: str
     quote: Quote
     raw: bytes
-    chain: chains.Chain
+    known: Known
     pck: Pck
     context: Context
     policy: TcbPolicy
@@ -90,34 +87,24 @@ class Endorsed:
         )
 
     def _signed(self, collateral: Collateral) -> None:
-        problem = self._signer(collateral.tcb_chain)
-        if not problem and collateral.qe_chain != collateral.tcb_chain:
-            problem = self._signer(collateral.qe_chain)
+        info, identity = collateral.tcb_info_signed, collateral.qe_identity_signed
+        problem = self._signer(info)
+        if not problem and identity.certificates is not info.certificates:
+            problem = self._signer(identity)
         self._note("tcb_signer", not problem, problem or "the collateral's signer is Intel's")
-        file = collateral.file
-        parts = (
-            ("tcb_info_signature", "the TCB info", collateral.tcb_chain, file.tcb_info, file.tcb_info_signature),
-            (
-                "qe_identity_signature",
-                "the identity of the quoting enclave",
-                collateral.qe_chain,
-                file.qe_identity,
-                file.qe_identity_signature,
-            ),
-        )
-        for name, what, chain, text, signature in parts:
-            ok = bool(chain) and _text_signed(chain[0], text, signature)
-            self._note(name, ok, f"{what} is {'' if ok else 'not '}signed by the collateral's signer")
+        text = "the TCB info is " + ("signed" if info.ok else "not signed") + " by the collateral's signer"
+        self._note("tcb_info_signature", info.ok, text)
+        text = "the identity of the quoting enclave is " + ("signed" if identity.ok else "not signed")
+        self._note("qe_identity_signature", identity.ok, text + " by the collateral's signer")
 
-    def _signer(self, certificates: Sequence[x509.Certificate]) -> str:
-        """Why the chain of a signer is none; a signer's certificate is the root's own."""
-        chain = chains.verify(
-            certificates, now_ms=self.context.now_ms, pins=INTEL, anchors=self.context.anchors, leaf_signs=True
-        )
-        problem = chain.root or chain.links or chain.validity or chain.rules
-        if not problem and (len(certificates) != 2 or pck.subject(certificates[0]) != pck.TCB_SIGNER):
-            return f"the collateral's signer is not {pck.TCB_SIGNER}, issued by the root"
-        return problem
+    def _signer(self, signed: Signed) -> str:
+        """Why it is no signer: it must stand below the root of the quote, and be valid."""
+        chain = self.known.chain
+        if signed.problem or chain.root:
+            return signed.problem or chain.root
+        if signed.certificates[-1] != chain.certificates[-1]:
+            return "the collateral's signer is below another root than the PCK certificate"
+        return chains.validity(signed.certificates, self.context.now_ms)
 
     def _dates(self, collateral: Collateral) -> None:
         info, identity = collateral.tcb_info, collateral.qe_identity
@@ -151,46 +138,47 @@ class Endorsed:
         self._note("fmspc", ok, text, expected=expected, actual=actual)
         name, versions = _QE_IDS[kind]
         problem = "" if identity.id == name and identity.version in versions else f"the identity is of {identity.id}"
-        problem = problem or tcb.qe_problem(identity, parse_enclave(self.quote.qe_report))
+        problem = problem or tcb.qe_problem(identity, self.quote.qe)
         self._note("qe_identity", not problem, problem or "the quoting enclave is what its identity says")
         if isinstance(self.quote.body, TdReport):
             problem = tcb.module_problem(info, self.quote.body)
             self._note("module", not problem, problem or "the TDX module is Intel's")
 
     def _revoked(self, collateral: Collateral) -> None:
-        leaf, authority, root = self.chain.certificates
-        lists = ((collateral.root_crl, root, "the root"), (collateral.pck_crl, authority, "the PCK's authority"))
-        wrong = [name for crl, by, name in lists if not _list_signed(crl.der, by)]
-        text = "the lists of revoked certificates are signed by their issuers"
-        text = f"the list of revoked certificates is not signed by {wrong[0]}" if wrong else text
-        self._note("crl", not wrong, text)
-        for name, crl, what in (("root_crl", collateral.root_crl, "root"), ("pck_crl", collateral.pck_crl, "PCK")):
-            text = f"the {what}'s list of revoked certificates"
-            self._dated(f"{name}_validity", text, crl.this_update, crl.next_update)
-        ok = leaf.serial_number not in collateral.pck_crl.serials
-        self._note("pck_revoked", ok, f"the PCK certificate is {'not ' if ok else ''}revoked")
-        signers = {chain[0] for chain in (collateral.tcb_chain, collateral.qe_chain) if chain}
-        revoked = [each for each in (authority, *signers) if each.serial_number in collateral.root_crl.serials]
+        leaf, authority, root = self.known.chain.certificates
+        root_crl, pck_crl = collateral.root_crl, collateral.pck_crl
+        problem = "" if _list_signed(root_crl.der, root) else "the root's list of revoked certificates is not its own"
+        if not _list_signed(pck_crl.der, authority):
+            problem = "the list of revoked PCK certificates is not signed by the PCK's authority"
+        self._note("crl", not problem, problem or "the lists of revoked certificates are signed by their issuers")
+        text = "the root's list of revoked certificates"
+        self._dated("root_crl_validity", text, root_crl.this_update, root_crl.next_update)
+        self._dated("pck_crl_validity", "the list of revoked PCKs", pck_crl.this_update, pck_crl.next_update)
+        ok = leaf.serial_number not in pck_crl.serials
+        self._note("pck_revoked", ok, "the PCK certificate is not revoked" if ok else "the PCK certificate is revoked")
+        info, identity = collateral.tcb_info_signed, collateral.qe_identity_signed
+        below = (authority, *info.certificates[:1], *identity.certificates[:1])
+        revoked = [each for each in below if each.serial_number in root_crl.serials]
         text = "neither the PCK's authority nor the collateral's signer is revoked"
         if revoked:
-            text = f"{pck.subject(revoked[0])} is revoked"
+            text = f"{common_name(revoked[0].subject)} is revoked"
         self._note("authority_revoked", not revoked, text)
 
     def _levels(self, collateral: Collateral) -> None:
-        qe = parse_enclave(self.quote.qe_report)
-        found = tcb.evaluate(collateral.tcb_info, collateral.qe_identity, self.pck, self.quote.body, qe)
+        found = tcb.evaluate(collateral.tcb_info, collateral.qe_identity, self.pck, self.quote)
         status, advisories = found.status, found.advisories
         self.findings.claims["tcb_status"] = status and status.value
         self.findings.claims["advisories"] = list(advisories)
-        levels = [f"{part.name}: {part.level.tcb_status if part.level else part.problem}" for part in found.parts]
-        text = "; ".join(levels)
+        text = "; ".join(
+            [part.name + ": " + (part.level.tcb_status if part.level else part.problem) for part in found.parts]
+        )
         allowed = self.policy.tcb_statuses
         self._note(
             "tcb_status",
             self._acceptable(status),
             text,
             expected=", ".join(allowed),
-            actual=status and status.value,
+            actual=status,
             source=f"policy: {self.prefix}.tcb_statuses",
         )
         wrong = self._unwanted(advisories)
@@ -208,13 +196,12 @@ class Endorsed:
         return [each for each in advisories if each in rejected or (accepted is not None and each not in accepted)]
 
     def _second_opinion(self, collateral: Collateral, beyond: str) -> None:
-        if beyond or self.chain.root:
+        if beyond or self.known.chain.root:
             why = beyond or "the root is not trusted"
             text = f"dcap-qvl was not asked: {why}"
             self._note("dcap_qvl", None, text, source=_QVL, required=not beyond)
             return
-        root = _der(self.chain.certificates[-1])
-        status, advisories, problem = _dcap_qvl(self.raw, collateral, root, self.context.now_ms // 1000)
+        status, advisories, problem = _dcap_qvl(self.raw, collateral, self.known.root, self.context.now_ms // 1000)
         ok = not problem and self._acceptable(status) and not self._unwanted(advisories)
         text = f"dcap-qvl {'refuses it: ' + problem if problem else 'says ' + status}"
         self._note("dcap_qvl", ok, text, actual=", ".join((status, *advisories)), source=_QVL)
@@ -223,8 +210,8 @@ class Endorsed:
 @lru_cache(maxsize=_CACHED)
 def _list_signed(der: bytes, issuer: x509.Certificate) -> bool:
     """Whether a list of revoked certificates names ``issuer`` and is signed by it."""
-    crl, key = x509.load_der_x509_crl(der), issuer.public_key()
-    if crl.issuer.public_bytes() != issuer.subject.public_bytes() or not isinstance(key, ec.EllipticCurvePublicKey):
+    crl, key = x509.load_der_x509_crl(der), key_of(issuer)
+    if key is None or crl.issuer.public_bytes() != issuer.subject.public_bytes():
         return False
     try:
         return crl.is_signature_valid(key)
@@ -232,19 +219,8 @@ def _list_signed(der: bytes, issuer: x509.Certificate) -> bool:
         return False
 
 
-@lru_cache(maxsize=_CACHED)
-def _text_signed(signer: x509.Certificate, text: str, signature: bytes) -> bool:
-    key = signer.public_key()
-    return isinstance(key, ec.EllipticCurvePublicKey) and verified(key, signature, text.encode())
-
-
-@lru_cache(maxsize=_CACHED)
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(Encoding.DER)
-
-
 def _dcap_qvl(raw: bytes, collateral: Collateral, root: bytes, now: int) -> tuple[str, Sequence[str], str]:
-    """Status, advisories, and why it refuses; of its answers only these are used, and none says what is genuine."""
+    """Status, advisories, and why it refuses; of its answer only these are used, and none says what is genuine."""
     try:
         report = dcap_qvl.verify_with_root_ca(raw, collateral.given, root, now)
     except Exception as error:  # its kinds of errors are not documented, and each of them refuses

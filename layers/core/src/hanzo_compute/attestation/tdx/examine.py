@@ -92,9 +92,10 @@ def _judge(
     """Claims, what is genuine, and what the collateral says."""
     findings.claims.update(_claims(quote))
     findings.commitment = quote.body.report_data
-    chain, pck = genuine.check(findings, prefix, quote, context)
-    if pck:
-        leaf = chain.certificates[0]
+    known = genuine.check(findings, prefix, quote, context)
+    pck = known.pck if known else None
+    if known and pck:
+        leaf = known.chain.certificates[0]
         findings.identity = f"{pck.serial:x}"
         findings.claims["pck_ca"] = pck.authority
         findings.claims["pck_validity"] = [str(leaf.not_valid_before_utc), str(leaf.not_valid_after_utc)]
@@ -103,10 +104,10 @@ def _judge(
     if data is None:
         text = "it cannot be said without Intel's collateral"
         findings.check(f"{prefix}.tcb_status", Group.POLICY, None, text, missing="collateral")
-    elif pck is None:
+    elif known is None or pck is None:
         findings.check(f"{prefix}.tcb_status", Group.POLICY, None, "there is no PCK certificate to judge by")
     else:
-        Endorsed(findings, prefix, quote, files["quote"], chain, pck, context, policy).check(data, beyond=beyond)
+        Endorsed(findings, prefix, quote, files["quote"], known, pck, context, policy).check(data, beyond=beyond)
 
 
 def _attributes(findings: Findings, body: TdReport, policy: TdxPolicy) -> str:

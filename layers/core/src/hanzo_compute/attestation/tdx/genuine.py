@@ -9,46 +9,32 @@ import hashlib
 from functools import lru_cache
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Context, Findings, Group
 from hanzo_compute.attestation.pins import INTEL
-from hanzo_compute.attestation.tdx import pck
-from hanzo_compute.attestation.tdx.pck import Pck
-from hanzo_compute.attestation.tdx.quote import ECDSA_P256, INTEL_QE, PCK_CHAIN, Quote, parse_enclave
+from hanzo_compute.attestation.tdx.ecdsa import verified
+from hanzo_compute.attestation.tdx.pck import Known, Pck, know
+from hanzo_compute.attestation.tdx.quote import ECDSA_P256, INTEL_QE, PCK_CHAIN, Quote
 
 _API: Final = "Intel TDX DCAP Quoting Library API, appendix 3"
 _PROFILE: Final = "Intel SGX PCK Certificate and CRL Profile Specification, section 1"
 _CACHED: Final = 1024
 _P256: Final = ec.SECP256R1()
-_ECDSA: Final = ec.ECDSA(hashes.SHA256())
 
 
-def check(findings: Findings, prefix: str, quote: Quote, context: Context) -> tuple[chains.Chain, Pck | None]:
-    """Write the checks down; the chain, and what its leaf says if it is a PCK certificate."""
+def check(findings: Findings, prefix: str, quote: Quote, context: Context) -> Known | None:
+    """Write the checks down; the PCK chain as it is judged here, if there is one."""
     _format(findings, prefix, quote)
-    chain = _chain(quote, context)
+    known, problem = _chain(quote, context)
+    chain = known.chain if known else chains.Chain((), problem, problem, problem, problem)
     chain.record(findings, f"{prefix}.chain", what="chain of the PCK certificate", source=_PROFILE)
-    leaf, problem = _leaf(chain)
-    text = problem or "the leaf is a PCK certificate"
+    problem = known.problem if known else problem
+    text = f"the leaf is no PCK certificate: {problem}" if problem else "the leaf is a PCK certificate"
     findings.check(f"{prefix}.pck", Group.GENUINE, not problem, text, source=_PROFILE)
-    _links(findings, prefix, quote, chain, leaf)
-    return chain, leaf
-
-
-def verified(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
-    """Whether ``signature`` (r ‖ s of 32 bytes each) is by this key, ECDSA with P-256 and SHA-256."""
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    try:
-        key.verify(encode_dss_signature(r, s), data, _ECDSA)
-    except InvalidSignature:
-        return False
-    return True
+    _links(findings, prefix, quote, known)
+    return known
 
 
 def _format(findings: Findings, prefix: str, quote: Quote) -> None:
@@ -69,51 +55,45 @@ def _format(findings: Findings, prefix: str, quote: Quote) -> None:
     findings.check(f"{prefix}.trailing", Group.GENUINE, ok, text, source=_API)
 
 
-def _chain(quote: Quote, context: Context) -> chains.Chain:
-    certificates: tuple[x509.Certificate, ...] = ()
-    text = "there is no PCK chain"
-    if quote.cert_type == PCK_CHAIN:
-        try:
-            certificates = pck.read_chain(quote.cert_data)
-            text = f"a PCK chain has {pck.CHAIN_SIZE} certificates; this has {len(certificates)}"
-        except ValueError as error:
-            text = f"the PCK chain cannot be read: {error}"
-    if len(certificates) != pck.CHAIN_SIZE:
-        return chains.Chain((), text, text, text, text)
-    return chains.verify(certificates, now_ms=context.now_ms, pins=INTEL, anchors=context.anchors)
-
-
-def _leaf(chain: chains.Chain) -> tuple[Pck | None, str]:
-    if not chain.certificates:
-        return None, "there is no PCK certificate"
+def _chain(quote: Quote, context: Context) -> tuple[Known | None, str]:
+    if quote.cert_type != PCK_CHAIN:
+        return None, "there is no PCK chain"
     try:
-        return pck.read(chain.certificates[0]), ""
+        known = know(quote.cert_data)
     except ValueError as error:
-        return None, f"the leaf is no PCK certificate: {error}"
+        return None, f"the PCK chain cannot be read: {error}"
+    chain = known.chain
+    certificates = chain.certificates
+    if chain.root and context.anchors:
+        chain = chains.verify(certificates, now_ms=context.now_ms, pins=INTEL, anchors=context.anchors)
+    else:
+        validity = chains.validity(certificates, context.now_ms)
+        chain = chains.Chain(certificates, chain.root, chain.links, validity, chain.rules)
+    return Known(chain, known.pck, known.problem, known.root), ""
 
 
-def _links(findings: Findings, prefix: str, quote: Quote, chain: chains.Chain, leaf: Pck | None) -> None:
-    ok = _certified(chain.certificates[0], quote.qe_signature, quote.qe_report) if leaf else None
+def _links(findings: Findings, prefix: str, quote: Quote, known: Known | None) -> None:
+    ok = _certified(known.pck, quote.qe_signature, quote.qe_report) if known and known.pck else None
     text = "the PCK signed the report of the quoting enclave" if ok else "the PCK did not sign the quoting enclave's"
-    text += "" if ok else " report" if leaf else " report: there is no PCK certificate"
+    text += "" if ok else " report" if ok is False else " report: there is no PCK certificate"
     findings.check(f"{prefix}.qe_signature", Group.GENUINE, ok, text, source=_API)
     expected = hashlib.sha256(quote.attestation_key + quote.qe_auth).digest() + bytes(32)
-    actual = parse_enclave(quote.qe_report).report_data
+    actual = quote.qe.report_data
     ok = actual == expected
     text = "the report names the attestation key" if ok else "the report names another attestation key"
     findings.check(f"{prefix}.qe_binding", Group.GENUINE, ok, text, expected=expected, actual=actual, source=_API)
     try:
         ok = verified(_attestation_key(quote.attestation_key), quote.signature, quote.signed)
-    except ValueError:
+    except ValueError:  # it is no point of the curve
         ok = False
     text = "the attestation key signed the quote" if ok else "the attestation key did not sign this quote"
     findings.check(f"{prefix}.signature", Group.GENUINE, ok, text, source=_API)
 
 
 @lru_cache(maxsize=_CACHED)
-def _certified(certificate: x509.Certificate, signature: bytes, report: bytes) -> bool:
+def _certified(pck: Pck, signature: bytes, report: bytes) -> bool:
     """The report is the attestation key's certificate, and the same in all quotes until the platform makes another."""
-    return verified(pck.read(certificate).key, signature, report)
+    return verified(pck.key, signature, report)
 
 
 @lru_cache(maxsize=_CACHED)

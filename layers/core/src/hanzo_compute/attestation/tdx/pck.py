@@ -14,10 +14,13 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from hanzo_compute.attestation import der
 from hanzo_compute.attestation import x509 as chains
+from hanzo_compute.attestation.pins import INTEL
+from hanzo_compute.attestation.tdx.ecdsa import key_of
 
 CHAIN_SIZE: Final = 3
 """PCK, its authority (platform or processor), root."""
@@ -31,7 +34,7 @@ _EXTENSION: Final = x509.ObjectIdentifier("1.2.840.113741.1.13.1")
 _UNDER: Final = "1.2.840.113741.1.13.1."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pck:
     """What a PCK certificate says of its platform."""
 
@@ -46,6 +49,37 @@ class Pck:
     components: tuple[int, ...]
     """Security versions of the 16 components of the SGX TCB."""
     pcesvn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What of a chain depends on neither the time nor an anchor; each text is empty where it holds."""
+
+    chain: chains.Chain
+    """Its root is compared with the product's pins alone, and its validity is not looked at."""
+    pck: Pck | None
+    problem: str
+    """Why its leaf is no PCK certificate."""
+    root: bytes
+    """DER of its last certificate."""
+
+
+@lru_cache(maxsize=_CACHED)
+def know(pem: bytes) -> Known:
+    """What there is to know of a PCK chain, remembered by its content.
+
+    Raises:
+        ValueError: it is no PEM text of three certificates.
+    """
+    certificates = read_chain(pem)
+    if len(certificates) != CHAIN_SIZE:
+        raise ValueError(f"a PCK chain has {CHAIN_SIZE} certificates; this has {len(certificates)}")
+    chain = chains.verify(certificates, now_ms=0, pins=INTEL)
+    root = certificates[-1].public_bytes(Encoding.DER)
+    try:
+        return Known(chain, read(certificates[0]), "", root)
+    except ValueError as error:
+        return Known(chain, None, str(error), root)
 
 
 @lru_cache(maxsize=_CACHED)
@@ -69,18 +103,17 @@ def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=_CACHED)
 def read(certificate: x509.Certificate) -> Pck:
     """What a PCK certificate says.
 
     Raises:
         ValueError: its name, key or extension is none of a PCK certificate.
     """
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+    key = key_of(certificate)
+    if key is None:
         raise ValueError("its key is not of curve P-256")
-    authority = _common_name(certificate.issuer)
-    if subject(certificate) != PCK_NAME or authority not in AUTHORITIES:
+    authority = common_name(certificate.issuer)
+    if common_name(certificate.subject) != PCK_NAME or authority not in AUTHORITIES:
         raise ValueError(f"it names {certificate.subject.rfc4514_string()}, issued by {authority}")
     try:
         raw = chains.extensions(certificate).get_extension_for_oid(_EXTENSION).value.public_bytes()
@@ -100,13 +133,8 @@ def read(certificate: x509.Certificate) -> Pck:
     )
 
 
-@lru_cache(maxsize=_CACHED)
-def subject(certificate: x509.Certificate) -> str:
-    """The common name of a certificate's subject, if it has one."""
-    return _common_name(certificate.subject)
-
-
-def _common_name(name: x509.Name) -> str:
+def common_name(name: x509.Name) -> str:
+    """The one common name of a subject or issuer, or an empty text."""
     found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
 

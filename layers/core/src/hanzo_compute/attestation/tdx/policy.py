@@ -29,7 +29,10 @@ class TcbStatus(StrEnum):
     @property
     def badness(self) -> int:
         """0 is the best."""
-        return tuple(TcbStatus).index(self)
+        return _BADNESS[self]
+
+
+_BADNESS = {status: number for number, status in enumerate(TcbStatus)}
 
 
 def _tuple(value: Any) -> Any:

@@ -94,6 +94,8 @@ class Quote:
     attestation_key: bytes = field(repr=False)
     """x ‖ y of 32 bytes each, big-endian."""
     qe_report: bytes = field(repr=False)
+    qe: EnclaveReport
+    """The quoting enclave, as its report says."""
     qe_signature: bytes = field(repr=False)
     qe_auth: bytes = field(repr=False)
     cert_type: int
@@ -138,7 +140,7 @@ def parse(data: bytes) -> Quote:
     reader = _Reader(data, "the quote")
     version, key_type, tee_type, vendor, user_data = _HEADER.unpack(reader.take(HEADER_SIZE))
     body_type, size = _body_size(reader, version, tee_type)
-    body = parse_enclave(reader.take(size)) if tee_type == SGX_TYPE else _td(reader.take(size))
+    body = _enclave(reader.take(size)) if tee_type == SGX_TYPE else _td(reader.take(size))
     signed = data[: reader.at]
     auth = _Reader(reader.take(reader.number(4)), "the authentication data")
     signature, key = auth.take(64), auth.take(64)
@@ -160,6 +162,7 @@ def parse(data: bytes) -> Quote:
         signature,
         key,
         report,
+        _enclave(report),
         qe_signature,
         qe_auth,
         cert_type,
@@ -168,8 +171,7 @@ def parse(data: bytes) -> Quote:
     )
 
 
-def parse_enclave(data: bytes) -> EnclaveReport:
-    """A report's body of :data:`ENCLAVE_SIZE` bytes."""
+def _enclave(data: bytes) -> EnclaveReport:
     return EnclaveReport(*_ENCLAVE.unpack(data))
 
 

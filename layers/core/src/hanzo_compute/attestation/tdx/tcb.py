@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import ge
 
 from hanzo_compute.attestation.tdx.collateral import EnclaveLevel, Level, ModuleIdentity, QeIdentity, TcbInfo
 from hanzo_compute.attestation.tdx.pck import Pck
 from hanzo_compute.attestation.tdx.policy import TcbStatus
-from hanzo_compute.attestation.tdx.quote import EnclaveReport, TdReport
+from hanzo_compute.attestation.tdx.quote import EnclaveReport, Quote, TdReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,11 @@ class Tcb:
         return tuple(dict.fromkeys(each for level in levels for each in level.advisory_ids))
 
 
-def evaluate(info: TcbInfo, identity: QeIdentity, pck: Pck, body: TdReport | EnclaveReport, qe: EnclaveReport) -> Tcb:
-    """The levels of platform, TDX module and quoting enclave."""
-    if isinstance(body, EnclaveReport):
-        return Tcb((_platform(info, pck, None), _enclave("quoting enclave", identity.tcb_levels, qe.isvsvn)))
-    svn = body.tee_tcb_svn
-    parts = [_platform(info, pck, svn), _enclave("quoting enclave", identity.tcb_levels, qe.isvsvn)]
-    if _versioned(info, svn):
+def evaluate(info: TcbInfo, identity: QeIdentity, pck: Pck, quote: Quote) -> Tcb:
+    """The levels of platform, quoting enclave, and TDX module."""
+    svn = quote.body.tee_tcb_svn if isinstance(quote.body, TdReport) else None
+    parts = [_platform(info, pck, svn), _enclave("quoting enclave", identity.tcb_levels, quote.qe.isvsvn)]
+    if svn is not None and _versioned(info, svn):
         parts.append(_module(info, svn))
     return Tcb(parts)
 
@@ -118,8 +117,8 @@ def _identity(info: TcbInfo, tee_tcb_svn: bytes) -> ModuleIdentity | None:
 
 
 def _at_least(have: Iterable[int], want: Iterable[int]) -> bool:
-    return all(one >= other for one, other in zip(have, want, strict=True))
+    return all(map(ge, have, want))
 
 
-def _masked(data: bytes, mask: bytes) -> bytes:
-    return bytes(one & other for one, other in zip(data, mask, strict=True))
+def _masked(data: bytes, mask: bytes) -> int:
+    return int.from_bytes(data, "little") & int.from_bytes(mask, "little")

@@ -1,0 +1,80 @@
+"""Certificates with something wrong in them are refused, by the check that it belongs to, and never by an error."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+
+from hanzo_compute.attestation import x509 as chains
+from tests.support import pki
+
+ROOT = pki.issue("root", ca=True)
+LEAF = pki.issue("leaf", ROOT)
+NAMED = (("leaf", LEAF), ("root", ROOT))
+KEY_USAGE, BASIC_CONSTRAINTS = bytes.fromhex("551d0f"), bytes.fromhex("551d13")
+ECDSA_SHA384, P384 = bytes.fromhex("2a8648ce3d040303"), bytes.fromhex("2b81040022")
+
+
+def verify(*ders: bytes, anchor: bytes = ROOT.der) -> chains.Chain:
+    return chains.verify([chains.load_one(each) for each in ders], now_ms=pki.NOW_MS, anchors=[anchor])
+
+
+def test_a_good_chain_is_good() -> None:
+    assert verify(LEAF.der, ROOT.der).ok
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        (KEY_USAGE, BASIC_CONSTRAINTS, "rules"),
+        (ECDSA_SHA384, ECDSA_SHA384[:-1] + b"\x7f", "links"),
+        (P384, P384[:-1] + b"\x7f", "links"),
+    ],
+    ids=["an extension twice", "an unknown algorithm", "an unknown curve"],
+)
+@pytest.mark.parametrize("whose", ["leaf", "root"])
+def test_what_is_wrong_is_named(whose: str, old: bytes, new: bytes, part: str) -> None:
+    assert old in LEAF.der
+    leaf, root = (each.der.replace(old, new) if name == whose else each.der for name, each in NAMED)
+    chain = verify(leaf, root, anchor=root)
+    assert not chain.ok
+    assert getattr(chain, part)
+
+
+def test_a_serial_number_that_is_not_positive_is_read() -> None:
+    changed = bytearray(pki.issue("zero", ROOT, serial=1).der)
+    at = changed.index(bytes.fromhex("a003020102020101")) + 7
+    for serial in (0, 0xFF):
+        changed[at] = serial
+        assert "leaf is not signed" in verify(bytes(changed).replace(b"zero", b"leaf"), ROOT.der).links
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        b"",
+        b"\x30\x80",
+        LEAF.der[:-1],
+        LEAF.der + b"\0",
+        LEAF.der.replace(b"\x0c\x04leaf", b"\x0c\x04\xff\xff\xff\xff"),
+        LEAF.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),
+        LEAF.der + bytes(chains.CERTIFICATE_MAX),
+    ],
+    ids=["empty", "no end", "cut", "a byte more", "a name that is no text", "an unknown version", "too large"],
+)
+def test_what_is_no_certificate_is_a_value_error(der: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        chains.load_one(der)
+
+
+def test_a_chain_names_its_issuers_and_not_only_their_keys() -> None:
+    other = pki.issue("other", ca=True, key=ROOT.key)
+    assert verify(LEAF.der, other.der, anchor=other.der).links
+    assert not chains.issued(LEAF.certificate, other.certificate)
+    assert chains.issued(LEAF.certificate, ROOT.certificate)
+
+
+def test_extensions_that_cannot_be_read_are_a_value_error() -> None:
+    twice = x509.load_der_x509_certificate(LEAF.der.replace(KEY_USAGE, BASIC_CONSTRAINTS))
+    with pytest.raises(ValueError, match="Duplicate"):
+        chains.extensions(twice)
