@@ -247,6 +247,7 @@ def _info(**given: Any) -> bytes:
         mint.collateral(OF, tcb_info_issuer_chain="none"),
         mint.collateral(OF, pck_crl=b"\x30\x00"),
         mint.collateral(OF, pck_crl=mint.crl(OF.authority) + b"\0"),
+        mint.collateral(OF, pck_crl=mint.crl(OF.authority).replace(b"\x02\x01\x01", b"\x02\x01\x7f", 1)),
         mint.collateral(OF, pck_crl=mint.crl(OF.authority, extension=x509.DeltaCRLIndicator(1))),
         TDX + b" " * 512 * 1024,
     ],
