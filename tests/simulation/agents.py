@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from hanzo_compute.adapters import blob_ids
 from hanzo_compute.adapters.memory import MemoryBlobs
-from hanzo_compute.errors import Unavailable
+from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.model import keys
+from hanzo_compute.model.evidence import Evidence
 from hanzo_compute.model.job import Job
-from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Report, Want
-from hanzo_compute.services import complete, lease
+from hanzo_compute.ports import Asked, Beat, Completed, KeyAnswer, Lease, LogEntry, Presented, Report, Want
+from hanzo_compute.services import appraisals, complete, lease, release_key
+from hanzo_compute.services.appraisals import Keys
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
 from hanzo_compute_agent.agent import Agent, Settings
+from hanzo_compute_agent.confidential import Confidential
 from tests.simulation.faults import Faults
 from tests.simulation.host import Answer, Network
-from tests.simulation.ports import SimClock
+from tests.simulation.invariants import Watch
+from tests.simulation.ports import SimAttester, SimClock
 from tests.simulation.runner import Disk, SimJournal, SimRunner
 from tests.simulation.scheduler import SECOND, Process
 from tests.support import statements
+from tests.support.attested import EnrolledTpm
+from tests.support.endorsed import EndorsedTpm
 
 LESSEE: Final = "platform"
 SLOTS: Final = 2
+Work = Callable[[Context], Answer[Any]]
 
 
 class SimLeaseApi:
@@ -98,11 +106,53 @@ class SimLeaseApi:
         self._network.call(f"release {job}", lambda ctx: (lease.release(ctx, claim, reason), ()))
 
 
+class SimKeyApi:
+    """What the function ``attestation`` and the agent's HTTP client do, without HTTP; ``process`` is who asks."""
+
+    def __init__(self, network: Network, watch: Watch, process: str) -> None:
+        self._network = network
+        self._watch = watch
+        self._process = process
+
+    def challenge(self, job: str, attempt: int, signing_key: bytes, sealing_key: bytes) -> Asked:
+        claim, given = Claim(job, attempt, LESSEE), Keys(signing_key, sealing_key)
+        made = self._network.call(f"challenge {job}", lambda ctx: (appraisals.challenge(ctx, claim, given), ()))
+        return Asked(made["id"], bytes.fromhex(made["nonce"]))
+
+    def credential(self, challenge: str, ek: bytes, ak: bytes) -> bytes:
+        work: Work = lambda ctx: (appraisals.activation(ctx, LESSEE, challenge, ek, ak), ())  # noqa: E731
+        return base64.b64decode(self._network.call("activation", work)["credential"])
+
+    def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
+        work: Work = lambda ctx: (appraisals.present(ctx, LESSEE, challenge, evidence, activated), ())  # noqa: E731
+        found = self._network.call("present", work)
+        return Presented(found["token"], found["result"]["verdict"])
+
+    def key(self, job: str, attempt: int, token: str) -> KeyAnswer:
+        claim = Claim(job, attempt, LESSEE)
+        found = self._network.call(f"key {job}", lambda ctx: (release_key.release(ctx, claim, token), ()))
+        answer = KeyAnswer(base64.b64decode(found["sealed"]), found["tier"], found["evidence"])
+        self._watch.sealed.opens(self._process, job, attempt, answer, self._watch.database)
+        return answer
+
+
 class AgentHost:
     """Starts an agent, and starts it again after a crash or a stop; its disk stays."""
 
-    def __init__(self, faults: Faults, network: Network, blobs: MemoryBlobs, name: str, pool: str) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        network: Network,
+        blobs: MemoryBlobs,
+        name: str,
+        pool: str,
+        watch: Watch,
+        tpm: EnrolledTpm | EndorsedTpm,
+    ) -> None:
         self.disk = Disk()
+        self._watch = watch
+        self._tpm = tpm
+        self._lives = 0
         self.agent: Agent | None = None
         self._faults = faults
         self._scheduler = faults.scheduler
@@ -114,6 +164,7 @@ class AgentHost:
     def _start(self) -> None:
         faults = self._faults
         process = Process(self._name)
+        self._lives += 1
         runner = SimRunner(faults, self.disk, self._name)
 
         def crashed() -> None:
@@ -134,6 +185,7 @@ class AgentHost:
             spawn,
             Settings(self._name, self._pool, SLOTS),
             statements.VAULT,
+            evidence=self._evidence(f"{self._name} life {self._lives}") if faults.profile.sealed else None,
         )
         if faults.random.random() < 0.5:
             agent._carrier.pace_s = 0.001  # as after many attempts that ended at once
@@ -141,6 +193,28 @@ class AgentHost:
         if faults.chance(faults.profile.stops, f"{self._name} will be told to stop"):
             moment = faults.random.randrange(faults.profile.until_s // 2 * SECOND)
             self._scheduler.spawn(f"{self._name} stop", lambda: self._stop(agent, runner, process, moment), process)
+
+        if faults.chance(faults.profile.seconds, f"{self._name} will be there twice"):
+            moment = faults.random.randrange(faults.profile.until_s // 2 * SECOND)
+            second = f"{self._name} second {self._lives}"
+            self._scheduler.spawn(second, lambda: self._second(agent, second, moment), Process(second))
+
+    def _evidence(self, process: str) -> tuple[SimKeyApi, SimAttester]:
+        return SimKeyApi(self._parts[0], self._watch, process), SimAttester(self._faults, self._tpm)
+
+    def _second(self, agent: Agent, name: str, moment: int) -> None:
+        """On the same machine, with the same keys: it wants the key of an attempt that the first process has."""
+        self._scheduler.pause(moment)
+        api = SimLeaseApi(self._faults, *self._parts)
+        confidential = Confidential(*self._evidence(name), SimClock(self._faults), lambda: agent.signer.public_key)
+        for _ in range(40):
+            for handle in sorted(agent._carrier.carrying, key=lambda each: (each.job, each.attempt)):
+                with suppress(ComputeError):
+                    lease = api.again(handle.job, handle.attempt)
+                    if "data_key" in lease.spec:
+                        confidential.obtain(lease, lambda: not self._faults.quiet)
+                        return
+            self._scheduler.pause(self._faults.random.randrange(SECOND // 2))
 
     def _stop(self, agent: Agent, runner: SimRunner, process: Process, moment: int) -> None:
         """As ``hanzo_compute_agent.__main__`` stops: drain, wait a little longer, close, exit."""

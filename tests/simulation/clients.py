@@ -20,6 +20,7 @@ from hanzo_compute.errors import (
     Unavailable,
 )
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.model.schedule import ScheduleSpec
 from hanzo_compute.model.spec import JobSpec, format_time
@@ -27,7 +28,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.ports import JobStore, Operation, Send
 from hanzo_compute.services import cancel, read, schedules, submit
 from hanzo_compute.services.context import Context
-from tests.simulation import functions, invokers
+from tests.simulation import functions, invokers, sealing
 from tests.simulation.host import Answer, Network
 from tests.simulation.invariants import Scheduled, Watch, require
 from tests.simulation.profiles import Profile
@@ -76,6 +77,9 @@ class Clients:
         for number in range(self._profile.invokers):
             delay = self._random.randrange(3 * SECOND)
             self._spawn(f"reader {number}", delay, self._reader)
+        for tenant in TENANTS if self._profile.sealed else ():
+            delay = self._random.randrange(SECOND)
+            self._spawn(f"policy {tenant}", delay, lambda t=tenant: self._govern(t))  # type: ignore[misc]
         for number in range(self._profile.schedules):
             tenant, name = self._random.choice(TENANTS), f"schedule-{number}"
             jobs = [self._spec(tenant, f"{name}-{job}") for job in range(self._random.randint(1, 4))]
@@ -87,6 +91,9 @@ class Clients:
 
     def _deployer(self, tenant: str) -> None:
         functions.work(self._random, tenant, self._call, self._watch.functions)
+
+    def _govern(self, tenant: str) -> None:
+        sealing.govern(self._random, self._scheduler, tenant, self._call)
 
     def _schedule(self, tenant: str, name: str, jobs: list[JobSpec]) -> None:
         """Put a schedule, let it be, see that nothing of it is due any more, and delete it."""
@@ -140,6 +147,10 @@ class Clients:
             body["source"] = {"function": random.choice(("f", "f", "g", "f@1", "f@canary"))}
         if random.random() < self._profile.deadlines:
             body["deadline"] = format_time(self._scheduler.now_ms + random.randrange(1_000, 30_000))
+        # Whoever has to submit again without a key may have a job that it never gives the key of.
+        if self._profile.sealed and request.startswith("keyed") and random.random() < self._profile.sealed:
+            body.pop("input", None)
+            body |= self._watch.sealed.spec(random, self._blobs, tenant, request)
         return parse_spec(body)
 
     def _call(self, name: str, work: Callable[[Context], Answer[T]], wait_s: float = 0.0) -> T:
@@ -163,6 +174,7 @@ class Clients:
             done = self._call("submit", work)
         except InvalidSpec:
             return  # its deadline passed before it was accepted
+        self._give_key(tenant, done.job)
         self._accepted(tenant, request, done.job.id, keyed=keyed)
 
     def _accepted(self, tenant: str, request: str, job_id: str, *, keyed: bool) -> None:
@@ -189,7 +201,24 @@ class Clients:
         done = self._call(kind, work)
         require(done.job.origin == {"kind": kind, "job": job_id}, f"{done.job.id} has origin {done.job.origin}")
         self._watch.told(done.job.id, tenant, f"{request}/{kind} of {job_id}", keyed=True)
+        self._give_key(tenant, done.job)
         self._watch_end(tenant, done.job.id)
+
+    def _give_key(self, tenant: str, job: Job) -> None:
+        """To the platform, at once or later, once or again; or to each runner; or both."""
+        if job.data_key is None:
+            return
+        random, key = self._random, self._watch.sealed.known[job.data_key]
+        other = TENANTS[1 - TENANTS.index(tenant)]
+        how = random.choices(("deposit", "entrust", "both"), (7, 2, 1))[0]
+        if how != "entrust":
+            for _ in range(random.choice((1, 1, 1, 2))):
+                delay = random.randrange(random.choice((1, 3, 25)) * SECOND)
+                give = lambda: sealing.deposit(random, tenant, other, job.id, key, self._call)  # noqa: E731
+                self._spawn(f"key {job.id}", delay, give)
+        if how != "deposit":
+            give = lambda: sealing.entrust(random, self._scheduler, tenant, job.id, key, self._call)  # noqa: E731
+            self._spawn(f"entrust {job.id}", random.randrange(3 * SECOND), give)
 
     def _cancel(self, tenant: str, job_id: str) -> None:
         self._watch.cancels.add(job_id)
@@ -231,6 +260,9 @@ class Clients:
             self._watch.saw(job_id, _plain(view))
             if State(view["state"]).terminal:
                 break
+        if "data_key" in view["spec"] and self._random.random() < 0.5:  # it comes too late
+            key = self._watch.sealed.known[view["spec"]["data_key"]]
+            sealing.deposit(self._random, tenant, TENANTS[1 - TENANTS.index(tenant)], job_id, key, self._call)
         self._scheduler.pause(self._random.randrange(3 * SECOND))
         result = self._ended(f"result {job_id}", lambda ctx: (read.result(ctx, tenant, job_id), ()))
         require(result["state"] == view["state"], f"{job_id}: {view['state']}, its result says {result['state']}")

@@ -14,7 +14,7 @@ from hanzo_compute.ports import Message, queue_wake
 from hanzo_compute.services import complete, log, outbox, place, reconcile
 from hanzo_compute.services.context import Context
 from tests.simulation.faults import Faults
-from tests.simulation.ports import PlainClock, SimBlobs, SimClock, SimQueue, SimStore
+from tests.simulation.ports import PlainClock, SimBlobs, SimClock, SimCollateral, SimQueue, SimStore
 from tests.simulation.scheduler import SECOND, Process
 from tests.simulation.writer import Writer
 
@@ -54,6 +54,7 @@ class Life:
             ids=SeededIds(Random(faults.random.random())),
             vault=VAULT,
             policy=faults.profile.policy,
+            collateral=SimCollateral(faults) if faults.profile.sealed else None,
         )
 
     def handle(self, work: Callable[[Context], T]) -> T:

@@ -21,6 +21,7 @@ from tests.simulation import treelog
 from tests.simulation.functions import FunctionWatch
 from tests.simulation.invokers import InvocationWatch
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.sealing import SealedWatch
 from tests.simulation.violation import require
 
 EVENTS = {"placed": {"placed"}, "running": {"running"}, "retrying": {"retrying", "lapsed", "released"}}
@@ -69,6 +70,7 @@ class Watch:
     """Jobs that somebody asked to cancel, whatever the answer was."""
     functions: FunctionWatch = field(default_factory=FunctionWatch)
     invocations: InvocationWatch = field(default_factory=InvocationWatch)
+    sealed: SealedWatch = field(default_factory=SealedWatch)
     schedules: dict[tuple[str, str], Scheduled] = field(default_factory=dict)
     """By tenant and name."""
     batches_lost: int = 0
@@ -89,7 +91,9 @@ class Watch:
         """A transaction has just been applied."""
         puts = {operation.key: operation for operation in operations if isinstance(operation, Put)}
         self.invocations.applied(puts, before, self.database)
-        self.functions.applied({operation.key: operation for operation in operations}, before, self.database)
+        by_key = {operation.key: operation for operation in operations}
+        self.functions.applied(by_key, before, self.database)
+        self.sealed.applied(by_key, before, self.database, self.scheduler.now_ms)
         for key, put in puts.items():
             kind, _, subject = key.pk.partition("#")
             stored = self.database.record(key)

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from hanzo_compute.adapters.checks import decode_body, page
 from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore
 from hanzo_compute.adapters.memory.database import StoredRecord
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import Body, Message, Operation, PresignedUrl, Record, Send, WriteConflict
+from hanzo_compute.model.evidence import Evidence, Platform
+from hanzo_compute.ports import (
+    Body,
+    FetchedCollateral,
+    Message,
+    Operation,
+    PresignedUrl,
+    Record,
+    Send,
+    WriteConflict,
+)
+from hanzo_compute.ports.attesters import Challenge, Found
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import SECOND, Scheduler
 from tests.simulation.writer import View, Writer
+from tests.support.attested import EnrolledTpm
+from tests.support.endorsed import EndorsedTpm
+
+ENROLLED: Final = EnrolledTpm("agent-0")
+"""The TPM of the first agent: its attestation key is in the tenants' policies."""
+ENDORSED: Final = EndorsedTpm()
+"""The TPM of the second: it has to show that its attestation key is one of a known maker's TPM."""
 
 
 class SimClock:
@@ -247,6 +266,45 @@ class SimBlobs:
     def presign_get(self, tenant: str, blob: str, *, ttl_s: int = 900) -> PresignedUrl:
         self._faults.step("blobs.presign_get")
         return self._inner.presign_get(tenant, blob, ttl_s=ttl_s)
+
+
+class SimCollateral:
+    """Certificates of TPMs' makers, whose services do not always answer."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def fetch(self, evidence: Sequence[Evidence], now_ms: int) -> FetchedCollateral:
+        self._faults.step("collateral.fetch")
+        if not any("ek_cert" in each.files for each in evidence):
+            return FetchedCollateral({})
+        if self._faults.chance(self._faults.profile.uncollected, "collateral is not to be had"):
+            return ENDORSED.no_collateral()
+        return ENDORSED.collateral()
+
+
+class SimAttester:
+    """The TPM of an agent's machine."""
+
+    def __init__(self, faults: Faults, tpm: EnrolledTpm | EndorsedTpm) -> None:
+        self._faults = faults
+        self._tpm = tpm
+
+    def detect(self) -> Sequence[Found]:
+        return ()
+
+    def collect(self, binding: Challenge) -> Sequence[Evidence]:
+        self._faults.step("attester.collect")
+        return self._tpm.collect(binding)
+
+    def answer(self, nonce: bytes, only: Platform | None = None) -> Sequence[Evidence]:
+        self._faults.step("attester.answer")
+        return self._tpm.answer(nonce, only)
+
+    def activate(self, credential: bytes) -> bytes:
+        self._faults.step("attester.activate")
+        assert isinstance(self._tpm, EndorsedTpm)
+        return self._tpm.activate(credential)
 
 
 def _record(key: Key, stored: StoredRecord) -> Record:

@@ -12,6 +12,7 @@ QUICK: Final = Policy(lease_ms=15_000, resend_ms=8_000, outbox_ms=1_500, follow_
 OUTBOX_ONLY: Final = replace(QUICK, resend_ms=4 * 3600 * 1000)
 """The reconciler resends so late that only the outbox can have saved a message."""
 FEW_WAIT: Final = replace(OUTBOX_ONLY, waiting_max=3, tenant_waiting_max=2)
+TIER_1: Final = replace(OUTBOX_ONLY, pools=(Pool("local", frozenset({"wasm"}), tier=1),))
 TWO_POOLS: Final = replace(OUTBOX_ONLY, pools=POOLS)
 
 
@@ -67,6 +68,12 @@ class Profile:
     """Schedules that tenants put, let be for some minutes, and delete."""
     invokers: int = 0
     """Processes that answer invocations."""
+    sealed: float = 0.0
+    """A job's input and all that it leaves are sealed."""
+    uncollected: float = 0.0
+    """The certificates of a TPM's maker cannot be had when its evidence is judged."""
+    seconds: float = 0.0
+    """Beside an agent there is a second process of it, which asks for the key of what the first one runs."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -183,6 +190,27 @@ _ALL: Final = (
         budget=12,
         jobs=(0, 1),
         invokers=2,
+    ),
+    Profile(
+        name="sealed",
+        switch=0.3,
+        fault=0.008,
+        weights={**_FAULTS, "crash": 2.0, "slow": 2.0},
+        frozen=0.4,
+        stale=0.2,
+        commit_ms=100,
+        commit_fail=0.02,
+        budget=8,
+        policy=TIER_1,
+        deadlines=0.1,
+        cancels=0.2,
+        follows=0.2,
+        stops=0.3,
+        abandon=0.02,
+        jobs=(2, 4),
+        sealed=0.9,
+        uncollected=0.1,
+        seconds=0.5,
     ),
 )
 

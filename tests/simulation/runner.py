@@ -49,6 +49,13 @@ class Execution:
     outcome: Outcome | None = None
     reaped: bool = False
     texts: list[str] = field(default_factory=list)
+    stdin: bytes = b""
+
+    @property
+    def left(self) -> dict[str, bytes]:
+        """What it has written, by name: what is there of it."""
+        wrote = {"stdout": b"o" * self.plan.stdout if self.category == "ok" else b"", "log": "".join(self.texts).encode()}
+        return {name: data for name, data in wrote.items() if data}
 
     def written(self, now_us: int) -> list[str]:
         """The log so far: spread evenly over the planned time."""
@@ -116,7 +123,8 @@ class SimRunner:
             if end > now + lease.timeout_ms * 1000:
                 end = now + lease.timeout_ms * 1000
                 category = "deadline" if lease.timeout_is_deadline else "timeout"
-            found = Execution(f"{self._name}/{lease.job}/{lease.attempt}", lease, plan, now, end, category)
+            name = f"{self._name}/{lease.job}/{lease.attempt}"
+            found = Execution(name, lease, plan, now, end, category, stdin=stdin)
             self._disk.attempts[handle] = found
             self._disk.executions.append(found)
         self._known[handle] = found

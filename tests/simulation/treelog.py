@@ -57,6 +57,13 @@ def check(database: MemoryDatabase, found: dict[str, dict[str, dict[str, Any]]])
         require(expected <= set(leaves) <= expected | {f"{keys.LEAF}end"}, f"{job_id} has the leaves {list(leaves)}")
         _bills(Job.from_record(records["META"]), records, leaves)
     for pk, records in database.partitions.items():
+        for sk, stored in records.items() if pk.startswith(keys.ATTESTATION) else ():
+            if sk.startswith(keys.LEAF):
+                leaf = decode_body(stored.body)
+                require(leaf["index"] not in places, f"{pk} {sk} has the place of {places.get(leaf['index'])}")
+                places[leaf["index"]] = pk
+                made = hashlib.sha256(bytes.fromhex(leaf["salt"]) + _plain(leaf["body"])).hexdigest()
+                require(made == leaf["leaf"] == log[leaf["index"]].hex(), f"{pk} {sk} is not what the log has")
         for sk, stored in records.items() if pk.startswith(keys.BATCH) else ():
             if sk.startswith(keys.LEAF):
                 index, kept = _batch(records, sk, decode_body(stored.body), log)

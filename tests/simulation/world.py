@@ -22,7 +22,7 @@ from tests.simulation.clients import Clients
 from tests.simulation.faults import Faults, Site, Step, Target
 from tests.simulation.host import VAULT, Host, Life, Network, idle, pump, ticker
 from tests.simulation.invariants import Watch
-from tests.simulation.ports import PlainClock
+from tests.simulation.ports import ENDORSED, ENROLLED, PlainClock
 from tests.simulation.profiles import PROFILES
 from tests.simulation.scheduler import SECOND, Scheduler, Stuck
 from tests.simulation.violation import Violation, require
@@ -83,8 +83,8 @@ class World:
         network = Network(self.faults, fronts)
         pools = [pool.name for pool in self.profile.policy.pools]
         self.agents = [
-            AgentHost(self.faults, network, self.blobs, f"agent-{number}", pools[number % len(pools)])
-            for number in range(2)
+            AgentHost(self.faults, network, self.blobs, f"agent-{number}", pools[number % len(pools)], self.watch, tpm)
+            for number, tpm in enumerate((ENROLLED, ENDORSED))
         ]
         hours = [-24, -1, 1, 24]
         for _ in range(random.randint(1, self.profile.jumps) if self.profile.jumps else 0):
@@ -184,6 +184,8 @@ class World:
             self.scheduler.run(lambda done=done: bool(done), self.scheduler.now_us + 60 * SECOND)  # type: ignore[misc]
         left = {pk: list(rows) for (index, pk), rows in self.writer.database.entries.items() if index == keys.BY_DUE}
         require(not any(left.values()), f"still due after a day: {left}")
+        asked = [pk for pk, rows in self.writer.database.partitions.items() if pk.startswith("CHALLENGE#") and rows]
+        require(not asked, f"challenges are left: {asked}")
 
     def _ahead_us(self) -> int:
         """A clock that was set back has to catch up first."""

@@ -208,6 +208,11 @@ def challenge(challenge_id: str) -> Key:
     return Key(f"CHALLENGE#{challenge_id}", "-")
 
 
+def is_challenge(key: Key) -> bool:
+    """Whether a record is a nonce."""
+    return key.pk.startswith("CHALLENGE#")
+
+
 def attestation_partition(job_id: str) -> str:
     """Partition of a job's appraisals, releases and what was decided of them."""
     return f"{ATTESTATION}{job_id}"

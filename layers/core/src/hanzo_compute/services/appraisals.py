@@ -132,9 +132,10 @@ def present(
     policy = policies.current(ctx, job.tenant)
     fetched = FetchedCollateral({}) if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
     collateral = fetched.files
-    result = appraise(evidence, policy, collateral, now, binding=binding, activated=_activated(asked, activated))
+    opened = _activated(asked, activated)
+    result = appraise(evidence, policy, collateral, now, binding=binding, activated=opened)
     appraisal_id = ctx.ids.new("ar", now)
-    stored = _stored(evidence, collateral, policy.model_dump(mode="json"), binding, now)
+    stored = _stored(evidence, collateral, policy.model_dump(mode="json"), binding, opened, now)
     claims = _claims(ctx, appraisal_id, job, asked, result)
     body: Body = {
         "id": appraisal_id,
@@ -249,6 +250,7 @@ def _stored(
     collateral: Mapping[Platform, Mapping[str, bytes]],
     policy: dict[str, Any],
     binding: Binding,
+    activated: Sequence[tuple[bytes, bytes]],
     now_ms: int,
 ) -> bytes:
     """All that the appraisal was made of, as JSON."""
@@ -262,6 +264,7 @@ def _stored(
             "sealing_key": binding.sealing_key.hex(),
             "gpu_digest": binding.gpu_digest.hex(),
         },
+        "activated": [[name.hex() for name in pair] for pair in activated],
         "now_ms": now_ms,
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -19,7 +18,7 @@ from hanzo_compute.errors import Conflict, FieldProblem, InvalidRequest, NotFoun
 from hanzo_compute.model import keys
 from hanzo_compute.model.evidence import Tier
 from hanzo_compute.model.job import Job
-from hanzo_compute.ports import ABSENT, Body, Put, WriteConflict
+from hanzo_compute.ports import ABSENT, Body, Check, Put, WriteConflict
 from hanzo_compute.security import envelope, hpke, tokens
 from hanzo_compute.services import appraisals, lease, leaves, policies, records
 from hanzo_compute.services.context import Context
@@ -55,9 +54,20 @@ def deposit(ctx: Context, tenant: str, job_id: str, key: bytes) -> dict[str, Any
         raise InvalidRequest(f"key {problem.message}", fields=[problem])
     epoch = ctx.policy.key_epoch
     body = envelope.seal(ctx.vault, _context(job, epoch), key) | {"epoch": epoch}
-    with suppress(WriteConflict):  # it is there: only one key has this digest
-        ctx.store.transact([Put(keys.data_key(job.id), body, expect=ABSENT)])
-    return {"job": job.id, "data_key": job.data_key}
+    at = keys.data_key(job.id)
+    for _ in range(records.TRIES):
+        record = ctx.store.get(keys.job(job.id), fresh=True)
+        if record is None:
+            raise records.not_found(job.id)
+        _takes_key(Job.from_record(record.body))
+        try:
+            # Nobody would remove the key of a job that has ended meanwhile.
+            ctx.store.transact([Check(record.key, record.rev), Put(at, body, expect=ABSENT)])
+        except WriteConflict as conflict:
+            if at not in conflict.current:
+                continue
+        return {"job": job.id, "data_key": job.data_key}  # it may be there: only one key has this digest
+    raise Unavailable(f"job {job.id} is changing too fast", hint="try again", retry_after_s=1)
 
 
 def entrust(ctx: Context, tenant: str, job_id: str, attempt: int, recipient: bytes, sealed: bytes) -> dict[str, Any]:

@@ -60,9 +60,9 @@ def watch(ctx: Context, repaired: Counter[str]) -> Gap | None:
 
 
 def keep_once_more(ctx: Context, record: Record, gap: Gap | None) -> Put | None:
-    """For what expires: its new record, if its time passed in a gap and that happens first."""
+    """For what expires: its new record, if its time passed in a gap and that happens first. A nonce is never kept."""
     body = record.body
-    if gap is None or body.get("kept") or not gap[0] < body["expires_ms"] <= gap[1]:
+    if gap is None or keys.is_challenge(record.key) or body.get("kept") or not gap[0] < body["expires_ms"] <= gap[1]:
         return None
     return _expiring(record, {**body, "kept": True}, ctx.clock.now_ms() + ctx.policy.idempotency_ms)
 
