@@ -167,7 +167,10 @@ def _outcomes(
         last = attempts[job.attempt].get("outcome") or {}
         require(last.get("category") == "ok", f"{job.id} succeeded with {last}")
         size = sum(output["size"] for output in last["outputs"] if job.data_key is None)
-        require(job.data_key is not None or size == by_name[last["runtime_version"]].plan.stdout, f"{job.id}: its output has {size} bytes")
+        require(
+            job.data_key is not None or size == by_name[last["runtime_version"]].plan.stdout,
+            f"{job.id}: its output has {size} bytes",
+        )
     late = [e.name for e in by_name.values() if e.lease.job == job.id and _overtime(job, e, policy)]
     require(not late, f"{late} ran on after the deadline")
 

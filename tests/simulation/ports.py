@@ -8,8 +8,8 @@ from typing import Final
 from hanzo_compute.adapters.checks import decode_body, page
 from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueue, MemoryStore
 from hanzo_compute.adapters.memory.database import StoredRecord
-from hanzo_compute.model.keys import Key
 from hanzo_compute.model.evidence import Evidence, Platform
+from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import (
     Body,
     FetchedCollateral,

@@ -54,7 +54,10 @@ class Execution:
     @property
     def left(self) -> dict[str, bytes]:
         """What it has written, by name: what is there of it."""
-        wrote = {"stdout": b"o" * self.plan.stdout if self.category == "ok" else b"", "log": "".join(self.texts).encode()}
+        wrote = {
+            "stdout": b"o" * self.plan.stdout if self.category == "ok" else b"",
+            "log": "".join(self.texts).encode(),
+        }
         return {name: data for name, data in wrote.items() if data}
 
     def written(self, now_us: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sealed jobs: what holds of challenges, decisions and keys at every write, what tenants do, and what is left at rest."""
+"""Sealed jobs: what holds of challenges, decisions and keys at every write, what tenants do, and what is left."""
 
 from __future__ import annotations
 
@@ -148,15 +148,19 @@ class SealedWatch:
         for job in (_body(before[meta]), move.body):
             assert job is not None
             holds = job["state"] == "running" and job.get("attempt") == number
-            require(holds, f"the key for attempt {number} of {job_id} was released when it was {job['state']}, "
-                    f"attempt {job.get('attempt')}")
+            require(
+                holds,
+                f"the key for attempt {number} of {job_id} was released when it was {job['state']}, "
+                f"attempt {job.get('attempt')}",
+            )
         require(key == keys.key_release(job_id, number), f"{key} is of attempt {number}")
         holder = (job_id, number, new["recipient"], move.body["agent_key"])
         require(holder in self.asked, f"the key for attempt {number} of {job_id} went to one who was not challenged")
         accepted = [
             body
             for sk, stored in database.partitions[key.pk].items()
-            if sk.startswith("APPRAISAL#") and (body := decode_body(stored.body))["attempt"] == number
+            if sk.startswith("APPRAISAL#")
+            and (body := decode_body(stored.body))["attempt"] == number
             and (body["sealing_key"], body["verdict"]) == (new["recipient"], "accept")
             and body["tier"] >= move.body["tier"]
         ]
@@ -219,7 +223,9 @@ class SealedWatch:
     ) -> None:
         assert job.data_key is not None
         key = self.known[job.data_key]
-        rows = {sk: decode_body(s.body) for sk, s in database.partitions.get(keys.attestation_partition(job.id), {}).items()}
+        rows = {
+            sk: decode_body(s.body) for sk, s in database.partitions.get(keys.attestation_partition(job.id), {}).items()
+        }
         require(not database.partitions.get(keys.log_partition(job.id)), f"{job.id} is sealed, and has a log")
         for each in executions:
             agent = each.name.partition("/")[0]
@@ -285,7 +291,9 @@ def _policy(key: Key, old: Body | None, new: Body, operations: Operations) -> No
         require(old is None, f"{key} was written twice")
         return
     require(new["version"] == (old or {"version": 0})["version"] + 1, f"{key} went from {old} to {new}")
-    require(Key(key.pk, f"{keys.VERSION}{new['version']:09d}") in operations, f"{key} names a version that is not there")
+    require(
+        Key(key.pk, f"{keys.VERSION}{new['version']:09d}") in operations, f"{key} names a version that is not there"
+    )
 
 
 def _made_again(blobs: MemoryBlobs, tenant: str, body: Body) -> None:

@@ -83,9 +83,7 @@ class EndorsedTpm:
         """TPM2_ActivateCredential, in the words of part 1, section 24."""
         size = int.from_bytes(credential[:2])
         blob, encrypted = credential[2 : 2 + size], credential[4 + size :]
-        seed = RSA_KEY.decrypt(
-            encrypted, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\0")
-        )
+        seed = RSA_KEY.decrypt(encrypted, padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"IDENTITY\0"))
         identity = blob[2 + int.from_bytes(blob[:2]) :]
         key = _kdfa(_sha256, seed, b"STORAGE", self.minted.ak_area.name, 16)
         decryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor()
