@@ -13,7 +13,8 @@ from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.evidence import Evidence
 from hanzo_compute.model.job import Job
-from hanzo_compute.ports import Asked, Beat, Completed, KeyAnswer, Lease, LogEntry, Presented, Report, Want
+from hanzo_compute.ports import Asked, Beat, Completed, Handle, KeyAnswer, Lease, LogEntry, Presented, Report, Want
+from hanzo_compute.security import hpke
 from hanzo_compute.services import appraisals, complete, lease, release_key
 from hanzo_compute.services.appraisals import Keys
 from hanzo_compute.services.context import Context
@@ -203,18 +204,29 @@ class AgentHost:
         return SimKeyApi(self._parts[0], self._watch, process), SimAttester(self._faults, self._tpm)
 
     def _second(self, agent: Agent, name: str, moment: int) -> None:
-        """On the same machine, with the same keys: it wants the key of an attempt that the first process has."""
+        """On the same machine, with the same keys: it wants the keys of attempts that the first process has."""
         self._scheduler.pause(moment)
-        api = SimLeaseApi(self._faults, *self._parts)
-        confidential = Confidential(*self._evidence(name), SimClock(self._faults), lambda: agent.signer.public_key)
-        for _ in range(40):
-            for handle in sorted(agent._carrier.carrying, key=lambda each: (each.job, each.attempt)):
+        api, random = SimLeaseApi(self._faults, *self._parts), self._faults.random
+        asks, attester = self._evidence(name)
+        confidential = Confidential(asks, attester, SimClock(self._faults), lambda: agent.signer.public_key)
+        going = lambda: self._scheduler.now_us < self._faults.profile.until_s * SECOND  # noqa: E731
+        known: set[Handle] = set()
+        while going() and len(known) < 3:
+            there = agent._carrier.carrying - known
+            for handle in sorted(there, key=lambda each: (each.job, each.attempt))[:1]:
+                known.add(handle)
                 with suppress(ComputeError):
                     lease = api.again(handle.job, handle.attempt)
-                    if "data_key" in lease.spec:
-                        confidential.obtain(lease, lambda: not self._faults.quiet)
-                        return
-            self._scheduler.pause(self._faults.random.randrange(SECOND // 2))
+                    if "data_key" not in lease.spec:
+                        continue
+                    if random.random() < 0.3:
+                        confidential.obtain(lease, going)
+                        continue
+                    # Or it asks when the attempt may be over, and the next one have begun.
+                    token = confidential._proved(attester, lease, hpke.new_pair()[1], going)
+                    self._scheduler.pause(random.randrange(12 * SECOND))
+                    asks.key(handle.job, handle.attempt, token)
+            self._scheduler.pause(random.randrange(SECOND // 2))
 
     def _stop(self, agent: Agent, runner: SimRunner, process: Process, moment: int) -> None:
         """As ``hanzo_compute_agent.__main__`` stops: drain, wait a little longer, close, exit."""

@@ -210,7 +210,7 @@ class Clients:
             return
         random, key = self._random, self._watch.sealed.known[job.data_key]
         other = TENANTS[1 - TENANTS.index(tenant)]
-        how = random.choices(("deposit", "entrust", "both"), (7, 2, 1))[0]
+        how = random.choices(("deposit", "entrust", "both"), (5, 4, 1))[0]
         if how != "entrust":
             for _ in range(random.choice((1, 1, 1, 2))):
                 delay = random.randrange(random.choice((1, 3, 25)) * SECOND)
@@ -260,7 +260,7 @@ class Clients:
             self._watch.saw(job_id, _plain(view))
             if State(view["state"]).terminal:
                 break
-        if "data_key" in view["spec"] and self._random.random() < 0.5:  # it comes too late
+        for _ in range(self._random.choice((1, 1, 2)) if "data_key" in view["spec"] else 0):  # it comes too late
             key = self._watch.sealed.known[view["spec"]["data_key"]]
             sealing.deposit(self._random, tenant, TENANTS[1 - TENANTS.index(tenant)], job_id, key, self._call)
         self._scheduler.pause(self._random.randrange(3 * SECOND))

@@ -515,8 +515,14 @@ def key_of_a_closed_job(patch: Patch) -> None:
     original = release_key.deposit
 
     class Trusting(_Deaf):
+        def __init__(self, inner: JobStore) -> None:
+            super().__init__(inner)
+            self._shown: dict[keys.Key, Any] = {}
+
         def get(self, key: keys.Key, *, fresh: bool = False) -> Any:
-            return self._inner.get(key) or self._inner.get(key, fresh=fresh)
+            if key not in self._shown:
+                self._shown[key] = self._inner.get(key, fresh=fresh)
+            return self._shown[key] or self._inner.get(key, fresh=fresh)
 
         def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
             self._inner.transact([o for o in operations if not isinstance(o, Check)], sends)
