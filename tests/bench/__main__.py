@@ -18,7 +18,7 @@ from tests.bench.report import Report, number
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts", "invoke")
+BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts", "invoke", "attest")
 """Modules of this package, in the order in which they run."""
 WASM = tuple(f"wasm.{name}" for name in ("request", "worker", "loading", "ending", "bulk", "compute", "start"))
 """… and those of the sandbox, after them; ``--only wasm`` names them all."""

@@ -72,6 +72,7 @@ def test_a_sealed_job_from_the_command_line(platform: Platform, policy: Path, tm
     statement = json.loads(receipt.read_text())["statement"]
     assert statement["tier"] == {"requested": 1, "delivered": 1, "basis": "evidence"}
     assert len(statement["evidence"]) == 64
+    assert platform.hzc("rerun", shown["id"], "-f").stdout == run.stdout
     told = json.loads(platform.hzc("key", "attestations", "last", "-o", "json").stdout)["items"]
     assert [(each["verdict"], each["tier"]) for each in told] == [("accept", 1)]
     until(lambda: platform.client().get(shown["id"])["state"] == "succeeded", 10, "it is done")

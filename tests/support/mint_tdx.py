@@ -158,6 +158,7 @@ def quote(
     cert_type: int = 5,
     outer_type: int = 6,
     pem: bytes | None = None,
+    inner: bytes = b"",
     trailing: bytes = b"",
 ) -> bytes:
     """A quote. ``named_key`` is the attestation key that the quoting enclave's report names, if it is another one."""
@@ -178,7 +179,7 @@ def quote(
     )
     pem = of.pem if pem is None else pem
     certified = report + sign(qe_key or of.pck.key, report) + struct.pack("<H", len(auth)) + auth
-    certified += struct.pack("<HI", cert_type, len(pem)) + pem
+    certified += struct.pack("<HI", cert_type, len(pem)) + pem + inner
     if version != 3:
         certified = struct.pack("<HI", outer_type, len(certified)) + certified
     data = sign(of.attestation_key, head + body) + key + certified

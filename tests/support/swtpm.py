@@ -90,8 +90,7 @@ def software_tpm(folder: Path) -> Iterator[SoftwareTpm]:
     try:
         yield SoftwareTpm(folder, port)
     finally:
-        process.terminate()
-        process.wait(10)
+        _end(process)
 
 
 def _manufacture(folder: Path) -> None:
@@ -110,11 +109,12 @@ def _manufacture(folder: Path) -> None:
 
 
 def _start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    pid = folder / "pid"
     for _ in range(_STARTS):
         port = _two_free_ports()
         process = subprocess.Popen(
             [
-                *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder / 'state'}"),
+                *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder / 'state'}", "--pid", f"file={pid}"),
                 *("--server", f"type=tcp,port={port},bindaddr=127.0.0.1"),
                 *("--ctrl", f"type=tcp,port={port + 1},bindaddr=127.0.0.1"),
                 *("--flags", "not-need-init,startup-clear"),
@@ -122,10 +122,15 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        if _listens(process, port + 1):
+        if _listens(process, pid):
             return process, port
-        process.wait(10)
+        _end(process)
     raise AssertionError("swtpm did not start")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _two_free_ports() -> int:
@@ -139,11 +144,11 @@ def _two_free_ports() -> int:
                 return port
 
 
-def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + 10
+def _listens(process: subprocess.Popen[bytes], pid: Path) -> bool:
+    """Whether it has both ports, which is when it writes its number: another process's may answer on them."""
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        if pid.exists() and pid.read_text().strip() == str(process.pid):
             return True
-        time.sleep(0.02)
-    process.terminate()
+        time.sleep(0.01)
     return False

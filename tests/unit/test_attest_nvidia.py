@@ -265,3 +265,9 @@ def test_minted_evidence_is_nothing_to_the_product() -> None:
         "nvidia.driver_rim.chain.root",
         "nvidia.vbios_rim.chain.root",
     }
+
+
+def test_reference_values_that_cannot_be_read_leave_nothing_to_compare_with() -> None:
+    result = judged(mint.device().files(driver_rim=b"<", vbios_rim=b"<"), nonce=mint.NONCE)
+    assert outcome(result, "nvidia.measurements") is None
+    assert (result.verdict, result.authentic) == ("reject", False)

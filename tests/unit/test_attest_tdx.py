@@ -198,8 +198,9 @@ def test_a_reference_of_a_trust_domain_names_firmware_kernel_and_system() -> Non
         policy(references=[{"mrtd": "44" * 48}])
 
 
-def test_production_asks_for_reference_values() -> None:
-    result = judge(mint.quote(OF, mint.td()), by=builtin("production"), collateral=TDX)
+def test_the_strict_default_asks_for_reference_values() -> None:
+    strict = from_document({"name": "strict", "version": 1, "tdx": {}})
+    result = judge(mint.quote(OF, mint.td()), by=strict, collateral=TDX)
     assert result.reasons == ("tdx.measurement", "tdx.nonce", "tdx.binding")
 
 

@@ -39,8 +39,15 @@ def test_an_authority_or_signer_that_is_revoked(who: str) -> None:
         {"pck_crl": mint.crl(OF.root)},
         {"pck_crl": mint.crl(mint.new_intel().authority)},
         {"root_crl": mint.crl(issue("Intel SGX Root CA", ca=True))},
+        {"pck_crl": mint.crl(issue("Intel SGX PCK Processor CA", key=OF.authority.key, ca=True))},
     ],
-    ids=["root's by another", "PCKs' by the root", "right name, other key", "right name, other curve"],
+    ids=[
+        "root's by another",
+        "PCKs' by the root",
+        "right name, other key",
+        "right name, other curve",
+        "right key, other name",
+    ],
 )
 def test_lists_that_their_issuers_did_not_sign(crls: dict[str, bytes]) -> None:
     refused(judge(mint.quote(OF, TD), mint.collateral(OF, **crls)), "crl", authentic=True)
@@ -240,6 +247,7 @@ def _info(**given: Any) -> bytes:
         mint.collateral(OF, tcb_info_issuer_chain="none"),
         mint.collateral(OF, pck_crl=b"\x30\x00"),
         mint.collateral(OF, pck_crl=mint.crl(OF.authority) + b"\0"),
+        mint.collateral(OF, pck_crl=mint.crl(OF.authority).replace(b"\x02\x01\x01", b"\x02\x01\x7f", 1)),
         mint.collateral(OF, pck_crl=mint.crl(OF.authority, extension=x509.DeltaCRLIndicator(1))),
         TDX + b" " * 512 * 1024,
     ],

@@ -177,6 +177,7 @@ EXTENDED = mint.td(extended=True)
         mint.quote(OF, mint.enclave(), tee="SGX", version=4),
         mint.sgx_quote(OF),
         mint.quote(OF, TD, outer_type=5),
+        mint.quote(OF, TD, inner=b"\0"),
         mint.quote(OF, TD, trailing=bytes(64 * 1024)),
     ],
     ids=[
@@ -194,6 +195,7 @@ EXTENDED = mint.td(extended=True)
         "v4 of SGX",
         "an enclave",
         "outer type 5",
+        "a byte inside",
         "above 64 KiB",
     ],
 )

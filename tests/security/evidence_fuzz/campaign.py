@@ -21,7 +21,7 @@ from hanzo_compute.attestation import AttestationResult, Binding, Verdict, appra
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.evidence import Evidence, Platform
 from tests.security.evidence_fuzz.mutate import mutate
-from tests.support import mint_nitro, pki, vectors
+from tests.support import mint_nitro, mint_nvidia, mint_snp, mint_tdx, mint_tpm, pki, vectors
 
 CASE_S = 2.0
 """Seconds of processor time that one piece of evidence may take."""
@@ -60,8 +60,35 @@ def _nitro() -> list[Sample]:
     return [Sample(mint_nitro.evidence(each), pki.NOW_MS, (enclave.root,)) for each in documents]
 
 
+def _snp() -> list[Sample]:
+    guests = [mint_snp.Guest("Milan"), mint_snp.Guest("Genoa", "VLEK"), mint_snp.Guest("Turin")]
+    return [Sample(each.evidence(), pki.NOW_MS, (mint_snp.ark(each.line).pem,)) for each in guests]
+
+
+def _tdx(kind: Platform) -> list[Sample]:
+    of, tee = mint_tdx.intel(), kind.value.upper()
+    made = mint_tdx.quote(of, mint_tdx.td()) if kind is Platform.TDX else mint_tdx.sgx_quote(of)
+    return [Sample(Evidence(kind, {"quote": made, "collateral": mint_tdx.collateral(of, tee)}), pki.NOW_MS, of.anchors)]
+
+
+def _nvidia() -> list[Sample]:
+    device = mint_nvidia.device()
+    files = device.files(**mint_nvidia.rims(), **mint_nvidia.answers(device.chain))
+    return [Sample(Evidence(Platform.NVIDIA, files), pki.NOW_MS, mint_nvidia.ANCHORS)]
+
+
+def _tpm() -> list[Sample]:
+    tpm = mint_tpm.minted()
+    return [Sample(tpm.evidence(), pki.NOW_MS, (tpm.root.pem,))]
+
+
 TARGETS = {
     "nitro": Target(_nitro, ("module_id", "timestamp_ms", "pcrs", "user_data", "nonce", "public_key", "certificate")),
+    "snp": Target(_snp, ("report_data", "measurement", "chip_id", "policy")),
+    "tdx": Target(lambda: _tdx(Platform.TDX), ("report_data", "mrtd")),
+    "sgx": Target(lambda: _tdx(Platform.SGX), ("report_data", "mrenclave")),
+    "nvidia": Target(_nvidia, ("chip", "measurements", "req_nonce")),
+    "tpm": Target(_tpm, ("qualified_signer", "pcr_digest", "extra_data", "clock")),
 }
 
 
@@ -127,7 +154,7 @@ class Campaign:
         if not result.authentic:
             return None
         claims = result.claims[self.platform]
-        return json.dumps([claims[name] for name in self.target.signed])
+        return json.dumps([claims.get(name) for name in self.target.signed])
 
     def _wrong(self, result: AttestationResult) -> str:
         if len(json.dumps(result.as_json())) > RESULT_MAX:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from hanzo_compute.errors import ComputeError, Conflict, InternalError, NoCapacity, StaleFence, Unavailable
+from hanzo_compute.errors import ComputeError, Conflict, NoCapacity, StaleFence, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome, Output
 from hanzo_compute.model.spec import program_blob
@@ -309,9 +309,7 @@ class Carrier:
     def _fail(self, attempt: Attempt, why: str) -> None:
         """The platform failed this attempt, not the program."""
         log.warning("job %s attempt %d: %s", attempt.handle.job, attempt.handle.attempt, why)
-        outcome = Outcome(category=Category.PLATFORM, detail=why[:4096])
-        report = Report(attempt.handle.job, attempt.handle.attempt, outcome)
-        attempt.settled = self._retry(attempt, lambda: self._complete(attempt, report))
+        attempt.settled = self._retry(attempt, lambda: self._complete(attempt, _lost(attempt.handle, why)))
 
     def _hand_in(self, attempt: Attempt, collected: RunnerOutcome, *, more: bool = True) -> None:
         """Hand in an outcome, and with ``more`` lease the slot's next attempt in the same call."""
@@ -321,6 +319,9 @@ class Carrier:
         def complete() -> None:
             if attempt.lease is None:
                 attempt.lease = self._api.again(handle.job, handle.attempt)
+            if attempt.sealed and attempt.key is None:  # nothing of it may go out as it is
+                self._complete(attempt, _lost(handle, "the key of this attempt went with the process that had it"))
+                return
             outcome = self.with_output(attempt, collected)
             entries, end = ([], 0) if attempt.sealed else self._runner.logs(handle, attempt.cursor)
             long = sum(len(entry.text) for entry in entries) > bounds.INLINE_OUTPUT_MAX
@@ -378,8 +379,7 @@ class Carrier:
         return outcome
 
     def _boxed(self, attempt: Attempt, name: str, data: bytes, truncated: list[str]) -> bytes:
-        if attempt.key is None:  # of an earlier process of this agent
-            raise InternalError("the key of this attempt is gone with the process that had it")
+        assert attempt.key is not None, "it is started once it has its key"
         room = bounds.OUTPUT_MAX - sealed.OVERHEAD
         if len(data) > room and name not in truncated:
             truncated.append(name)
@@ -421,6 +421,11 @@ class Carrier:
             else:
                 return True
         return False
+
+
+def _lost(handle: Handle, why: str) -> Report:
+    """What says that the platform failed an attempt."""
+    return Report(handle.job, handle.attempt, Outcome(category=Category.PLATFORM, detail=why[:4096]))
 
 
 def _inline(lease: Lease) -> bytes:

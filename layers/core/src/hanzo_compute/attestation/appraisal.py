@@ -93,7 +93,8 @@ def appraise(
         now_ms: the time to judge at, milliseconds since the epoch.
         nonce: what it must answer, in the platform's own field.
         binding: what it must commit to; its nonce is the platform's then.
-        anchors: certificates that count as roots beside the pinned ones. Never given where keys are released.
+        anchors: certificates that count as roots beside the pinned ones, for looking: under a policy that keys are
+            released on they do not count.
         activated: names of the TPM endorsement key and attestation key that the verifier saw activated, in pairs
             (``tpm.credential``).
 
@@ -107,8 +108,12 @@ def appraise(
     if now_ms is None or not 0 < now_ms <= NOW_MAX_MS:
         raise InvalidRequest("an appraisal needs the time", hint="without a clock no certificate can be judged")
     _check_anchors(anchors)
-    context = Context(now_ms, policy, nonce, binding, tuple(anchors), frozenset(activated))
+    trusted = () if policy.release_keys else tuple(anchors)
+    context = Context(now_ms, policy, nonce, binding, trusted, frozenset(activated))
     found = [_examined(each, collateral, context) for each in bundle]
+    if len(trusted) < len(anchors):
+        text = "the anchors do not count: keys are released under this policy, and so it trusts pinned roots alone"
+        found[0].check("bundle.anchors", Group.POLICY, None, text, source="policy: release_keys", required=False)
     return _result(bundle, found, context)
 
 

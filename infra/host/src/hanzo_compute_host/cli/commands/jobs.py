@@ -9,6 +9,7 @@ import click
 
 from hanzo_compute import errors
 from hanzo_compute.model.states import State
+from hanzo_compute_host.cli.data_keys import give_key_again
 from hanzo_compute_host.cli.failure import show_failure
 from hanzo_compute_host.cli.pages import collect
 from hanzo_compute_host.cli.render import age, elapsed, print_table, state_cell
@@ -85,6 +86,7 @@ def dlq_redrive(context: click.Context, session: Session, jobs: tuple[str, ...])
             dead = session.jobs.dead_letters(limit=1).items
             name = str(dead[0]["id"]) if dead else name
         job = session.jobs.redrive(name)
+        give_key_again(session, job)
         if session.json:
             session.print_json(job)
         else:

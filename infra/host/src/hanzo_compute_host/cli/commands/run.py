@@ -6,14 +6,11 @@ from typing import Any
 
 import click
 
-from hanzo_compute_host.cli import data_keys
 from hanzo_compute_host.cli.build import build_spec, job_options, new_idempotency_key
+from hanzo_compute_host.cli.data_keys import give_key, give_key_again
 from hanzo_compute_host.cli.follow import follow_to_end
 from hanzo_compute_host.cli.program import LOCAL, local_options, run_local
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
-
-BROKER_TIER = 1
-"""See :data:`hanzo_compute.services.release_key.BROKER_TIER`."""
 
 
 @click.command()
@@ -66,7 +63,7 @@ def submit(session: Session, /, file: str | None, args: tuple[str, ...], **given
 def rerun(context: click.Context, session: Session, job: str, follow: bool) -> None:
     """Make a new job with the spec of JOB (an id, or `last`)."""
     new = session.jobs.rerun(session.job_id(job))
-    _give_key(session, new["id"], session.jobs.get(new["id"])["spec"])
+    give_key_again(session, new)
     if not follow:
         _print_submitted(session, new)
         return
@@ -80,19 +77,8 @@ def _submit(session: Session, file: str | None, args: tuple[str, ...], given: di
     submitted = session.jobs.submit(spec, idempotency_key=key)
     if submitted.replayed and given["idempotency_key"]:
         session.say(f"{submitted.job['id']} was submitted with this idempotency key before")
-    _give_key(session, submitted.job["id"], spec)
+    give_key(session, submitted.job["id"], spec)
     return submitted.job
-
-
-def _give_key(session: Session, job: str, spec: dict[str, Any]) -> None:
-    """The platform keeps the key of a sealed job up to tier 1; above, it goes to the runner alone."""
-    digest = spec.get("data_key")
-    if digest is None:
-        return
-    if spec.get("privacy_tier", 0) <= BROKER_TIER:
-        session.keys.deposit(job, data_keys.find(session.home, digest))
-    else:
-        session.say(f"{job} waits for its key: hzc key release {job} --policy FILE judges its runner and seals it")
 
 
 def _print_submitted(session: Session, job: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from hanzo_compute.adapters.collateral.wanted import Answer, Request, Unobtainable
@@ -45,7 +45,8 @@ class HttpOpener:
                 response = self._send(request, timeout_s)
                 body = self._body(response, request.limit)
             except (HTTPError, OSError) as error:
-                why = f"did not answer within {timeout_s:.0f} s" if late.is_set() else _plain(error)
+                slow = late.is_set() or isinstance(error, ReadTimeoutError | TimeoutError)
+                why = f"did not answer within {timeout_s:.0f} s" if slow else _plain(error)
                 raise Unobtainable(why, passing=not _is_distrust(error)) from None
         return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, body)
 

@@ -179,7 +179,10 @@ class PoolWorker:
         await self._send(frames.answer(status, result))
 
     async def _send(self, data: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+        except ConnectionError:
+            raise await asyncio.to_thread(self.process.died) from None
 
     async def _frame(self, until: float) -> tuple[int, bytes]:
         while True:
@@ -190,9 +193,12 @@ class PoolWorker:
                 raise LookupError("the worker sent what is no frame") from None
             if found is not None:
                 return found
-            data = await asyncio.wait_for(
-                asyncio.get_running_loop().sock_recv(self._socket, 1 << 18), max(0.001, until - time.monotonic())
-            )
+            try:
+                data = await asyncio.wait_for(
+                    asyncio.get_running_loop().sock_recv(self._socket, 1 << 18), max(0.001, until - time.monotonic())
+                )
+            except ConnectionError:  # it ended with something of ours unread
+                data = b""
             if not data:
                 raise await asyncio.to_thread(self.process.died)  # it may take a moment to end
             self._inbox.feed(data)

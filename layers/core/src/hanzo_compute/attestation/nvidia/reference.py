@@ -112,8 +112,10 @@ def compare(findings: Findings, report: Report, rims: Sequence[Rim], missing: Se
     if not rims:
         text = "there are no reference values to compare the measurements with"
         required = context.policy.require.measurement
+        # Some may be there that cannot be read: then none is missing.
+        wanted = missing[0] if missing else None
         findings.check(
-            "nvidia.measurements", Group.MEASURED, None, text, source=source, required=required, missing=missing[0]
+            "nvidia.measurements", Group.MEASURED, None, text, source=source, required=required, missing=wanted
         )
         return
     golden: dict[int, frozenset[bytes]] = {}

@@ -27,6 +27,7 @@ COLLATERAL_MAX: Final = 512 * 1024
 _CACHED: Final = 32
 # Lists of revoked certificates are whole ones: what a critical extension would change is not understood here.
 _CRL_EXTENSIONS: Final = frozenset({x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid})
+_X509_ERRORS: Final = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -259,7 +260,7 @@ def _crl(der: bytes, what: str) -> Crl:
         next_update = crl.next_update_utc
         # Names are decoded when they are asked for first: what is wrong with them is to come out here.
         _ = crl.issuer
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (ValueError, TypeError, *_X509_ERRORS) as error:
         raise Unreadable(f"the list of revoked certificates {what} cannot be read: {error}") from None
     if unknown or next_update is None:
         text = f"the list of revoked certificates {what} has no next update, or a critical extension"

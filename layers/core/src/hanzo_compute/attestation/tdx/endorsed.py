@@ -145,16 +145,18 @@ class Endorsed:
             self._note("module", not problem, problem or "the TDX module is Intel's")
 
     def _revoked(self, collateral: Collateral) -> None:
-        leaf, authority, root = self.known.chain.certificates
+        authority = self.known.chain.certificates[1]
         root_crl, pck_crl = collateral.root_crl, collateral.pck_crl
-        problem = "" if _list_signed(root_crl.der, root) else "the root's list of revoked certificates is not its own"
-        if not _list_signed(pck_crl.der, authority):
+        problem = ""
+        if not _list_signed(root_crl.der, self.known.root):
+            problem = "the root's list of revoked certificates is not signed by the root"
+        if not _list_signed(pck_crl.der, self.known.authority):
             problem = "the list of revoked PCK certificates is not signed by the PCK's authority"
         self._note("crl", not problem, problem or "the lists of revoked certificates are signed by their issuers")
         text = "the root's list of revoked certificates"
         self._dated("root_crl_validity", text, root_crl.this_update, root_crl.next_update)
         self._dated("pck_crl_validity", "the list of revoked PCKs", pck_crl.this_update, pck_crl.next_update)
-        ok = leaf.serial_number not in pck_crl.serials
+        ok = self.pck.serial not in pck_crl.serials
         self._note("pck_revoked", ok, "the PCK certificate is not revoked" if ok else "the PCK certificate is revoked")
         info, identity = collateral.tcb_info_signed, collateral.qe_identity_signed
         below = (authority, *info.certificates[:1], *identity.certificates[:1])
@@ -208,9 +210,10 @@ class Endorsed:
 
 
 @lru_cache(maxsize=_CACHED)
-def _list_signed(der: bytes, issuer: x509.Certificate) -> bool:
-    """Whether a list of revoked certificates names ``issuer`` and is signed by it."""
-    crl, key = x509.load_der_x509_crl(der), key_of(issuer)
+def _list_signed(der: bytes, by: bytes) -> bool:
+    """Whether a list of revoked certificates names the certificate ``by``, and is signed by it."""
+    crl, issuer = x509.load_der_x509_crl(der), chains.load_one(by)
+    key = key_of(issuer)
     if key is None or crl.issuer.public_bytes() != issuer.subject.public_bytes():
         return False
     try:

@@ -95,10 +95,9 @@ def _judge(
     known = genuine.check(findings, prefix, quote, context)
     pck = known.pck if known else None
     if known and pck:
-        leaf = known.chain.certificates[0]
         findings.identity = f"{pck.serial:x}"
         findings.claims["pck_ca"] = pck.authority
-        findings.claims["pck_validity"] = [str(leaf.not_valid_before_utc), str(leaf.not_valid_after_utc)]
+        findings.claims["pck_validity"] = list(known.validity)
         findings.claims["fmspc"] = pck.fmspc.hex()
     data = files.get("collateral")
     if data is None:

@@ -6,6 +6,7 @@ The PCK signs the report of the quoting enclave, the report names the attestatio
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -69,7 +70,7 @@ def _chain(quote: Quote, context: Context) -> tuple[Known | None, str]:
     else:
         validity = chains.validity(certificates, context.now_ms)
         chain = chains.Chain(certificates, chain.root, chain.links, validity, chain.rules)
-    return Known(chain, known.pck, known.problem, known.root), ""
+    return replace(known, chain=chain), ""
 
 
 def _links(findings: Findings, prefix: str, quote: Quote, known: Known | None) -> None:

@@ -23,7 +23,8 @@ def compare(
     if not references:
         text = "the policy has no reference values"
         findings.check(f"{prefix}.measurement", Group.MEASURED, None, text, source=source, required=required)
-    nearest = max(references, key=lambda each: _wrong(actual, each, -1), default={})
+        return
+    nearest = min(references, key=lambda each: _wrong(actual, each))
     for name, value in actual.items():
         expected = nearest.get(name)
         ok = _holds(name, value, expected)
@@ -38,10 +39,9 @@ def compare(
             source=source,
             required=ok is not None,
         )
-    if references:
-        ok = not _wrong(actual, nearest)
-        text = "it is what a reference says" if ok else "it is what no reference says"
-        findings.check(f"{prefix}.measurement", Group.MEASURED, ok, text, source=source)
+    ok = not _wrong(actual, nearest)
+    text = "it is what a reference says" if ok else "it is what no reference says"
+    findings.check(f"{prefix}.measurement", Group.MEASURED, ok, text, source=source)
 
 
 def replay_log(findings: Findings, body: TdReport, log: bytes | None, *, required: bool) -> None:
@@ -68,8 +68,8 @@ def replay_log(findings: Findings, body: TdReport, log: bytes | None, *, require
     findings.check("tdx.eventlog", Group.MEASURED, not (wrong or strange), text, source=source)
 
 
-def _wrong(actual: Values, reference: Reference, sign: int = 1) -> int:
-    return sign * sum(_holds(name, value, reference.get(name)) is False for name, value in actual.items())
+def _wrong(actual: Values, reference: Reference) -> int:
+    return sum(_holds(name, value, reference.get(name)) is False for name, value in actual.items())
 
 
 def _holds(name: str, value: bytes | int, expected: bytes | int | None) -> bool | None:

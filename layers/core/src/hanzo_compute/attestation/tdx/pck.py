@@ -60,6 +60,10 @@ class Known:
     pck: Pck | None
     problem: str
     """Why its leaf is no PCK certificate."""
+    validity: tuple[str, str]
+    """Of its leaf, for people."""
+    authority: bytes
+    """DER of its second certificate."""
     root: bytes
     """DER of its last certificate."""
 
@@ -74,12 +78,20 @@ def know(pem: bytes) -> Known:
     certificates = read_chain(pem)
     if len(certificates) != CHAIN_SIZE:
         raise ValueError(f"a PCK chain has {CHAIN_SIZE} certificates; this has {len(certificates)}")
-    chain = chains.verify(certificates, now_ms=0, pins=INTEL)
-    root = certificates[-1].public_bytes(Encoding.DER)
+    leaf, authority, root = certificates
+    pck, problem = None, ""
     try:
-        return Known(chain, read(certificates[0]), "", root)
+        pck = read(leaf)
     except ValueError as error:
-        return Known(chain, None, str(error), root)
+        problem = str(error)
+    return Known(
+        chains.verify(certificates, now_ms=0, pins=INTEL),
+        pck,
+        problem,
+        (str(leaf.not_valid_before_utc), str(leaf.not_valid_after_utc)),
+        authority.public_bytes(Encoding.DER),
+        root.public_bytes(Encoding.DER),
+    )
 
 
 @lru_cache(maxsize=_CACHED)

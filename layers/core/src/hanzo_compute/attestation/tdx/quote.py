@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from hanzo_compute.attestation.checks import Unreadable
 
@@ -28,14 +28,18 @@ QE_REPORT: Final = 6
 INTEL_QE: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 """Vendor of the quoting enclave."""
 
+_SIZE: Final = struct.Struct("<I")
 _HEADER: Final = struct.Struct("<HHI4x16s20s")
-_DESCRIPTOR: Final = struct.Struct("<HI")
 _BODIES: Final = {2: TD10_SIZE, 3: TD15_SIZE}
 _TD: Final = struct.Struct("<16s48s48s8s8s8s48s48s48s48s48s48s48s48s64s")
 _TD15: Final = struct.Struct("<16s48s")
 _ENCLAVE: Final = struct.Struct("<16s4s28x16s32s32x32s96xHH60x64s")
-_AUTH: Final = 128
-"""Size of signature and attestation key, with which the authentication data starts."""
+_SIGNED: Final = struct.Struct("<64s64s")
+"""Signature and attestation key, with which the authentication data starts."""
+_CERTIFIED: Final = struct.Struct("<384s64sH")
+"""Report of the quoting enclave, its signature, size of the quoting enclave's data."""
+_SIZED: Final = struct.Struct("<HI")
+"""Type and size of certification data; of a body's descriptor, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,8 @@ class _Reader:
         self.at += size
         return part
 
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
+    def unpack(self, form: struct.Struct) -> tuple[Any, ...]:
+        return form.unpack(self.take(form.size))
 
     def rest(self) -> bytes:
         return self.data[self.at :]
@@ -138,17 +142,18 @@ def parse(data: bytes) -> Quote:
     if len(data) > QUOTE_MAX:
         raise Unreadable(f"the quote has {len(data)} bytes; the limit is {QUOTE_MAX}")
     reader = _Reader(data, "the quote")
-    version, key_type, tee_type, vendor, user_data = _HEADER.unpack(reader.take(HEADER_SIZE))
+    version, key_type, tee_type, vendor, user_data = reader.unpack(_HEADER)
     body_type, size = _body_size(reader, version, tee_type)
     body = _enclave(reader.take(size)) if tee_type == SGX_TYPE else _td(reader.take(size))
     signed = data[: reader.at]
-    auth = _Reader(reader.take(reader.number(4)), "the authentication data")
-    signature, key = auth.take(64), auth.take(64)
+    (size,) = reader.unpack(_SIZE)
+    auth = _Reader(reader.take(size), "the authentication data")
+    signature, key = auth.unpack(_SIGNED)
     certified = auth if version == 3 else _certified(auth)
-    report, qe_signature = certified.take(ENCLAVE_SIZE), certified.take(64)
-    qe_auth = certified.take(certified.number(2))
-    cert_type = certified.number(2)
-    cert_data = certified.take(certified.number(4))
+    report, qe_signature, size = certified.unpack(_CERTIFIED)
+    qe_auth = certified.take(size)
+    cert_type, size = certified.unpack(_SIZED)
+    cert_data = certified.take(size)
     certified.end()
     return Quote(
         version,
@@ -182,7 +187,7 @@ def _body_size(reader: _Reader, version: int, tee_type: int) -> tuple[int | None
         case 4, 0x81:
             return None, TD10_SIZE
         case 5, 0x81:
-            kind, size = _DESCRIPTOR.unpack(reader.take(_DESCRIPTOR.size))
+            kind, size = reader.unpack(_SIZED)
             if _BODIES.get(kind) != size:
                 raise Unreadable(f"a quote of version 5 has no body of type {kind} with {size} bytes for TDX")
             return kind, size
@@ -198,9 +203,9 @@ def _td(data: bytes) -> TdReport:
 
 def _certified(auth: _Reader) -> _Reader:
     """From version 4 on, the report of the quoting enclave is certification data itself."""
-    kind = auth.number(2)
+    kind, size = auth.unpack(_SIZED)
     if kind != QE_REPORT:
         raise Unreadable(f"the certification data is of type {kind}, not {QE_REPORT} (report of the quoting enclave)")
-    inner = _Reader(auth.take(auth.number(4)), "the certification data")
+    inner = _Reader(auth.take(size), "the certification data")
     auth.end()
     return inner

@@ -59,13 +59,12 @@ class Authorities:
 
 
 def authorities(files: Mapping[str, bytes], context: Context, policy: TpmPolicy) -> Authorities:
-    """Those of the files ``ca`` and ``ca_…``, of the policy, and anchors, which count only where no key is released.
+    """Those of the files ``ca`` and ``ca_…``, of the policy, and anchors.
 
     Raises:
         Unreadable: one is no certificate, or there are too many.
     """
-    anchors = () if context.policy.release_keys else context.anchors
-    roots = [each for anchor in anchors for each in _load(anchor, "an anchor", AUTHORITIES_MAX)]
+    roots = [each for anchor in context.anchors for each in _load(anchor, "an anchor", AUTHORITIES_MAX)]
     pins = {root for root in policy.roots if len(root) == 64}
     for root in policy.roots:
         roots += _load(root.encode(), "a root of the policy", AUTHORITIES_MAX) if root not in pins else []
