@@ -489,12 +489,12 @@ def challenge_not_consumed(patch: Patch) -> None:
 
 def shipped_unsealed_after_adoption(patch: Patch) -> None:
     """An agent that was started anew has no key, and ships what is there."""
-    original = Carrier._boxed
+    original = Attempt.sealed.fget  # type: ignore[attr-defined]
 
-    def boxed(self: Carrier, attempt: Any, name: str, data: bytes, truncated: list[str]) -> bytes:
-        return data if attempt.key is None else original(self, attempt, name, data, truncated)
+    def is_sealed(self: Attempt) -> bool:
+        return bool(original(self)) and not (self.ending and self.key is None)
 
-    patch.setattr(Carrier, "_boxed", boxed)
+    patch.setattr(Attempt, "sealed", property(is_sealed))
 
 
 def delivered_not_reset(patch: Patch) -> None:
@@ -551,7 +551,9 @@ MUTANTS: Final = (
     Mutant("a second recipient overwrites", second_recipient_overwrites, ("sealed",), "written twice|have opened"),
     Mutant("a decision in another transaction", decision_in_another_transaction, ("sealed",), "was written down as"),
     Mutant("a challenge not consumed", challenge_not_consumed, ("sealed",), "used up the challenges"),
-    Mutant("shipped unsealed after adoption", shipped_unsealed_after_adoption, ("sealed",), "is not sealed|be read"),
+    Mutant(
+        "shipped unsealed after adoption", shipped_unsealed_after_adoption, ("sealed",), "is not sealed|goes out as"
+    ),
     Mutant("delivered not reset", delivered_not_reset, ("sealed",), "has delivered"),
     Mutant("the key of a closed job", key_of_a_closed_job, ("sealed",), "was taken when it was"),
     Mutant("a log sent as it is", log_sent_as_it_is, ("sealed",), "goes out as it is|was refused"),
