@@ -98,6 +98,27 @@ def test_evidence_is_presented_again_while_collateral_is_missing() -> None:
     assert broker.asked == ["challenge", "present"] * 3 + ["key by token of accept"]
 
 
+def test_a_lost_answer_costs_a_nonce_and_not_the_attempt() -> None:
+    class Lossy(Broker):
+        lost = 2
+
+        def present(self, challenge: str, evidence: Sequence[Evidence], activated: bytes | None = None) -> Presented:
+            answer = super().present(challenge, evidence, activated)
+            if self.lost:
+                self.lost -= 1
+                raise Unavailable("no answer came")
+            return answer
+
+    broker = Lossy()
+    assert of(broker).obtain(lease(), lambda: True).key == KEY
+    assert broker.asked == ["challenge", "present"] * 3 + ["key by token of accept"]
+    broker.lost = 1000
+    with pytest.raises(Unavailable):
+        of(broker).obtain(lease(), lambda: True)
+    with pytest.raises(Unavailable):
+        of(broker).obtain(lease(), lambda: False)
+
+
 def test_a_refusal_is_final() -> None:
     broker = Broker(verdicts=["reject"], errors=[Rejected("no")])
     with pytest.raises(Rejected):

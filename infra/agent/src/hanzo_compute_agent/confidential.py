@@ -14,7 +14,7 @@ from typing import Final
 from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.errors import ComputeError, InternalError, NoCapacity, NotFound, Unavailable
 from hanzo_compute.model.evidence import Evidence, Platform
-from hanzo_compute.ports import Attester, Clock, KeyAnswer, KeyApi, Lease
+from hanzo_compute.ports import Attester, Clock, KeyAnswer, KeyApi, Lease, Presented
 from hanzo_compute.security import hpke
 
 WAIT_S: Final = 120.0
@@ -63,15 +63,26 @@ class Confidential:
         return JobKey(key, answer.tier, answer.evidence)
 
     def _proved(self, attester: Attester, lease: Lease, public: bytes, going: Callable[[], bool]) -> str:
-        """The attestation result; as long as the platform lacks collateral, evidence is presented anew."""
-        signing, end = self.signing_key(), self.clock.monotonic() + WAIT_S
+        """The attestation result. As long as the platform lacks collateral, and when an answer was lost and with it
+        perhaps the nonce, evidence is presented anew."""
+        end = self.clock.monotonic() + WAIT_S
         while True:
-            asked = self.api.challenge(lease.job, lease.attempt, signing, public)
-            evidence = attester.collect(Binding(asked.nonce, signing, public))
-            found = self.api.present(asked.id, evidence, self._activated(attester, asked.id, evidence))
-            if found.verdict != "unavailable" or not going() or self.clock.monotonic() > end:
-                return found.token
-            self.clock.sleep(COLLATERAL_S)
+            wait = COLLATERAL_S
+            try:
+                found = self._presented(attester, lease, public)
+                if found.verdict != "unavailable" or not going() or self.clock.monotonic() > end:
+                    return found.token
+            except ComputeError as error:
+                if not error.retryable or not going() or self.clock.monotonic() > end:
+                    raise
+                wait = POLL_S
+            self.clock.sleep(wait)
+
+    def _presented(self, attester: Attester, lease: Lease, public: bytes) -> Presented:
+        signing = self.signing_key()
+        asked = self.api.challenge(lease.job, lease.attempt, signing, public)
+        evidence = attester.collect(Binding(asked.nonce, signing, public))
+        return self.api.present(asked.id, evidence, self._activated(attester, asked.id, evidence))
 
     def _activated(self, attester: Attester, challenge: str, evidence: Sequence[Evidence]) -> bytes | None:
         """What shows that a TPM's attestation key is its own, if no certificate and no TEE does."""
