@@ -20,7 +20,7 @@ from tests.support.live import ECHO, Platform, compiled, until
 pytestmark = [pytest.mark.slow]
 
 FRONTS, AGENTS = 3, 2
-TALKER = "import time\nfor n in range(600): print(n, flush=True); time.sleep(0.05)\n"
+TALKER = "import time\nfor n in range(5000): print(n, flush=True); time.sleep(0.05)\n"
 
 
 @dataclass
@@ -145,7 +145,8 @@ def state(platform: Platform) -> dict[str, Any]:
 def test_two_rolling_restarts_under_load_fail_no_request(platform: Platform) -> None:
     client = platform.client()
     module = client.upload_blob(compiled(ECHO))
-    talker = client.submit({"source": {"code": TALKER, "language": "python"}}).job["id"]
+    spec = {"source": {"code": TALKER, "language": "python"}, "resources": {"timeout_s": 300}}
+    talker = client.submit(spec).job["id"]
     clients, follower = Clients(platform, module), Follower(platform, talker)
     follower.start()
     clients.start()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.live import Platform, until
 from tests.support.raw import Raw, allow_files, head, open_files, rss_kib
 
-POLLS = 3_000
+POLLS = 2_000
 SLEEPER = {"code": "import time\nwhile True: time.sleep(0.05)", "language": "python"}
 
 
