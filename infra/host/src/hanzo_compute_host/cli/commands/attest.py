@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from pydantic_core import PydanticCustomError
 
+from hanzo_compute import errors
 from hanzo_compute.model.evidence import Platform
 from hanzo_compute.model.spec import parse_time
-from hanzo_compute_host.cli import evidence_files, verdicts
+from hanzo_compute_host.cli import appraisals, evidence_files, verdicts
 from hanzo_compute_host.cli.commands.attest_collect import collect, selftest
 from hanzo_compute_host.cli.escape import escape
 from hanzo_compute_host.cli.evidence_files import Presented
@@ -47,7 +48,6 @@ def _options(command: F) -> F:
         click.option("--anchor", "anchors", multiple=True, type=FILE, help="A root to trust, PEM or DER; repeatable."),
         click.option("--file", "files", metavar="NAME=PATH", multiple=True, help="A file of the evidence; repeatable."),
         click.option("--platform", type=click.Choice([each.value for each in Platform]), help="What made it."),
-        output_option,
     ):
         command = option(command)
     return command
@@ -56,6 +56,7 @@ def _options(command: F) -> F:
 @attest.command()
 @_options
 @click.option("--batch", metavar="MANIFEST", type=FILE, help="Judge each of the `cases` that a manifest lists.")
+@output_option
 @pass_session
 def verify(
     session: Session,
@@ -95,6 +96,8 @@ def verify(
 
 @attest.command()
 @_options
+@click.option("--job", help="Instead of files: the newest appraisal of the runners of this job (an id, or `last`).")
+@client_options
 @pass_session
 def explain(
     session: Session,
@@ -104,22 +107,40 @@ def explain(
     policy: str,
     at: str | None,
     nonce: str | None,
+    job: str | None,
 ) -> None:
     """Show every check of an appraisal: what was asked, by what, and what was found.
 
     \b
     hzc attest explain --platform tdx --file quote=quote.bin --file collateral=collateral.json
-    hzc attest explain … --at 2026-01-31T12:00:00Z --policy draft.yaml
+    hzc attest explain --job last
+    hzc attest explain --job last --at 2026-01-31T12:00:00Z --policy draft.yaml
 
-    Exit codes are those of `hzc attest verify`.
+    With --job the appraisal is made again here from what the platform kept of it: as it was, or by another policy or
+    at another time. Exit codes are those of `hzc attest verify`.
     """
-    presented = evidence_files.named(_platform(platform), files)
-    result = _judge(policy, anchors, nonce)(presented, _at_ms(at))
+    if job is None:
+        presented = evidence_files.named(_platform(platform), files)
+        name, result = presented.id, _judge(policy, anchors, nonce)(presented, _at_ms(at))
+    else:
+        if files or platform or anchors or nonce:
+            raise click.UsageError("--job takes all but --policy and --at from the platform")
+        told = click.get_current_context().get_parameter_source("policy") is not click.core.ParameterSource.DEFAULT
+        name, result = _again(session, job, _policy(policy) if told else None, _at_ms(at))
     if session.json:
-        session.print_json({"id": presented.id} | result.as_json())
+        session.print_json({"id": name} | result.as_json())
     else:
         verdicts.tree(session.console, result)
     raise click.exceptions.Exit(EXIT[result.verdict.value])
+
+
+def _again(session: Session, job: str, policy: Policy | None, at_ms: int | None) -> tuple[str, AttestationResult]:
+    """The newest appraisal of a job's runners, made again."""
+    job_id = session.job_id(job)
+    shown = session.keys.attestations(job_id)
+    if not shown:
+        raise errors.NotFound(f"no runner of {job_id} has presented evidence yet", hint="try again when it runs")
+    return str(shown[0]["id"]), appraisals.fetch(session, shown[0]).again(policy, at_ms)
 
 
 @attest.group("policy")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from hanzo_compute import errors
-from hanzo_compute.model.evidence import Evidence, Platform, bundle_digest
 from hanzo_compute.security import hpke
-from hanzo_compute_host.cli import data_keys, verdicts
+from hanzo_compute_host.cli import appraisals, data_keys, verdicts
 from hanzo_compute_host.cli.render import age, print_table
 from hanzo_compute_host.cli.session import Session, client_options, pass_session
-
-if TYPE_CHECKING:
-    from hanzo_compute.attestation import AttestationResult, Policy
 
 Body = dict[str, Any]
 
@@ -82,7 +76,7 @@ def release(session: Session, job: str, policy: Path, wait: int) -> None:
     """Judge the evidence of the runner of JOB here, and seal the job's key to it.
 
     The platform passes evidence and sealed key on, and never has the key. The exit code is 0 when the key was sealed,
-    4 when the evidence was not good enough: `hzc attest explain` says why.
+    4 when the evidence was not good enough: `hzc attest explain --job JOB` says why.
     """
     from hanzo_compute.attestation import policy as policies
 
@@ -92,7 +86,8 @@ def release(session: Session, job: str, policy: Path, wait: int) -> None:
     job_id = session.job_id(job)
     secret = data_keys.find(session.home, _data_key(session, job_id))
     shown = _awaited(session, job_id, wait)
-    result, recipient = _appraised(session, shown, chosen)
+    kept = appraisals.fetch(session, shown)
+    result, recipient = kept.judged(chosen, time.time_ns() // 1_000_000), kept.binding.sealing_key
     wanted = int(session.jobs.get(job_id)["spec"].get("privacy_tier", 0))
     if result.verdict.value != "accept" or result.tier < wanted:
         verdicts.summary(session.console, result)
@@ -121,28 +116,6 @@ def _awaited(session: Session, job: str, wait_s: int) -> Body:
                 f"no runner of {job} has presented evidence yet", hint="try again when it runs: hzc show JOB"
             )
         time.sleep(POLL_S)
-
-
-def _appraised(session: Session, shown: Body, policy: Policy) -> tuple[AttestationResult, bytes]:
-    """The evidence appraised here, at the time of this machine, and the key that it commits to."""
-    from hanzo_compute.attestation import Binding, appraise
-
-    bundle = json.loads(session.jobs.blob(shown["bundle"]))
-    evidence = [Evidence(Platform(each["platform"]), _files(each["files"])) for each in bundle["evidence"]]
-    collateral = {Platform(name): _files(files) for name, files in bundle["collateral"].items()}
-    gpus = [each for each in evidence if each.platform is Platform.NVIDIA]
-    recipient = bytes.fromhex(bundle["binding"]["sealing_key"])
-    binding = Binding(
-        nonce=bytes.fromhex(bundle["binding"]["nonce"]),
-        signing_key=base64.b64decode(bundle["binding"]["signing_key"]),
-        sealing_key=recipient,
-        gpu_digest=bundle_digest(gpus) if gpus else bytes(32),
-    )
-    return appraise(evidence, policy, collateral, time.time_ns() // 1_000_000, binding=binding), recipient
-
-
-def _files(files: dict[str, str]) -> dict[str, bytes]:
-    return {name: base64.b64decode(data) for name, data in files.items()}
 
 
 def _data_key(session: Session, job: str) -> str:
