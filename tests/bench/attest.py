@@ -3,12 +3,12 @@
 Method. Recorded evidence of real hardware (`HZC_VECTORS`), appraised whole (`appraise` with the built-in baseline) in
 this process. *Warm*: chains were seen before, as those of a machine that presents evidence again; for Nitro, whose
 leaf is new with each document, and for NVIDIA only the authorities' certificates were seen. *Cold*: all that the
-verifier remembers is forgotten before each appraisal. *Floor* is, with the same keys and in turns with the
-appraisals, what `cryptography` takes for the signatures alone: of the report and, cold, of each certificate
-(RSA-4096-PSS and P-384 for SNP, P-384 for the others); for TDX it is dcap-qvl, the whole of it, under its strict
-policy. *Challenge to key* is one client after the other against a platform's front and its writer with synced
-commits: challenge, a quote (made in this process), appraisal, key; a job of its own for each, leased and deposited
-before the clock starts.
+verifier remembers is forgotten before each appraisal, but for AMD's authorities, which come with the product. *Floor*
+is, with the same keys and in turns with the appraisals, what `cryptography` takes for the signatures alone: of the
+report and, cold, of each certificate (RSA-4096-PSS and P-384 for SNP, P-384 for the others); for TDX it is dcap-qvl,
+the whole of it, under its strict policy. *Challenge to key* is one client after the other against a platform's front
+and its writer with synced commits: challenge, a quote (made in this process), appraisal, key; a job of its own for
+each, leased and deposited before the clock starts.
 
 What it does not show. Collateral over the network, and many runners at once.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import secrets
 import sys
 import time
@@ -47,6 +48,8 @@ from tests.support.attested import EnrolledTpm
 from tests.support.vectors import Case, case
 
 Work = Callable[[], object]
+SHIPPED = ("shipped", "authority", "_above")
+"""What remembers the authorities that come with the product."""
 
 
 def run(options: Options) -> Report:
@@ -55,6 +58,8 @@ def run(options: Options) -> Report:
     )
     count = 3 if options.smoke else 200
     bounds = {"snp": (1.15, 2.0), "tdx": (1.5, None), "nitro": (2.5, 1.5), "nvidia": (2.5, 1.5)}
+    if "HZC_VECTORS" not in os.environ:
+        raise SystemExit("attest needs recorded evidence: set HZC_VECTORS to the folder of attestation/*/manifest.json")
     for name, subject in _subjects().items():
         options.say(f"attest {name}")
         rounds = [_round(subject, count) for _ in range(options.rounds)]
@@ -113,8 +118,8 @@ def _forget() -> None:
     """Forget all that the verifier remembers, but for policies."""
     for name, module in list(sys.modules.items()):
         if name.startswith("hanzo_compute.attestation") and name != "hanzo_compute.attestation.policy":
-            for value in vars(module).values():
-                if hasattr(value, "cache_clear"):
+            for each, value in vars(module).items():
+                if hasattr(value, "cache_clear") and each not in SHIPPED:
                     value.cache_clear()
 
 
@@ -131,13 +136,13 @@ def _snp() -> Any:
     pss = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
     signed = authority.sign(b"tbs", pss, hashes.SHA384())
     public = authority.public_key()
-    two = lambda: [public.verify(signed, b"tbs", pss, hashes.SHA384()) for _ in range(3)]  # noqa: E731
+    above = lambda: public.verify(signed, b"tbs", pss, hashes.SHA384())  # noqa: E731
     return _Subject(
         what="SEV-SNP, Genoa",
         case=found,
         warms=again,
         floor=one,
-        floor_cold=lambda: (one(), two()),
+        floor_cold=lambda: (one(), above()),
         floor_is="one P-384",
     )
 
