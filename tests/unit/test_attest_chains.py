@@ -78,3 +78,14 @@ def test_extensions_that_cannot_be_read_are_a_value_error() -> None:
     twice = x509.load_der_x509_certificate(LEAF.der.replace(KEY_USAGE, BASIC_CONSTRAINTS))
     with pytest.raises(ValueError, match="Duplicate"):
         chains.extensions(twice)
+
+
+def test_a_serial_number_that_is_not_positive_is_read_without_a_warning() -> None:
+    """Genuine certificates of AMD's chips have the number 0, and others may."""
+    from asn1crypto import x509 as asn1
+
+    made = asn1.Certificate.load(pki.issue("a leaf").der)
+    made["tbs_certificate"]["serial_number"] = 0
+    certificate = chains.load_one(made.dump(force=True))
+    with chains.odd_numbers():
+        assert certificate.serial_number == 0

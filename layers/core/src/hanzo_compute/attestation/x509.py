@@ -7,8 +7,8 @@ one is signed by another. A verdict never is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -88,6 +88,14 @@ def extensions(certificate: x509.Certificate) -> x509.Extensions:
         return certificate.extensions
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
         raise ValueError(str(error)) from None
+
+
+@contextmanager
+def odd_numbers() -> Iterator[None]:
+    """Reads serial numbers that are not positive without the library's warning: no reason to refuse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def load_one(der: bytes) -> x509.Certificate:

@@ -254,12 +254,13 @@ def _model(model: type[M], text: str | bytes, what: str) -> M:
 
 def _crl(der: bytes, what: str) -> Crl:
     try:
-        crl = x509.load_der_x509_crl(der)
-        unknown = [each.oid for each in crl.extensions if each.critical and each.oid not in _CRL_EXTENSIONS]
-        serials = frozenset(each.serial_number for each in crl)
-        next_update = crl.next_update_utc
-        # Names are decoded when they are asked for first: what is wrong with them is to come out here.
-        _ = crl.issuer
+        with chains.odd_numbers():
+            crl = x509.load_der_x509_crl(der)
+            unknown = [each.oid for each in crl.extensions if each.critical and each.oid not in _CRL_EXTENSIONS]
+            serials = frozenset(each.serial_number for each in crl)
+            next_update = crl.next_update_utc
+            # Names are decoded when they are asked for first: what is wrong with them is to come out here.
+            _ = crl.issuer
     except (ValueError, TypeError, *_X509_ERRORS) as error:
         raise Unreadable(f"the list of revoked certificates {what} cannot be read: {error}") from None
     if unknown or next_update is None:

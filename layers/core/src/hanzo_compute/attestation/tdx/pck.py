@@ -134,9 +134,11 @@ def read(certificate: x509.Certificate) -> Pck:
     fields = _fields(der.read(raw))
     tcb = _fields(_field(fields, "2"))
     components = tuple(_number(tcb, f"2.{number}", 0xFF) for number in range(1, 17))
+    with chains.odd_numbers():
+        serial = certificate.serial_number
     return Pck(
         key,
-        certificate.serial_number,
+        serial,
         authority,
         _octets(fields, "4", 6),
         _octets(fields, "3", 2),
