@@ -9,13 +9,12 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from hanzo_compute.attestation.appraisal import BUNDLE_MAX
 from hanzo_compute.attestation.policy import POLICY_MAX
 from hanzo_compute.model.evidence import EVIDENCE_FILES_MAX, Evidence, Platform
 from hanzo_compute.model.spec import JOB_ID
 from hanzo_compute.security.tokens import TOKEN_MAX
 from hanzo_compute.services.appraisals import Keys
-
-PIECES_MAX = 32
 
 
 def _base64(value: str) -> str:
@@ -82,7 +81,7 @@ class AppraisalRequest(_Body):
     """All evidence of one runner, which answers a challenge."""
 
     challenge: Challenge
-    evidence: list[Piece] = Field(min_length=1, max_length=PIECES_MAX)
+    evidence: list[Piece] = Field(min_length=1, max_length=BUNDLE_MAX)
     activated: Short | None = Field(default=None, repr=False, description="The secret of the credential, base64.")
 
     def secret(self) -> bytes | None:

@@ -98,6 +98,7 @@ def test_garbage_is_no_evidence(hzc: Hzc, files: list[str], tmp_path: Path, cont
         (("--platform", "snp", "--file", "report=pyproject.toml", "--file", "report=pyproject.toml"), "given twice"),
         (("--platform", "snp", "--file", "Ü=pyproject.toml"), ""),
         (("--platform", "snp", "--file", "report=pyproject.toml", "--at", "yesterday"), "RFC 3339"),
+        (("--platform", "snp", "--file", "report=pyproject.toml", "--at", "1970-01-01T00:00:00Z"), "needs the time"),
         (("--platform", "snp", "--file", "report=pyproject.toml", "--nonce", "xyz"), "hex digits"),
         (("--platform", "snp", "--file", "report=pyproject.toml", "--policy", "none"), "no built-in policy"),
         (("--platform", "snp", "--file", "report=pyproject.toml", "--policy", "README.md"), "policy"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hanzo_compute import errors
-from hanzo_compute.model.evidence import Evidence, Platform, bundle_digest
+from hanzo_compute.model.evidence import Evidence, Platform, gpu_digest
 
 if TYPE_CHECKING:
     from hanzo_compute.attestation import AttestationResult, Binding, Policy
@@ -58,7 +58,6 @@ def fetch(session: Session, shown: Body) -> Kept:
     try:
         kept = json.loads(session.jobs.blob(shown["bundle"]))
         evidence = [Evidence(Platform(each["platform"]), _files(each["files"])) for each in kept["evidence"]]
-        gpus = [each for each in evidence if each.platform is Platform.NVIDIA]
         bound = kept["binding"]
         return Kept(
             evidence,
@@ -67,7 +66,7 @@ def fetch(session: Session, shown: Body) -> Kept:
                 nonce=bytes.fromhex(bound["nonce"]),
                 signing_key=base64.b64decode(bound["signing_key"]),
                 sealing_key=bytes.fromhex(bound["sealing_key"]),
-                gpu_digest=bundle_digest(gpus) if gpus else bytes(32),
+                gpu_digest=gpu_digest(evidence),
             ),
             [(bytes.fromhex(ek), bytes.fromhex(ak)) for ek, ak in kept["activated"]],
             policy.from_document(kept["policy"]),

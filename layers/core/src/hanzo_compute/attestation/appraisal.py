@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from hanzo_compute.attestation.binding import NO_GPU, Binding
+from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.attestation.checks import Check, Context, Findings, Group, Unreadable
 from hanzo_compute.attestation.policy import Policy
 from hanzo_compute.errors import InvalidRequest
-from hanzo_compute.model.evidence import Evidence, Platform, Tier, bundle_digest
+from hanzo_compute.model.evidence import NO_GPU, Evidence, Platform, Tier, gpu_digest
 
 Examine = Callable[[Mapping[str, bytes], Context], Findings]
 Collateral = Mapping[Platform, Mapping[str, bytes]]
@@ -267,7 +267,7 @@ def _tier(bundle: Sequence[Evidence], found: Sequence[Findings], whole: Findings
         text = "each GPU is there once" if ok else "the same GPU is there twice, or one has no identity"
         whole.check("nvidia.distinct", Group.BOUND, ok, text, actual=", ".join(identities))
     if context.binding is not None and cpus:
-        actual = bundle_digest(gpus)
+        actual = gpu_digest(gpus)
         ok = context.binding.gpu_digest == actual
         text = "the CPU's evidence commits to that of the GPUs" if ok else "the CPU's evidence commits to other GPUs"
         whole.check("nvidia.cpu_binding", Group.BOUND, ok, text, expected=context.binding.gpu_digest, actual=actual)

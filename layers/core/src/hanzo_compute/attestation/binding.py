@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hanzo_compute.errors import InvalidRequest
+from hanzo_compute.model.evidence import NO_GPU
 
 DOMAIN: Final = b"hanzo-compute/attestation/v1"
 GPU_DOMAIN: Final = b"hanzo-compute/attestation/v1/gpu"
-NO_GPU: Final = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Binding:
     sealing_key: bytes
     """X25519 (RFC 9180), 32 bytes."""
     gpu_digest: bytes = NO_GPU
-    """SHA-256 that names the evidence of the GPUs (:func:`hanzo_compute.model.evidence.bundle_digest`)."""
+    """SHA-256 that names the evidence of the GPUs (:func:`hanzo_compute.model.evidence.gpu_digest`)."""
 
     def __post_init__(self) -> None:
         for name, size in (("nonce", 32), ("sealing_key", 32), ("gpu_digest", 32)):

@@ -149,9 +149,7 @@ def issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 @lru_cache(maxsize=_CACHED)
 def _load(der: bytes) -> x509.Certificate:
-    with warnings.catch_warnings():
-        # Serial numbers that are not positive and the like: of signed certificates they are no reason to refuse.
-        warnings.simplefilter("ignore")
+    with odd_numbers():
         try:
             certificate = x509.load_der_x509_certificate(der)
             # Names are decoded when they are asked for first: what is wrong with them is to come out here.
@@ -165,8 +163,7 @@ def _load(der: bytes) -> x509.Certificate:
 
 
 def _pem(data: bytes) -> list[bytes]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with odd_numbers():
         try:
             certificates = x509.load_pem_x509_certificates(data)
         except x509.InvalidVersion as error:

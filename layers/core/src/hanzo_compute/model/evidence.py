@@ -74,3 +74,12 @@ class Evidence:
 def bundle_digest(bundle: Sequence[Evidence]) -> bytes:
     """32 bytes that name several pieces of evidence, whatever their order."""
     return hashlib.sha256(b"".join(sorted(bytes.fromhex(each.digest()) for each in bundle))).digest()
+
+
+NO_GPU: Final = bytes(32)
+
+
+def gpu_digest(bundle: Sequence[Evidence]) -> bytes:
+    """32 bytes that name the evidence of the GPUs among these pieces; zeros if there is none."""
+    gpus = [each for each in bundle if each.platform is Platform.NVIDIA]
+    return bundle_digest(gpus) if gpus else NO_GPU

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hanzo_compute.attestation import AttestationResult, Binding, Verdict, appraise
 from hanzo_compute.errors import FieldProblem, InvalidRequest, Rejected
 from hanzo_compute.model import keys
-from hanzo_compute.model.evidence import Evidence, Platform, bundle_digest
+from hanzo_compute.model.evidence import Evidence, Platform, gpu_digest
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.statement import key_id
@@ -127,7 +127,7 @@ def present(
         nonce=bytes.fromhex(asked["nonce"]),
         signing_key=base64.b64decode(asked["signing_key"]),
         sealing_key=bytes.fromhex(asked["sealing_key"]),
-        gpu_digest=_gpus(evidence),
+        gpu_digest=gpu_digest(evidence),
     )
     policy = policies.current(ctx, job.tenant)
     fetched = FetchedCollateral({}) if ctx.collateral is None else ctx.collateral.fetch(evidence, now)
@@ -209,11 +209,6 @@ def of_job(ctx: Context, job_id: str) -> list[Body]:
     partition = keys.attestation_partition(job_id)
     rows = ctx.store.query(partition, after=keys.appraisal(job_id, "~").sk, limit=SHOWN, reverse=True)
     return [row.body for row in rows if row.key.sk.startswith(keys.appraisal(job_id, "").sk)]
-
-
-def _gpus(evidence: Sequence[Evidence]) -> bytes:
-    gpus = [each for each in evidence if each.platform is Platform.NVIDIA]
-    return bundle_digest(gpus) if gpus else bytes(32)
 
 
 def _claims(ctx: Context, appraisal_id: str, job: Job, asked: Body, result: AttestationResult) -> dict[str, Any]:

@@ -220,7 +220,8 @@ def _judge(
     asked = _nonce(nonce)
 
     def judge(presented: Presented, at_ms: int | None) -> AttestationResult:
-        now_ms = at_ms or presented.at_ms or time.time_ns() // 1_000_000
+        given_ms = presented.at_ms if at_ms is None else at_ms
+        now_ms = time.time_ns() // 1_000_000 if given_ms is None else given_ms
         if presented.evidence is None:
             return refused(presented.platform, presented.problem, chosen, now_ms)
         return appraise(presented.evidence, chosen, {}, now_ms, nonce=asked, anchors=given)

@@ -80,7 +80,7 @@ def release(session: Session, job: str, policy: Path, wait: int) -> None:
     """
     from hanzo_compute.attestation import policy as policies
 
-    chosen = policies.parse(policy.read_text(encoding="utf-8"))
+    chosen = policies.parse(policy.read_text(encoding="utf-8", errors="replace"))
     if not chosen.release_keys:
         raise errors.InvalidRequest(f"{policy} is not for releasing keys", hint="set release_keys: true in it")
     job_id = session.job_id(job)

@@ -14,9 +14,9 @@ from threading import Lock
 
 from hanzo_compute.adapters.attester import detect, nsm, nvml, sev_guest, tsm
 from hanzo_compute.adapters.attester.tpm import PCRS, AttestationKey, Tpm
-from hanzo_compute.attestation.binding import NO_GPU, Binding
+from hanzo_compute.attestation.binding import Binding
 from hanzo_compute.errors import EvidenceUnavailable, InvalidRequest
-from hanzo_compute.model.evidence import EVIDENCE_FILE_MAX, Evidence, Platform, bundle_digest
+from hanzo_compute.model.evidence import EVIDENCE_FILE_MAX, Evidence, Platform, gpu_digest
 from hanzo_compute.ports.attesters import Challenge, Found
 
 CCEL = Path("/sys/firmware/acpi/tables/data/CCEL")
@@ -77,8 +77,7 @@ class HardwareAttester:
         ready = self._ready(None)
         bound = Binding(binding.nonce, binding.signing_key, binding.sealing_key)
         gpus = self._from.gpus(bound.gpu_nonce()) if Platform.NVIDIA in ready else []
-        digest = bundle_digest(gpus) if gpus else NO_GPU
-        bound = Binding(binding.nonce, binding.signing_key, binding.sealing_key, digest)
+        bound = Binding(binding.nonce, binding.signing_key, binding.sealing_key, gpu_digest(gpus))
         data = bound.report_data()
         asked = _Asked(data, bound.qualifying_data(), data, binding.nonce, binding.sealing_key)
         return [*self._machine(ready, asked), *gpus]
