@@ -120,9 +120,9 @@ def test_fuel_counts_the_same_each_time(runs: Runs) -> None:
 def test_a_busy_program_is_interrupted_at_its_timeout_and_the_worker_lives_on(runs: Runs) -> None:
     runs.run(command(""))
     before = worker_pids()
-    outcome, stdout = runs.run(command(writes("hello\n") + SPIN, extra=HELLO), timeout_ms=200)
+    outcome, stdout = runs.run(command(writes("hello\n") + SPIN, extra=HELLO), timeout_ms=2000)
     assert (outcome.category, outcome.timed_out, stdout) == (Category.TIMEOUT, True, b"hello\n")
-    assert 200 <= outcome.usage.wall_ms < 10_000
+    assert 2000 <= outcome.usage.wall_ms < 20_000
     assert outcome.usage.cpu_ms > 0
     assert outcome.usage.fuel is None  # the engine has lost count, and we do not guess
     assert outcome.usage.memory_peak_bytes == 65536
@@ -132,10 +132,10 @@ def test_a_busy_program_is_interrupted_at_its_timeout_and_the_worker_lives_on(ru
 def test_a_sleeping_program_is_killed_at_its_timeout(runs: Runs) -> None:
     # The engine cannot interrupt a guest inside a host call: only the kill of the worker does.
     begin = time.monotonic()
-    outcome, stdout = runs.run(command(writes("hello\n") + SLEEP_30_S, extra=HELLO), timeout_ms=200)
-    assert time.monotonic() - begin < 15
+    outcome, stdout = runs.run(command(writes("hello\n") + SLEEP_30_S, extra=HELLO), timeout_ms=2000)
+    assert time.monotonic() - begin < 25
     assert (outcome.category, outcome.timed_out, stdout) == (Category.TIMEOUT, True, b"hello\n")
-    assert outcome.usage.wall_ms >= 200
+    assert outcome.usage.wall_ms >= 2000
     # The next one gets a new worker.
     assert runs.run(command(""))[0].category == Category.OK
 

@@ -93,6 +93,7 @@ def test_a_memory_that_is_too_large_from_the_start_is_oom(lab: Lab) -> None:
     assert lab.run(command("", memory="1024")).kind == "exit"
 
 
+@pytest.mark.timeout(900)
 def test_a_gib_is_filled_in_one_instruction_within_its_limit_only(lab: Lab) -> None:
     body = "(memory.fill (i32.const 0) (i32.const 255) (i32.const 0x40000000))"
     assert lab.run(command(body, memory="16")).trap == "memory_out_of_bounds"
@@ -104,6 +105,7 @@ def test_a_gib_is_filled_in_one_instruction_within_its_limit_only(lab: Lab) -> N
     assert lab.run(command("(if (i32.load (i32.const 65528)) (then unreachable))", memory="16")).kind == "exit"
 
 
+@pytest.mark.timeout(900)
 def test_many_gib_one_after_the_other_leave_the_worker_with_none(lab: Lab) -> None:
     body = "(drop (memory.grow (i32.const 8000))) (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x1f400000))"
     for _ in range(5):
@@ -223,6 +225,7 @@ def test_a_compile_bomb_is_refused_before_it_is_compiled(lab: Lab, what: str, mo
         lab.ask(binary)
 
 
+@pytest.mark.timeout(900)
 def test_the_largest_that_is_accepted_compiles_loads_and_runs(lab: Lab) -> None:
     """What is accepted by its counts must not fail for want of room in the worker."""
     globals_ = "".join(f"(global $g{n} (mut v128) (v128.const i64x2 0 0))" for n in range(20_000))
