@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMBERS = ["layers/core", "functions", "infra/agent", "infra/host"]
+MEMBERS = ["layers/hllm", "layers/core", "functions", "infra/agent", "infra/host"]
 
 
 def dependencies_of_the_workspace() -> set[str]:
