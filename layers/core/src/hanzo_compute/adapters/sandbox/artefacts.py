@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from hanzo_compute.adapters.sandbox.cache import ArtefactCache, private_dir
-from hanzo_compute.adapters.sandbox.process import environment
+from hanzo_compute.adapters.sandbox.process import cpu_ms, environment
 
 COMPILE_S: Final = 60.0
 """Longest time to compile a module."""
@@ -25,6 +25,8 @@ INTERPRETER_S: Final = 300.0
 """… one of our own."""
 BACKGROUND_S: Final = 1800.0
 """… that nobody waits for."""
+OWN_SHARE: Final = 0.25
+"""The share of that time that the compiler must have had a processor for, for the module to be to blame."""
 NICE: Final = 19
 KEPT: Final = 32
 """Sealed copies that are kept open."""
@@ -194,6 +196,8 @@ class Artefacts:
         try:
             while process.poll() is None:
                 if time.monotonic() > until:
+                    if (had_ms := cpu_ms(process.pid)) is not None and had_ms < OWN_SHARE * timeout_s * 1000:
+                        raise CompileFailed(f"the machine is busy: of {timeout_s:g} s the compiler had {had_ms} ms")
                     return None, ""
                 if stopped(0.02):
                     raise Stopped

@@ -217,11 +217,7 @@ class WorkerProcess:
 
     def cpu_ms(self) -> int | None:
         """CPU time that the process has used so far, where the system tells."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
+        return cpu_ms(self.pid)
 
     def detach(self) -> socket.socket:
         """The socket, for a caller that reads and writes frames by itself, without blocking."""
@@ -435,6 +431,15 @@ _REPORT: Final[dict[str, Callable[[Any], bool]]] = {
     "counters": lambda value: isinstance(value, dict) and all(_count(each) for each in value.values()),
 }
 """What the fields of a report may be."""
+
+
+def cpu_ms(pid: int) -> int | None:
+    """CPU time that a process has used so far, where the system tells."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) * 1000 // os.sysconf("SC_CLK_TCK")
 
 
 def environment() -> dict[str, str]:
