@@ -13,10 +13,10 @@ from hanzo_compute.attestation import AttestationResult, Binding, Verdict, appra
 from hanzo_compute.attestation.policy import from_document
 from hanzo_compute.model.evidence import Evidence, Platform, Tier, bundle_digest
 from hanzo_compute.ports import Found
-from tests.support import mint_nvidia, mint_snp, pki
+from tests.support import judge_tdx, mint_nvidia, mint_snp, mint_tdx, pki
 from tests.support.fake_devices import SevGuest
 from tests.support.fake_nvml import FakeNvml
-from tests.support.fake_tsm import ROOT, KernelTsm
+from tests.support.fake_tsm import ROOT, Blobs, Entry, KernelTsm
 
 NONCE, SIGNING, SEALING = bytes(range(32)), b"signing key", bytes(32)
 BINDING = Binding(NONCE, SIGNING, SEALING)
@@ -69,6 +69,32 @@ def test_a_guest_of_snp(tmp_path: Path, by: str) -> None:
     assert set(evidence[0].files) == {"report", "cert_table"}
     other = judged(evidence, Binding(NONCE, b"another key", SEALING))
     assert other.reasons == ("snp.binding",)
+
+
+def test_a_guest_of_tdx(tmp_path: Path) -> None:
+    def quoted(entry: Entry) -> Blobs:
+        return mint_tdx.quote(judge_tdx.OF, mint_tdx.td(report_data=entry.inblob)), b"", b""
+
+    kernel = KernelTsm(
+        quoted, provider="tdx_guest", attributes=frozenset({"inblob", "outblob", "generation", "provider"})
+    )
+    (tmp_path / "report").mkdir()
+    guest = HardwareAttester(
+        Sources(
+            found=lambda: [Found("tdx", Platform.TDX, True, "configfs-tsm")],
+            tsm_root=tmp_path / "report",
+            tsm=lambda request, _root: tsm.collect(request, ROOT, tree=kernel),
+        )
+    )
+    evidence = guest.collect(BINDING)
+    collateral = {Platform.TDX: {"collateral": judge_tdx.TDX}}
+
+    def judged(binding: Binding) -> AttestationResult:
+        return appraise(evidence, POLICY, collateral, pki.NOW_MS, binding=binding, anchors=judge_tdx.OF.anchors)
+
+    result = judged(BINDING)
+    assert (result.verdict, result.tier) == (Verdict.ACCEPT, Tier.CPU_TEE), result.reasons
+    assert judged(Binding(NONCE, b"another key", SEALING)).reasons == ("tdx.binding",)
 
 
 def test_gpus_that_the_cpu_commits_to(tmp_path: Path) -> None:
