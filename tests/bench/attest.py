@@ -8,9 +8,9 @@ is, with the same keys and in turns with the appraisals, what `cryptography` tak
 report and, cold, of each certificate (RSA-4096-PSS and P-384 for SNP, P-384 for the others); for TDX it is dcap-qvl,
 the whole of it, under its strict policy. *Parse* is, for the two whose leaf is new, what our own code takes to read
 document or report and the new certificate, without one check: the bound of these two is on what is beyond it.
-*Challenge
-to key* is one client after the other against a platform's front and its writer with synced commits: challenge, a quote
-(made in this process), appraisal, key; a job of its own for each, leased and deposited before the clock starts.
+*Challenge to key* is one client after the other against a platform's front and its writer with synced commits:
+challenge, a quote (made in this process), appraisal, key; a job of its own for each, leased and deposited before the
+clock starts.
 
 What it does not show. Collateral over the network, and many runners at once.
 """
