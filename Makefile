@@ -49,6 +49,11 @@ soak: ## Load a platform of its own for ten minutes (ARGS="--clients 64 --minute
 guests: ## Build the guest examples in C and AssemblyScript into build/guests; see docs/guests.md
 	@scripts/build_guests
 
+.PHONY: layers
+layers: ## Build the Lambda layers into build/layers, and look through them
+	@scripts/bootstrap dev
+	$(PY) scripts/build_layers.py hllm
+
 .PHONY: test-pythons
 test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)
@@ -60,7 +65,7 @@ check: ## Lint, types, import arrows, sources, templates
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy scripts/check_sources.py
+	.venv/bin/mypy scripts/check_sources.py scripts/build_layers.py
 	.venv/bin/lint-imports
 	$(PY) scripts/check_sources.py
 	$(PY) -m pip check
@@ -83,7 +88,7 @@ LOCK := env -u PIP_FIND_LINKS -u UV_FIND_LINKS ../.venv/bin/uv pip compile --no-
 .PHONY: lock
 lock: ## Regenerate the locks from requirements/*.in (LOCK_ARGS=--upgrade for newest)
 	@scripts/bootstrap dev
-	cd requirements && for name in runtime dev bench sam; do $(LOCK) $$name.in -o $$name.lock || exit; done
+	cd requirements && for name in runtime dev bench sam hllm; do $(LOCK) $$name.in -o $$name.lock || exit; done
 
 .PHONY: clean
 clean: ## Stop the platform; remove .hzc, the venvs, caches and build results

@@ -39,9 +39,14 @@ def test_runtime_lists_what_the_distributions_need() -> None:
 
 
 def test_every_listed_requirement_is_locked() -> None:
-    for name in ("runtime", "dev", "bench", "sam"):
+    for name in ("runtime", "dev", "bench", "sam", "hllm"):
         names = {re.split(r"[\[=<>~!; ]", requirement)[0].lower() for requirement in listed(name)}
         assert names <= set(locked(name))
+
+
+def test_the_layer_of_the_engine_has_the_versions_of_the_runtime() -> None:
+    found = locked("hllm")
+    assert found == {project: locked("runtime")[project] for project in found}
 
 
 @pytest.mark.parametrize(("larger", "smaller"), [("dev", "runtime"), ("bench", "dev")])
