@@ -10,6 +10,7 @@ import attestation.app
 import dispatch.app
 import job_intake.app
 import leases.app
+import market.app
 from hanzo_compute.security.authorizer import Role
 from hanzo_compute.services import credentials
 from hanzo_compute.wiring import Container
@@ -23,6 +24,7 @@ CONTEXT = SimpleNamespace(
 ROUTES = {
     **dict.fromkeys(leases.app.api.routes, leases.app.handler),
     **dict.fromkeys(attestation.app.api.routes, attestation.app.handler),
+    **dict.fromkeys(market.app.api.routes, market.app.handler),
     **dict.fromkeys(job_intake.api.api.routes, job_intake.app.handler),
 }
 

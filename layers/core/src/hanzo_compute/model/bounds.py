@@ -115,3 +115,20 @@ SCHEDULE_RUNS_KEPT: Final = 50
 """Runs of a schedule that are remembered."""
 MISSED_MAX: Final = 100
 """Missed runs that are made up for by `missed: all`."""
+
+PLAN_PARTS_MAX: Final = 4
+"""Factors, and modalities, of a planning problem."""
+PLAN_NAMES_MAX: Final = 64
+"""States of a factor, its actions, or outcomes of a modality."""
+PLAN_HORIZON_MAX: Final = 16
+"""Steps that a plan looks ahead."""
+PLAN_POLICIES_MAX: Final = 65_536
+"""Plans that are compared."""
+PLAN_TABLE_MAX: Final = 1 << 18
+"""Joint states times joint outcomes."""
+PLAN_WORK_MAX: Final = 1 << 27
+"""That, times plans, times the questions that a trace answers: about a second of one core."""
+PLAN_NATS_MAX: Final = 1_000_000
+"""Largest preference, and largest precision."""
+PLAN_CANDIDATES_MAX: Final = 64
+"""First actions that a trace lists."""

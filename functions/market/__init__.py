@@ -1,0 +1,1 @@
+"""Market: plans, and what the router knows about regimes and prices."""
