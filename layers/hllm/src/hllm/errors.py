@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hllm.trace import Trace
+
 
 class HllmError(Exception):
     """The root of this package's errors."""
@@ -17,3 +22,11 @@ class NotFitted(HllmError, AttributeError):
 
 class FitFailed(HllmError, RuntimeError):
     """No restart of a fit gave usable parameters: each collapsed, or had a likelihood that is not finite."""
+
+
+class NoCandidate(HllmError, LookupError):
+    """The hard constraints leave no route; ``trace`` names, for every candidate, the predicate that failed."""
+
+    def __init__(self, message: str, trace: Trace) -> None:
+        super().__init__(message)
+        self.trace = trace

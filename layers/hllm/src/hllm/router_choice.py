@@ -1,0 +1,141 @@
+"""The choice of a route: hard constraints first, then the least expected free energy, with load as the tie break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hllm.router_state import Array, RouterState
+from hllm.router_terms import Draws, entropy, moments, outcomes
+from hllm.routes import Candidate, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candidate that a hard constraint rules out: the predicate that failed first, and its numbers."""
+
+    action: str
+    predicate: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """Every term of every route, each (N,): utility and price in credits, probabilities ``ok`` and ``met``, the rest in
+    nats. With curiosity 1, ``efe`` = ``risk`` + ``ambiguity`` - ``gain``."""
+
+    efe: Array
+    utility: Array
+    risk: Array
+    ambiguity: Array
+    information: Array
+    gain: Array
+    ok: Array
+    met: Array
+    price: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What was rejected, the terms of all routes (None: there are none), the index chosen, and why."""
+
+    rejected: tuple[Rejected, ...]
+    terms: Terms | None
+    chosen: int | None
+    why: str
+
+
+def evaluate(
+    state: RouterState, request: Request, routes: Sequence[Candidate], draws: Draws, domain: Array, regime: Array
+) -> Terms:
+    """Every term of every route, each (N,)."""
+    s = state.settings
+    quality, service = outcomes(draws, domain, regime)
+    price = np.array([r.price for r in routes], dtype=np.float64)
+    utility = request.value * quality.good - request.miss_cost * (1 - service.good) - price
+    surprise = entropy(quality.good) + entropy(service.good)
+    ambiguity = quality.ambiguity + service.ambiguity
+    information = (surprise - ambiguity).clip(min=0.0)
+    gain = quality.gain + service.gain
+    norm = float(np.logaddexp(s.gamma * request.value, 0.0) + np.logaddexp(0.0, -s.gamma * request.miss_cost))
+    value = norm - s.gamma * utility
+    efe = value - s.curiosity * (information + gain)
+    return Terms(
+        efe=efe,
+        utility=utility,
+        risk=value - surprise,
+        ambiguity=ambiguity,
+        information=information,
+        gain=gain,
+        ok=quality.good,
+        met=service.good,
+        price=price,
+    )
+
+
+def choose(
+    state: RouterState, request: Request, routes: Sequence[Candidate], draws: Draws, domain: Array, regime: Array
+) -> Choice:
+    """Screens the routes, computes the terms of all of them and takes one of those that the constraints leave."""
+    left, rejected = screen(request, routes)
+    terms = evaluate(state, request, routes, draws, domain, regime)
+    if not left:
+        return Choice(rejected, terms, None, "no candidate: every one fails a hard constraint")
+    loads = [float(r.load) for r in routes]
+    if len(left) == 1:
+        return Choice(rejected, terms, left[0], "the only candidate that the constraints leave")
+    if not _has_data(state, [routes[i] for i in left]):
+        i = min(left, key=lambda i: (loads[i], routes[i].price, routes[i].name))
+        return Choice(rejected, terms, i, "no data: least loaded")
+    efe = terms.efe.tolist()
+    best = min(left, key=lambda i: (efe[i], loads[i], routes[i].name))
+    why = "the least expected free energy"
+    if min(loads[i] for i in left) >= loads[best]:
+        return Choice(rejected, terms, best, why)
+    # Routes that the data cannot tell apart share the load: a queue is a cost that the counts see only later.
+    (ok, ok_var), (met, met_var) = moments(state, routes, domain, regime)
+    utility = request.value * ok - request.miss_cost * (1 - met) - terms.price
+    other_model = np.array([r.model != routes[best].model for r in routes])
+    other_backend = np.array([r.backend != routes[best].backend for r in routes])
+    variance = request.value**2 * other_model * (ok_var + ok_var[best])
+    variance = variance + request.miss_cost**2 * other_backend * (met_var + met_var[best])
+    near = (utility[best] - utility <= state.settings.credible * np.sqrt(variance)).tolist()
+    i = min((i for i in left if near[i]), key=lambda i: (loads[i], efe[i], routes[i].name))
+    if loads[i] < loads[best]:
+        best, why = i, f"as good as {routes[best].name} as far as the data tell, and less loaded"
+    return Choice(rejected, terms, best, why)
+
+
+def _has_data(state: RouterState, routes: Sequence[Candidate]) -> bool:
+    """Whether anything is known of any of the routes: half an observation that is not yet forgotten."""
+    for table, names in ((state.quality, {r.model for r in routes}), (state.service, {r.backend for r in routes})):
+        known = [table.index[n] for n in names if n in table.index]
+        if known and float((table.counts[known] - table.prior).sum()) >= 0.5:
+            return True
+    return False
+
+
+def screen(request: Request, candidates: Sequence[Candidate]) -> tuple[list[int], tuple[Rejected, ...]]:
+    """The indices of the candidates that satisfy the hard constraints, and the others with what failed first."""
+    tier, wanted, cap = request.tier, request.capabilities, request.price_cap
+    resources = list(request.resources.items())
+    admissible, rejected = [], []
+    for i, c in enumerate(candidates):
+        if c.excluded:
+            rejected.append(Rejected(c.name, "excluded", c.excluded))
+        elif c.tier < tier:
+            rejected.append(Rejected(c.name, "tier", f"proves {c.tier}, wanted {tier}"))
+        elif not wanted <= c.capabilities:
+            rejected.append(Rejected(c.name, "capabilities", f"lacks {', '.join(sorted(wanted - c.capabilities))}"))
+        elif short := [k for k, x in resources if c.limits and x > c.limits.get(k, x)]:
+            k = min(short)
+            rejected.append(
+                Rejected(c.name, "resources", f"{k}: holds {c.limits[k]:g}, wanted {request.resources[k]:g}")
+            )
+        elif cap is not None and c.price > cap:
+            rejected.append(Rejected(c.name, "price_cap", f"costs {c.price:g}, cap {cap:g}"))
+        else:
+            admissible.append(i)
+    return admissible, tuple(rejected)
