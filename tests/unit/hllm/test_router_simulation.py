@@ -8,7 +8,10 @@ ROUTER = Router()
 
 
 def mean_wait(pools, seed, routed):
-    """Mean wait, and the share of requests placed where more wait than need be, in `pools` identical first-come-first-served queues at 80 % use; the SLO is a wait of at most 1."""
+    """Mean wait, and the share of requests that are placed where more wait than need be.
+
+    In `pools` identical first-come-first-served queues at 80 % use; the SLO is a wait of at most 1.
+    """
     rng = np.random.default_rng(seed)
     n = 250
     arrivals = np.cumsum(rng.exponential(1 / (0.8 * pools), n))
