@@ -1,0 +1,27 @@
+"""Price dynamics of compute pools: log prices as Hamiltonian coordinates in a potential that the regime sets.
+
+For each pool q = ln(P/P_ref) and p = m·dq/dt move by H = p²/2m + V(q; z), where
+V = k_z(q - μ_z)²/2 + λ_z(q - μ_z)⁴/4 is averaged over the beliefs about the regime z. Demand above supply pushes the
+price as the input of a port, friction and temperature make it a Langevin process, and the price of an automated
+market maker anchors it. ``step`` moves the prices, ``forecast`` tells their distribution later, ``quote`` what to ask.
+"""
+
+from .dynamics import step
+from .forecasting import Forecast, forecast, port_input
+from .parameters import MarketParameters
+from .quoting import Quote, optimal_spread, quote, reservation_price
+from .state import MarketState, spot_price
+
+__all__ = [
+    "Forecast",
+    "MarketParameters",
+    "MarketState",
+    "Quote",
+    "forecast",
+    "optimal_spread",
+    "port_input",
+    "quote",
+    "reservation_price",
+    "spot_price",
+    "step",
+]
