@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "replay": "replay:replay",
     "log": "log:log",
     "attest": "attest:attest",
+    "adapter": "adapter:adapter",
     "key": "key:key",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",

@@ -151,16 +151,23 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, str | None
 
 def output_option(command: F) -> F:
     """Adds ``-o``."""
-    option = click.option(
-        "-o",
-        "--output",
+    return _output_option("-o", "--output")(command)
+
+
+def json_option(command: F) -> F:
+    """Adds ``--output`` to a command whose ``-o`` names the file that it makes."""
+    return _output_option("--output")(command)
+
+
+def _output_option(*names: str) -> Callable[[F], F]:
+    return click.option(
+        *names,
         type=click.Choice(["table", "json"]),
         help="How to answer: for people, or as JSON.",
         expose_value=False,
         is_eager=True,
         callback=_remember("output"),
     )
-    return option(command)
 
 
 def client_options(command: F) -> F:
