@@ -119,7 +119,9 @@ def number(value: Any, name: str, low: float, high: float = np.inf) -> float:
 
 def observed(values: Any, outcomes: list[int]) -> list[Array | None]:
     """What was seen of each modality as weights over its outcomes; None where nothing was."""
-    listed = list(values) if isinstance(values, Iterable) else [values]
+    if not isinstance(values, Iterable):
+        raise InvalidInput(f"the observation is {values!r}: give a list with an outcome for each modality")
+    listed = list(values)
     if len(listed) != len(outcomes):
         raise InvalidInput(f"the observation has {len(listed)} modalities, and the model has {len(outcomes)}")
     found: list[Array | None] = []
