@@ -196,13 +196,13 @@ class BaseHMM(ABC):
             self._maximise_chain(statistics)
             if set(self.params) - {"s", "t"}:
                 self._maximise(data, statistics.posteriors)
-            trouble = self._collapsed(data, statistics.occupancy)
+            trouble = self._collapsed(data, statistics.posteriors.sum(axis=(0, 2)))
             if trouble is not None and (not self.allow_collapse or "singular" in trouble):
                 return f"collapsed in iteration {monitor.iter} ({trouble})"
         return None
 
     def _expectation(self, data: inference.Data) -> Statistics:
-        return inference.expectation(self._emission(data), data.layout, self.startprob_, self.transmat_)
+        return inference.expectation(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
 
     # Inference.
 
@@ -210,7 +210,7 @@ class BaseHMM(ABC):
         """ln P(X), in nats, summed over the sequences. Raises NotFitted, InvalidInput."""
         self._check()
         data = self._prepared(X, lengths)
-        return inference.log_likelihood(self._emission(data), data.layout, self.startprob_, self.transmat_)
+        return inference.log_likelihood(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
 
     def score_samples(self, X: ArrayLike, lengths: Lengths = None) -> tuple[float, Floats]:
         """ln P(X), and P(s_t | X), shape (n_samples, n_components)."""
@@ -237,7 +237,7 @@ class BaseHMM(ABC):
             return float(posteriors.max(axis=1).sum()), posteriors.argmax(axis=1)
         self._check()
         data = self._prepared(X, lengths)
-        return inference.viterbi(self._emission(data), data.layout, self.startprob_, self.transmat_)
+        return inference.best_path(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
 
     def predict(self, X: ArrayLike, lengths: Lengths = None) -> Ints:
         """The states that ``decode`` finds, shape (n_samples,)."""

@@ -33,25 +33,45 @@ class Quadratic:
     def __init__(self, rows: Floats, layout: Layout, *, crossed: bool) -> None:
         self.layout = layout
         self.crossed = crossed
-        missing = np.isnan(rows[:, 0])
-        self.present = rows[~missing] if missing.any() else rows
-        width = rows.shape[1]
-        self.centre, self.scale = np.zeros(width), np.ones(width)
-        if len(self.present):
-            self.centre = self.present.mean(axis=0)
-            deviation = self.present.std(axis=0)
-            # Of a constant feature only rounding is left.
-            tiny = 1e-12 * np.abs(self.centre)
-            self.scale = np.where(deviation > tiny, deviation, 1.0)
-        scaled = (rows - self.centre) / self.scale
-        self.finest = 16 * np.finfo(np.float64).eps * (np.abs(self.centre) + self.scale)
-        scaled[missing] = 0.0
+        self.width = width = rows.shape[1]
         self.upper = np.triu_indices(width)
-        columns = [(~missing)[:, None].astype(np.float64), scaled]
-        columns.append(scaled[:, self.upper[0]] * scaled[:, self.upper[1]] if crossed else scaled**2)
-        self.width = width
-        self.reach = max(1.0, float(np.abs(scaled).max()))
-        self.values = layout.spread(np.concatenate(columns, axis=1))
+        squares = len(self.upper[0]) if crossed else width
+        self.values = np.empty((layout.steps, 1 + width + squares, layout.blocks))
+        there, scaled = self.values[:, 0], self.values[:, 1 : 1 + width]
+        layout.spread(rows, scaled)
+        there[:] = 1.0
+        absent = np.isnan(scaled[:, 0])
+        self.holes = bool(absent.any())
+        if layout.padding is not None:
+            absent |= layout.padding
+        gaps = self.holes or layout.padding is not None
+        if gaps:
+            there[absent] = 0.0
+            scaled.transpose(0, 2, 1)[absent] = 0.0
+        self.count = layout.samples if not self.holes else int(there.sum())
+        self.rows = rows
+        self.centre, self.scale = np.zeros(width), np.ones(width)
+        if self.count:
+            self.centre = scaled.sum(axis=(0, 2)) / self.count
+            scaled -= self.centre[:, None]
+            if gaps:
+                scaled *= there[:, None, :]
+            deviation = np.sqrt(np.einsum("ldb,ldb->d", scaled, scaled) / self.count)
+            # Of a constant feature only rounding is left.
+            self.scale = np.where(deviation > 1e-12 * np.abs(self.centre), deviation, 1.0)
+            scaled /= self.scale[:, None]
+        self.finest = 16 * np.finfo(np.float64).eps * (np.abs(self.centre) + self.scale)
+        self.reach = max(1.0, float(scaled.max()), -float(scaled.min()))
+        if crossed:
+            for at, (one, other) in enumerate(zip(*self.upper, strict=True)):
+                np.multiply(scaled[:, one], scaled[:, other], out=self.values[:, 1 + width + at])
+        else:
+            np.multiply(scaled, scaled, out=self.values[:, 1 + width :])
+
+    @property
+    def present(self) -> Floats:
+        """The observations that are not missing, (count, features)."""
+        return self.rows[~np.isnan(self.rows[:, 0])] if self.holes else self.rows
 
     def log_density(self, means: Floats, covars: Floats, kind: str) -> Floats:
         """ln N(x; μ_k, Σ_k), shape (steps, K, blocks)."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from hllm.errors import InvalidInput
-from hllm.hmm import logspace
+from hllm.hmm import blocks, logspace, viterbi
 from hllm.hmm.layout import Layout
 from hllm.hmm.validation import Floats, Ints
 
 IMPOSSIBLE = "the model gives these observations probability 0: a path that they need has a zero in its parameters"
+
+Emission = Callable[[], Floats]
+"""Makes ln P(x | s) afresh, (steps, K, blocks): the scaled recursions overwrite it, and may have to give up."""
 
 
 class Data(Protocol):
@@ -23,58 +27,53 @@ class Data(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What the E-step hands to the M-step. States K, sequences S."""
+    """What the E-step hands to the M-step. States K."""
 
     log_likelihood: float
     posteriors: Floats  # P(s_t | y), (steps, K, blocks), 0 in padding
-    start: Floats  # Σ over sequences of P(s_1 | y), (K,)
-    transitions: Floats  # Σ P(s_t, s_t+1 | y), (K, K)
-
-    @property
-    def occupancy(self) -> Floats:
-        """Expected number of samples per state, (K,)."""
-        out: Floats = self.posteriors.sum(axis=(0, 2))
-        return out
+    start: Floats  # sum over sequences of P(s_1 | y), (K,)
+    transitions: Floats  # sum of P(s_t, s_t+1 | y), (K, K)
 
 
-def log_likelihood(emission: Floats, layout: Layout, startprob: Floats, transmat: Floats) -> float:
-    """Σ over sequences of ln P(y), in nats. Raises InvalidInput if a sequence is impossible."""
-    total = float(logspace.logsumexp(logspace.forward(emission, startprob, transmat)[-1], 0).sum())
-    if not np.isfinite(total):
+def _sequences(emission: Floats, layout: Layout) -> list[Floats]:
+    return np.split(layout.collect(emission), layout.lengths.cumsum()[:-1])
+
+
+def log_likelihood(emission: Emission, layout: Layout, startprob: Floats, transmat: Floats) -> float:
+    """ln P(y) summed over the sequences, in nats. Raises InvalidInput if one is impossible."""
+    values = emission()
+    top = blocks.relative(values)
+    total = blocks.evidence(values, layout, startprob, transmat)
+    if total is not None:
+        return total + float(top.sum())
+    parts = [logspace.forward(part, startprob, transmat)[-1] for part in _sequences(emission(), layout)]
+    total = float(logspace.logsumexp(np.array(parts), 1).sum())
+    if np.isneginf(total):
         raise InvalidInput(IMPOSSIBLE)
     return total
 
 
-def expectation(emission: Floats, layout: Layout, startprob: Floats, transmat: Floats) -> Statistics:
+def expectation(emission: Emission, layout: Layout, startprob: Floats, transmat: Floats) -> Statistics:
     """Forward-backward. Raises InvalidInput if a sequence is impossible."""
-    likelihood, posteriors, pairs = logspace.smooth(emission, startprob, transmat)
-    if not np.isfinite(likelihood).all():
+    values = emission()
+    top = blocks.relative(values)
+    found = blocks.smooth(values, layout, startprob, transmat)
+    if found is not None:
+        logarithm, posteriors, pairs = found
+        return Statistics(logarithm + float(top.sum()), posteriors, posteriors[0][:, layout.first].sum(axis=1), pairs)
+    parts = [logspace.smooth(part, startprob, transmat) for part in _sequences(emission(), layout)]
+    total = sum(part[0] for part in parts)
+    if np.isneginf(total):
         raise InvalidInput(IMPOSSIBLE)
-    if layout.padding is not None:
-        posteriors.transpose(0, 2, 1)[layout.padding] = 0.0
-        pairs.transpose(0, 3, 1, 2)[layout.padding[1:]] = 0.0
-    start: Floats = posteriors[0].sum(axis=1)
-    return Statistics(float(likelihood.sum()), posteriors, start, pairs.sum(axis=(0, 3)))
+    posteriors = np.empty_like(values)
+    layout.spread(np.concatenate([part[1] for part in parts]), posteriors)
+    start = np.sum([part[1][0] for part in parts], axis=0)
+    return Statistics(total, posteriors, start, np.sum([part[2] for part in parts], axis=0))
 
 
-def viterbi(emission: Floats, layout: Layout, startprob: Floats, transmat: Floats) -> tuple[float, Ints]:
-    """Σ over sequences of ln P(best path, y), and the paths, (samples,). Raises InvalidInput if one is impossible."""
-    transitions = logspace.log(transmat)
-    best = np.empty_like(emission)
-    best[0] = logspace.log(startprob)[:, None] + emission[0]
-    for step in range(1, len(best)):
-        best[step] = (best[step - 1][:, None, :] + transitions[:, :, None]).max(axis=0) + emission[step]
-    paths = np.empty((layout.steps, 1, layout.blocks))
-    # Rows of a transition matrix sum to 1, so the padding would charge its cheapest path: begin at the true ends.
-    ends = layout.lengths - 1
-    total = 0.0
-    for block, end in enumerate(ends):
-        state = int(best[end, :, block].argmax())
-        total += float(best[end, state, block])
-        for step in range(end, -1, -1):
-            paths[step, 0, block] = state
-            if step:
-                state = int((best[step - 1, :, block] + transitions[:, state]).argmax())
-    if not np.isfinite(total):
+def best_path(emission: Emission, layout: Layout, startprob: Floats, transmat: Floats) -> tuple[float, Ints]:
+    """Sum over sequences of ln P(best path, y), and the paths, (samples,). Raises InvalidInput if one is impossible."""
+    total, path = viterbi.best_path(emission(), layout, startprob, transmat)
+    if np.isneginf(total):
         raise InvalidInput(IMPOSSIBLE)
-    return total, layout.collect(paths)[:, 0].astype(np.int64)
+    return total, path

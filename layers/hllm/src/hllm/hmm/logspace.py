@@ -1,7 +1,7 @@
-"""Forward-backward in logarithms: slow, and right whatever the range of the probabilities.
+"""The recursions in logarithms, one sequence at a time: slow, and right whatever the range of the probabilities.
 
-Rabiner, "A tutorial on hidden Markov models", Proc. IEEE 77(2), 1989, §III, with log-sum-exp for sums.
-Arrays have the shape (steps, states, blocks) of ``Layout``; a block is a sequence here.
+Rabiner, "A tutorial on hidden Markov models", Proc. IEEE 77(2), 1989, III, with log-sum-exp for sums.
+``emission`` is ln P(y_t | s_t), shape (T, K).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def log(values: Floats) -> Floats:
 
 
 def logsumexp(values: Floats, axis: int) -> Floats:
-    """log Σ exp along an axis; -inf where all are -inf."""
+    """ln of the sum of exp along an axis; -inf where all are -inf."""
     top = values.max(axis=axis, keepdims=True)
     top[np.isneginf(top)] = 0.0
     out: Floats = log(np.exp(values - top).sum(axis=axis)) + top.squeeze(axis)
@@ -26,34 +26,34 @@ def logsumexp(values: Floats, axis: int) -> Floats:
 
 
 def forward(emission: Floats, startprob: Floats, transmat: Floats) -> Floats:
-    """log P(y_1..t, s_t), shape (steps, states, blocks), from log P(y_t | s_t) of the same shape."""
-    transitions = log(transmat)[:, :, None]
+    """ln P(y_1..t, s_t), (T, K)."""
+    transitions = log(transmat)
     out = np.empty_like(emission)
-    out[0] = log(startprob)[:, None] + emission[0]
+    out[0] = log(startprob) + emission[0]
     for step in range(1, len(out)):
-        out[step] = logsumexp(out[step - 1][:, None, :] + transitions, 0) + emission[step]
+        out[step] = logsumexp(out[step - 1][:, None] + transitions, 0) + emission[step]
     return out
 
 
 def backward(emission: Floats, transmat: Floats) -> Floats:
-    """log P(y_t+1.. | s_t), shape (steps, states, blocks)."""
-    transitions = log(transmat)[:, :, None]
+    """ln P(y_t+1.. | s_t), (T, K)."""
+    transitions = log(transmat)
     out = np.zeros_like(emission)
     for step in range(len(out) - 2, -1, -1):
-        out[step] = logsumexp(transitions + (emission[step + 1] + out[step + 1])[None], 1)
+        out[step] = logsumexp(transitions + emission[step + 1] + out[step + 1], 1)
     return out
 
 
-def smooth(emission: Floats, startprob: Floats, transmat: Floats) -> tuple[Floats, Floats, Floats]:
-    """Log-likelihoods (blocks,), posteriors (steps, states, blocks), Σ_t P(s_t, s_t+1 | y) per step and pair.
-
-    The last has shape (steps - 1, states, states, blocks): the caller leaves out padding before summing. Where a
-    log-likelihood is -inf (the model cannot make the sequence) the rest is meaningless.
-    """
-    ahead, behind = forward(emission, startprob, transmat), backward(emission, transmat)
-    likelihood = logsumexp(ahead[-1], 0)
-    scale = np.where(np.isneginf(likelihood), 0.0, likelihood)
-    posteriors = np.exp(ahead + behind - scale)
-    later = (emission + behind)[1:, None, :, :] - scale
-    pairs = np.exp(ahead[:-1, :, None, :] + log(transmat)[:, :, None] + later)
-    return likelihood, posteriors, pairs
+def smooth(emission: Floats, startprob: Floats, transmat: Floats) -> tuple[float, Floats, Floats]:
+    """ln P(y), posteriors (T, K), sum of P(s_t, s_t+1 | y) (K, K). Where the first is -inf the rest is zeros."""
+    ahead = forward(emission, startprob, transmat)
+    likelihood = float(logsumexp(ahead[-1], 0))
+    pairs = np.zeros_like(transmat)
+    if np.isneginf(likelihood):
+        return likelihood, np.zeros_like(emission), pairs
+    behind = backward(emission, transmat)
+    transitions = log(transmat)
+    later = emission + behind - likelihood
+    for step in range(1, len(emission)):
+        pairs += np.exp(ahead[step - 1][:, None] + transitions + later[step])
+    return likelihood, np.exp(ahead + behind - likelihood), pairs
