@@ -55,5 +55,8 @@ def smooth(emission: Floats, startprob: Floats, transmat: Floats) -> tuple[float
     transitions = log(transmat)
     later = emission + behind - likelihood
     for step in range(1, len(emission)):
-        pairs += np.exp(ahead[step - 1][:, None] + transitions + later[step])
-    return likelihood, np.exp(ahead + behind - likelihood), pairs
+        # Normalised at each step: where logarithms are large, their differences have few digits.
+        each = np.exp(ahead[step - 1][:, None] + transitions + later[step])
+        pairs += each / each.sum()
+    joint = ahead + behind
+    return likelihood, np.exp(joint - logsumexp(joint, 1)[:, None]), pairs
