@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.generation import GenerationMode
 
 import job_intake.app  # noqa: F401  (registers the routes)
+import market.app
 from hanzo_compute.front.openapi import describe
 from job_intake.api import api
 from tests.support.live import Platform
@@ -20,13 +21,16 @@ pytestmark = pytest.mark.slow
 
 def operations() -> list[Any]:
     """Every operation, without the parameters that make it wait."""
-    document = describe(api, "Hanzo Compute")
-    for path in document["paths"].values():
-        for operation in path.values():
-            parameters = operation.get("parameters", [])
-            operation["parameters"] = [each for each in parameters if each["name"] not in ("wait_s", "follow")]
-    del document["paths"]["/healthz"]  # takes no input, so there is nothing to get wrong
-    return [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    found = []
+    for each in (api, market.app.api):
+        document = describe(each, "Hanzo Compute")
+        for path in document["paths"].values():
+            for operation in path.values():
+                parameters = operation.get("parameters", [])
+                operation["parameters"] = [each for each in parameters if each["name"] not in ("wait_s", "follow")]
+        document["paths"].pop("/healthz", None)  # takes no input, so there is nothing to get wrong
+        found += [each.ok() for each in schemathesis.openapi.from_dict(document).get_all_operations()]
+    return found
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

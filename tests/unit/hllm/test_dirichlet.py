@@ -68,7 +68,7 @@ def test_an_outcome_without_counts_cannot_occur() -> None:
 
 
 def test_gains_of_a_plan_are_weighted_by_where_it_leads() -> None:
-    """Two states: one is known well, one is not; looking at the latter tells more. Moves cost nothing, and tell, too."""
+    """Two states: one is known well, one is not; looking at the latter tells more; moves tell, too."""
     pA = [np.array([[50.0, 0.5], [50.0, 0.5]])]
     B = [np.stack([[[1.0, 1.0], [0, 0]], [[0, 0], [1.0, 1.0]]], axis=-1)]
     found = expected_free_energy(expected_parameters(pA), B, [np.zeros(2)], [[0.5, 0.5]], 2, pA=pA)

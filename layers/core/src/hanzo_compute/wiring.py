@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hanzo_compute.adapters.http.jobs import JobsClient as JobsClient  # noqa: PLC0414 — hosts name the type
     from hanzo_compute.adapters.http.keys import KeysClient as KeysClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.log import ProofClient as ProofClient  # noqa: PLC0414
+    from hanzo_compute.adapters.http.routing import RoutingClient as RoutingClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.schedules import SchedulesClient as SchedulesClient  # noqa: PLC0414
     from hanzo_compute.adapters.http.secrets import SecretsClient as SecretsClient  # noqa: PLC0414
     from hanzo_compute.adapters.local.archive import BackupHead as BackupHead  # noqa: PLC0414
@@ -173,6 +174,13 @@ def schedules_client(url: str, key: str | None) -> SchedulesClient:
     from hanzo_compute.adapters.http import ApiClient, SchedulesClient
 
     return SchedulesClient(ApiClient(url, key))
+
+
+def routing_client(url: str, key: str | None) -> RoutingClient:
+    """A tenant's client of the router."""
+    from hanzo_compute.adapters.http import ApiClient, RoutingClient
+
+    return RoutingClient(ApiClient(url, key))
 
 
 @dataclass(frozen=True)

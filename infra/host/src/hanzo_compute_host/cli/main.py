@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "fn": "fn:fn",
     "secret": "secret:secret",
     "quote": "quote:quote",
+    "plan": "plan:plan",
     "receipt": "receipt:receipt",
     "replay": "replay:replay",
     "log": "log:log",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         JobsClient,
         KeysClient,
         ProofClient,
+        RoutingClient,
         SchedulesClient,
         SecretsClient,
     )
@@ -78,6 +79,14 @@ class Session:
 
         endpoint = find_endpoint(self.url, self.key, self.home)
         return wiring.schedules_client(endpoint.url, endpoint.key)
+
+    @cached_property
+    def routing(self) -> RoutingClient:
+        """The router of the same platform."""
+        from hanzo_compute import wiring
+
+        endpoint = find_endpoint(self.url, self.key, self.home)
+        return wiring.routing_client(endpoint.url, endpoint.key)
 
     @cached_property
     def secrets(self) -> SecretsClient:

@@ -134,6 +134,8 @@ class _Decision:
         answers: list[tuple[Body, list[int]]] = []
         for index, (factor, states) in enumerate(self.problem.beliefs.items()):
             for number, state in enumerate(states):
+                if self.beliefs[index][number] == 1:  # that is what was asked
+                    continue
                 known = [*self.beliefs[:index], np.eye(len(states))[number], *self.beliefs[index + 1 :]]
                 then = self._evaluated(known, self.problem.horizon)
                 answers.append(({"known": {factor: state}}, list(then.action)))

@@ -6,6 +6,7 @@ from hanzo_compute.adapters.http.jobs import JobsClient
 from hanzo_compute.adapters.http.keys import HttpKeyApi, KeysClient
 from hanzo_compute.adapters.http.leases import HttpLeaseApi
 from hanzo_compute.adapters.http.log import ProofClient
+from hanzo_compute.adapters.http.routing import RoutingClient
 from hanzo_compute.adapters.http.schedules import SchedulesClient
 from hanzo_compute.adapters.http.secrets import SecretsClient
 
@@ -17,6 +18,7 @@ __all__ = [
     "JobsClient",
     "KeysClient",
     "ProofClient",
+    "RoutingClient",
     "SchedulesClient",
     "SecretsClient",
 ]
