@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from hanzo_compute.errors import ComputeError
 from hanzo_compute.front.consumer import consume
 from hanzo_compute.front.telemetry import Metrics, configure
 from hanzo_compute.model.job import Job
@@ -21,6 +23,16 @@ def on_placed(_: str, job: Job | None) -> None:
         metrics.milliseconds("TimeToPlace", job.placed_ms - job.created_ms)
 
 
+def placed(jobs: Sequence[str]) -> dict[str, Job | ComputeError | None]:
+    """Place jobs, and count by what: the router, load alone, or nothing to choose from."""
+    ctx = container()
+    found = place(ctx, jobs)
+    for by, count in ctx.learnt.placed.items():
+        metrics.count(f"Placed_{by}", count)
+    ctx.learnt.placed.clear()
+    return found
+
+
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle a batch of SQS records."""
-    return consume(event, lambda jobs: place(container(), jobs), on_placed, metrics)
+    return consume(event, placed, on_placed, metrics)

@@ -1,16 +1,23 @@
-"""Placing: repeated, late and early messages, deadlines, and the choice of a pool."""
+"""Placing: repeated, late and early messages, deadlines, the choice of a pool, and what is told of it."""
 
 from __future__ import annotations
 
+import json
+import logging
+from dataclasses import replace
+
 import pytest
 
-from hanzo_compute.config import Policy, Pool
-from hanzo_compute.errors import NoCapacity
+from hanzo_compute.config import LEAST_LOADED, Policy, Pool
+from hanzo_compute.errors import NoCapacity, NotFound
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
-from hanzo_compute.services import cancel, place
+from hanzo_compute.ports import Put
+from hanzo_compute.routing import placement
+from hanzo_compute.services import cancel, explain, learn, place
 from tests.support.stepped import Platform
 
 WASM = frozenset({"wasm"})
@@ -73,5 +80,159 @@ def test_the_least_loaded_pool_gets_the_job_and_the_first_one_on_a_tie() -> None
 
 def test_without_a_pool_the_message_is_tried_again() -> None:
     platform = Platform()
-    with pytest.raises(NoCapacity):
-        place.choose(platform.ctx, "docker")
+    job_id = platform.submitted()
+    gone = replace(platform.ctx, policy=Policy(pools=(Pool("docker", frozenset({"docker"})),)))
+    assert isinstance(place.place(gone, [job_id])[job_id], NoCapacity)
+    assert platform.job(job_id).state is State.QUEUED
+
+
+def test_a_batch_spreads_although_none_of_it_is_written_yet() -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    found = place.place(platform.ctx, [platform.submitted() for _ in range(4)])
+    assert sorted(str(job.pool) for job in found.values() if isinstance(job, Job)) == ["a", "a", "b", "b"]
+    assert sorted(job.ahead for job in found.values() if isinstance(job, Job)) == [0, 0, 1, 1]
+
+
+def lessons(platform: Platform, good: str, bad: str, count: int = 12) -> None:
+    """Attempts that end well in one pool and are lost in the other."""
+    now = platform.clock.now_ms()
+    rows = []
+    for number in range(count):
+        for pool, category in ((good, "ok"), (bad, "lapsed")):
+            row = {"at_ms": now + number, "pool": pool, "runtime": "wasm", "category": category}
+            row |= {"wait_ms": 20, "run_ms": 100, "ahead": 0, "tier": 0}
+            rows.append(Put(keys.observed(now + number, f"j-{pool}", number), row))
+    platform.store.transact(rows)
+    assert learn.learn(platform.ctx)["folded"] == 2 * count
+
+
+def pools_of(platform: Platform, count: int) -> list[str | None]:
+    return [platform.job(platform.placed()).pool for _ in range(count)]
+
+
+def test_a_pool_that_fails_falls_behind_and_comes_back_by_forgetting() -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    lessons(platform, good="b", bad="a")
+    assert pools_of(platform, 6) == ["b"] * 6
+    platform.clock.advance(3_600_000)
+    now = platform.clock.now_ms()
+    row = {"at_ms": now, "pool": "b", "runtime": "wasm", "category": "ok", "wait_ms": 5, "run_ms": 9, "ahead": 0}
+    platform.store.transact([Put(keys.observed(now, "j-later", 1), row | {"tier": 0})])
+    learn.learn(platform.ctx)
+    assert "a" in pools_of(platform, 6)
+
+
+def test_a_placement_is_explained_to_its_tenant_alone() -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    lessons(platform, good="b", bad="a")
+    job_id = platform.placed()
+    trace = explain.trace(platform.ctx, "acme", job_id)
+    assert (trace["job"], trace["attempt"], trace["by"]) == (job_id, 1, "hllm")
+    assert trace["chosen"] == {"pool": "b", "runtime": "wasm"}
+    decision = trace["decision"]
+    assert [each["action"] for each in decision["candidates"]] == ["b/wasm", "a/wasm"]
+    assert decision["candidates"][0]["p_met"] > 0.8 > 0.2 > decision["candidates"][1]["p_met"]
+    assert decision["recomputed"] == "yes"
+    assert any(each["of"] == "price" and each["then"] == "a/wasm" for each in decision["counterfactuals"])
+    assert explain.trace(platform.ctx, "acme", job_id, 1)["at"] == trace["at"]
+    for tenant, attempt in (("other", None), ("acme", 2)):
+        with pytest.raises(NotFound):
+            explain.trace(platform.ctx, tenant, job_id, attempt)
+    with pytest.raises(NotFound, match="has not been placed"):
+        explain.trace(platform.ctx, "acme", platform.submitted())
+
+
+def test_what_was_altered_is_not_recomputed() -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    lessons(platform, good="b", bad="a")
+    job_id = platform.placed()
+    record = platform.store.get(keys.trace(job_id, 1))
+    assert record is not None
+    record.body["decision"]["inputs"]["state"]["version"] += 1
+    platform.store.transact([Put(record.key, record.body, expect=record.rev)])
+    assert "altered" in explain.trace(platform.ctx, "acme", job_id)["decision"]["recomputed"]
+
+
+@pytest.mark.parametrize("routing", ["hllm", LEAST_LOADED])
+def test_without_data_and_without_the_router_load_decides_and_the_trace_says_so(routing: str) -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM)), routing=routing))
+    if routing == LEAST_LOADED:
+        assert learn.learn(platform.ctx) == {}
+    trace = explain.trace(platform.ctx, "acme", platform.placed())
+    assert trace["by"] == "least_loaded"
+    assert trace["why"] == ("no data: least loaded" if routing == "hllm" else "HZC_ROUTING=least_loaded: least loaded")
+    assert pools_of(platform, 3) == ["b", "a", "b"]
+
+
+def test_one_place_is_no_choice() -> None:
+    platform = Platform()
+    trace = explain.trace(platform.ctx, "acme", platform.placed())
+    assert (trace["by"], "decision" in trace) == ("only", False)
+
+
+@pytest.mark.parametrize("damage", ["record", "engine", "type"])
+def test_a_damaged_snapshot_holds_up_nothing_and_is_learnt_anew(
+    damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    lessons(platform, good="b", bad="a")
+    record = platform.store.get(keys.routing())
+    assert record is not None
+    body = record.body
+    if damage == "record":
+        body = {"format": 1, "nothing": "of it"}
+    elif damage == "engine":
+        body["engine"]["service"] = {"a": [[-1.0, float(2**60)]]}
+    else:
+        body["engine"]["regimes"] = 7
+    platform.store.transact([Put(record.key, body, expect=record.rev)])
+    with caplog.at_level(logging.WARNING):
+        job = platform.job(platform.placed())
+    trace = explain.trace(platform.ctx, "acme", job.id)
+    assert trace["by"] == "least_loaded"
+    assert trace["why"].endswith("least loaded")
+    assert caplog.records
+    lessons(platform, good="b", bad="a", count=11)
+    platform.clock.advance(5_000)
+    assert platform.job(platform.placed()).pool == "b"
+
+
+def test_a_snapshot_is_read_again_after_five_seconds() -> None:
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    assert pools_of(platform, 1) == ["a"]
+    lessons(platform, good="b", bad="a")
+    platform.clock.advance(4_999)
+    trace = explain.trace(platform.ctx, "acme", platform.placed())
+    assert trace["why"] == "no data: least loaded"
+    platform.clock.advance(1)
+    assert explain.trace(platform.ctx, "acme", platform.placed())["by"] == "hllm"
+
+
+def test_a_pool_whose_evidence_is_old_comes_behind_one_that_proved_its_tier_lately() -> None:
+    places = [placement.Place("a", "wasm", tier=2), placement.Place("b", "wasm", tier=2, load=3)]
+    platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
+    lessons(platform, good="b", bad="c")
+    lessons(platform, good="a", bad="c", count=11)
+    _, known = learn.stored(platform.ctx)
+    now, day = platform.clock.now_ms(), 24 * 3600 * 1000
+    bounds = placement.Bounds(10_000, day)
+    assert placement.choose(places, known, tier=2, seed=1, now_ms=now, bounds=bounds).place.pool == "a"
+    fresh = replace(known.pool("b"), attested_ms=now - 1000)
+    stale = replace(known.pool("a"), attested_ms=now - day - 1)
+    known = replace(known, pools={"a": stale, "b": fresh})
+    found = placement.choose(places, known, tier=2, seed=1, now_ms=now, bounds=bounds)
+    assert found.place.pool == "b"
+    (rejected,) = found.trace["decision"]["rejected"]
+    assert (rejected["action"], rejected["predicate"]) == ("a/wasm", "excluded")
+
+
+def test_a_trace_has_a_bound_and_says_what_it_lost() -> None:
+    platform = Platform(Policy(pools=tuple(Pool(f"pool-{number:02d}", WASM) for number in range(64))))
+    for number in range(0, 64, 2):
+        lessons(platform, good=f"pool-{number:02d}", bad=f"pool-{number + 1:02d}", count=2)
+        platform.clock.advance(1000)
+    trace = explain.trace(platform.ctx, "acme", platform.placed())
+    assert trace["by"] == "hllm"
+    assert trace["cut"][0] == "decision.inputs"
+    assert len(json.dumps(trace)) <= placement.TRACE_MAX + 200
+    assert trace["chosen"]["pool"] in [each["pool"] for each in trace["places"]]

@@ -9,11 +9,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import tariff as tariffs
 from hanzo_compute.model.tariff import DEFAULT, Tariff
+
+HLLM: Final = "hllm"
+LEAST_LOADED: Final = "least_loaded"
+POOLS_MAX: Final = 64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -58,6 +63,18 @@ class Policy:
     """Jobs of all tenants that may wait to run (queued, placed, retrying); beyond it nothing is accepted."""
     tenant_waiting_max: int = 10_000
     """Jobs of one tenant that may wait to run."""
+    routing: str = HLLM
+    """How pools are chosen (``HZC_ROUTING``): ``hllm``, by what was learnt of them, or ``least_loaded``."""
+    begin_ms: int = 10_000
+    """A job that an agent begins within this time of its placement has been served as it should."""
+    snapshot_ms: int = 5_000
+    """What was learnt is read again once it is this old."""
+    telemetry_ms: int = 30_000
+    """Interval of the records from which regimes are learnt."""
+    refit_ms: int = 24 * 3600 * 1000
+    """Time between two fits of the regimes."""
+    attested_ms: int = 24 * 3600 * 1000
+    """A pool whose agents proved a tier longer ago than this comes behind one where they did since."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +138,28 @@ def _policy(environ: Mapping[str, str]) -> Policy:
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
         key_epoch=_count(environ, "HZC_KEY_EPOCH", default.key_epoch),
-        pools=tuple(replace(pool, tier=_tier(environ)) for pool in default.pools),
+        pools=_pools(environ, default.pools),
+        routing=_routing(environ),
     )
+
+
+def _pools(environ: Mapping[str, str], default: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    tier, given = _tier(environ), environ.get("HZC_POOLS") or ""
+    names = [name.strip() for name in given.split(",")] if given else [pool.name for pool in default]
+    wrong = [name for name in names if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name)]
+    if wrong or len(set(names)) < len(names) or len(names) > POOLS_MAX:
+        raise InvalidRequest(
+            f"HZC_POOLS is {given[:80]!r}",
+            hint=f"give up to {POOLS_MAX} names like local,spare, each once: small letters, digits and hyphens",
+        )
+    return tuple(replace(default[0], name=name, tier=tier) for name in names)
+
+
+def _routing(environ: Mapping[str, str]) -> str:
+    given = environ.get("HZC_ROUTING") or HLLM
+    if given not in (HLLM, LEAST_LOADED):
+        raise InvalidRequest(f"HZC_ROUTING is {given[:40]!r}", hint=f"it is {HLLM}, or {LEAST_LOADED}")
+    return given
 
 
 def _tier(environ: Mapping[str, str]) -> int:

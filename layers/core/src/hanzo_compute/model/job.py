@@ -38,6 +38,8 @@ class Job:
     """Tenant of the credential that the agent leased with."""
     deadline_ms: int | None = None
     placed_ms: int | None = None
+    ahead: int = 0
+    """Jobs that waited in the pool before it when it was placed."""
     started_ms: int | None = None
     finished_ms: int | None = None
     lease_until_ms: int | None = None

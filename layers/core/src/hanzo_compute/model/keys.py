@@ -29,6 +29,10 @@ ATTESTATION: Final = "ATTESTATION#"
 """Prefix of the partitions of what was attested for a job."""
 STATEMENTS: Final = "BODY#"
 """Prefix of the sort keys of batches' statements."""
+TRACE: Final = "TRACE#"
+"""Prefix of the sort keys of a job's placements."""
+TELEMETRY_SLOTS: Final = 2_880
+"""Records of telemetry that are kept: a day of them."""
 
 
 class Key(NamedTuple):
@@ -61,6 +65,11 @@ def event(job_id: str, seq: int) -> Key:
 def attempt(job_id: str, number: int) -> Key:
     """One attempt and its outcome; ``number`` from 1."""
     return Key(job_partition(job_id), f"{ATTEMPT}{number:08d}")
+
+
+def trace(job_id: str, number: int) -> Key:
+    """Why the attempt that was to come was placed where it was; ``number`` is that attempt's."""
+    return Key(job_partition(job_id), f"{TRACE}{number:08d}")
 
 
 def leaf(job_id: str, number: int | None) -> Key:
@@ -106,6 +115,26 @@ def idempotency(tenant: str, key: str) -> Key:
 def outbox(shard: int, row: str) -> Key:
     """A message that a transaction wants sent; ``row`` sorts by time."""
     return Key(f"OUTBOX#{shard}", row)
+
+
+def observed_partition(number: int) -> str:
+    """One shard of what became of placements, as far as nobody has learnt from it."""
+    return f"OBSERVED#{number}"
+
+
+def observed(at_ms: int, job_id: str, attempt: int) -> Key:
+    """What became of one attempt's placement: written once, removed by who learns from it."""
+    return Key(observed_partition(shard(job_id)), f"{at_ms:015d}#{job_id}#{attempt:08d}")
+
+
+def routing() -> Key:
+    """All that was learnt of pools, runtimes and regimes."""
+    return Key("ROUTING", "-")
+
+
+def telemetry(slot: int) -> Key:
+    """How busy the platform was in one interval; the slots are used in turn."""
+    return Key("TELEMETRY", f"{slot % TELEMETRY_SLOTS:05d}")
 
 
 def tree_head() -> Key:

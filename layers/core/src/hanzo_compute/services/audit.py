@@ -37,6 +37,7 @@ WITHOUT_ENTRIES: Final = {
     *("JOB", "LOG", "LABEL", "OUTBOX", "CREDENTIAL", "PROVISIONED", "CLOCK", "AGENT"),
     *("TREE", "CHECKPOINT", "TILE", "TARIFF", "SCHEDULE", "FNLOG", "PUBLIC", "BATCH"),
     *("ATTESTATION", "DATAKEY", "POLICY"),
+    *("OBSERVED", "ROUTING", "TELEMETRY"),
 }
 """Kinds of records that no index holds: of a schedule or a batch, what is not the record that moves."""
 

@@ -12,7 +12,7 @@ from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
 from hanzo_compute.model.spec import Retry, code_digest, input_digest
 from hanzo_compute.model.statement import Signed, Stated, Subject
 from hanzo_compute.ports import Body, Delete, LogEntry, Operation, Put, WriteConflict
-from hanzo_compute.services import leaves, pricing, records
+from hanzo_compute.services import leaves, observe, pricing, records
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
 from hanzo_compute.services.submit import stored_spec
@@ -74,6 +74,7 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
                 return None
             raise claim.stale(job)
         _check_outputs(ctx, job, outcome)
+        seen = observe.ended(ctx, job, outcome.category.value)
         stated = None if _lost(job, outcome) else _stated(ctx, job, ended)
         bill = _bill(job, stated)
         job = replace(job, billed=str(int(job.billed) + int(bill["units"])))
@@ -95,7 +96,7 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
         def accepted(after: Job) -> list[Operation]:
             leaf = leaves.of_outcome(ctx, after, category=outcome.category.value, bill=bill, stated=stated)
             attempt = Put(keys.attempt(job.id, job.attempt), {**record, "leaf": leaf.as_json()})
-            return [attempt, leaf.put(job.attempt), *chunk]
+            return [attempt, leaf.put(job.attempt), *chunk, *seen]
 
         return replace(step, outcome=accepted)
 

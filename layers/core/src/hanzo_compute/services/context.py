@@ -11,6 +11,7 @@ from hanzo_compute.model.tariff import DEFAULT, Tariff
 from hanzo_compute.ports import BlobStore, Clock, CollateralSource, Egress, Ids, JobStore, KeyVault, LogStore, Queue
 
 if TYPE_CHECKING:
+    from hanzo_compute.routing.snapshot import Snapshot
     from hanzo_compute.services.invocations import Batcher
 
 
@@ -25,6 +26,16 @@ class Count:
 
 Counts = dict[str, Count]
 """By tenant; of the whole platform under the empty name."""
+
+
+@dataclass(slots=True)
+class Learnt:
+    """What this process last read of what was learnt of pools, and how it has placed jobs since it was asked."""
+
+    at_s: float | None = None
+    snapshot: Snapshot | None = None
+    placed: dict[str, int] = field(default_factory=dict)
+    """Placements by what decided them."""
 
 
 @dataclass(slots=True)
@@ -70,3 +81,5 @@ class Context:
     """What functions have written and is not stored yet: see ``function_logs``."""
     waiting: Counts = field(default_factory=Counts)
     """What this process last counted of the jobs that wait: see ``admission``."""
+    learnt: Learnt = field(default_factory=Learnt)
+    """By what jobs are placed: see ``place``."""

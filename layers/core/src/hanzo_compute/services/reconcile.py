@@ -12,7 +12,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import DEAD_LETTERS, Delete, Record, WriteConflict
-from hanzo_compute.services import firing, lease, outbox, records, timekeeping
+from hanzo_compute.services import firing, lease, observe, outbox, records, timekeeping
 from hanzo_compute.services import log as logbook
 from hanzo_compute.services.context import Context
 
@@ -84,7 +84,8 @@ def repair(ctx: Context, job: Job) -> tuple[str, records.Change] | None:
 
 def _running(ctx: Context, job: Job, now: int) -> tuple[str, records.Change] | None:
     if (job.lease_until_ms or 0) <= now:
-        return "lapsed", lease.lapsed(ctx, job, f"the lease of agent {job.agent} lapsed")
+        lapsed = lease.lapsed(ctx, job, f"the lease of agent {job.agent} lapsed")
+        return "lapsed", replace(lapsed, operations=observe.ended(ctx, job, observe.LAPSED))
     late = job.deadline_ms is not None and job.deadline_ms + ctx.policy.deadline_grace_ms <= now
     if late and job.cancel is None:
         asked = replace(job, cancel="deadline", due_ms=job.lease_until_ms)

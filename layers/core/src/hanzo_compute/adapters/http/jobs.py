@@ -156,6 +156,16 @@ class JobsClient:
             f"job {job} has no output named {name}", hint=f"hzc show {job} says how it ended and what it left"
         )
 
+    def trace(self, job: str, *, attempt: int | None = None) -> Body:
+        """Why a job was placed where it was, last or for an attempt. Raises NotFound."""
+        found: Body = self._client.call("GET", _path(job, "trace"), query={"attempt": attempt}).body
+        return found
+
+    def regimes(self) -> Body:
+        """What the platform has learnt of its infrastructure."""
+        found: Body = self._client.call("GET", "/v1/regimes").body
+        return found
+
     def cancel(self, job: str) -> Body:
         """Ask a job to stop. Raises Conflict when it has ended already."""
         found: Body = self._client.call("POST", _path(job, "cancel"), repeatable=True).body

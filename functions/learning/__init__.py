@@ -1,0 +1,1 @@
+"""Scheduled function: learns from what became of placements."""
