@@ -21,11 +21,7 @@ from tests.support.stepped import Platform
 
 
 def observed(platform: Platform) -> list[Record]:
-    return [
-        record
-        for shard in range(keys.SHARDS)
-        for record in platform.store.query(keys.observed_partition(shard))
-    ]
+    return [record for shard in range(keys.SHARDS) for record in platform.store.query(keys.observed_partition(shard))]
 
 
 def row(**changes: Any) -> dict[str, Any]:

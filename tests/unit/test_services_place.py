@@ -171,9 +171,7 @@ def test_one_place_is_no_choice() -> None:
 
 
 @pytest.mark.parametrize("damage", ["record", "engine", "type"])
-def test_a_damaged_snapshot_holds_up_nothing_and_is_learnt_anew(
-    damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_snapshot_holds_up_nothing_and_is_learnt_anew(damage: str, caplog: pytest.LogCaptureFixture) -> None:
     platform = Platform(Policy(pools=(Pool("a", WASM), Pool("b", WASM))))
     lessons(platform, good="b", bad="a")
     record = platform.store.get(keys.routing())

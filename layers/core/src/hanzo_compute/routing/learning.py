@@ -41,7 +41,9 @@ class Folded:
     warnings: tuple[str, ...] = ()
 
 
-def fold(before: Snapshot, rows: Sequence[Row], *, now_ms: int, waiting: int, interval_ms: int, begin_ms: int) -> Folded:
+def fold(
+    before: Snapshot, rows: Sequence[Row], *, now_ms: int, waiting: int, interval_ms: int, begin_ms: int
+) -> Folded:
     """What is known after ``rows``: each counts once, in order of time; one that cannot be read counts for nothing.
 
     ``waiting`` jobs wait in all pools now. Intervals of telemetry are of ``interval_ms``; a job that began within
@@ -99,7 +101,7 @@ def _learn(
         ]
         return (Router().learn(state, seen) if seen else state).to_dict()
 
-    warnings = []
+    warnings: list[str] = []
     if engine is not None:
         try:
             return learnt(RouterState.from_dict(engine), telemetry), warnings
@@ -122,7 +124,9 @@ def _readable(row: Row) -> bool:
     try:
         texts = all(isinstance(row[name], str) for name in ("pool", "runtime", "category"))
         counts = all(isinstance(row[name], int) and row[name] >= 0 for name in ("at_ms", "ahead", "tier"))
-        times = all(row[name] is None or (isinstance(row[name], int) and row[name] >= 0) for name in ("wait_ms", "run_ms"))
+        times = all(
+            row[name] is None or (isinstance(row[name], int) and row[name] >= 0) for name in ("wait_ms", "run_ms")
+        )
     except (KeyError, TypeError):
         return False
     return texts and counts and times

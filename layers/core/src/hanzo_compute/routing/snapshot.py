@@ -154,12 +154,21 @@ def parse(body: Mapping[str, Any]) -> Snapshot:
 
 
 def _check(found: Snapshot) -> None:
-    for stats in found.pools.values():
-        for value in (stats.wait_ms, stats.pace_ms, stats.run_ms):
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
-                raise ValueError(f"a mean is {value!r}")
-        if not all(isinstance(value, int) for value in (stats.seen, stats.lost, stats.at_ms, stats.attested_ms or 0)):
-            raise ValueError("a count is no whole number")
+    numbers: list[Any] = [
+        value
+        for stats in found.pools.values()
+        for value in (stats.wait_ms, stats.pace_ms, stats.run_ms)
+        if value is not None
+    ]
+    counts: list[Any] = [
+        value
+        for stats in found.pools.values()
+        for value in (stats.seen, stats.lost, stats.at_ms, stats.attested_ms or 0)
+    ]
+    if not all(isinstance(value, int | float) and 0 <= value < math.inf for value in numbers):
+        raise ValueError("a mean is no number of at least 0")
+    if not all(isinstance(value, int) for value in counts):
+        raise ValueError("a count is no whole number")
     if len(found.fit.mean) != len(found.fit.scale) or not all(scale > 0 for scale in found.fit.scale):
         raise ValueError("telemetry has no scale")
 

@@ -70,7 +70,9 @@ def _regimes(found: Snapshot) -> list[dict[str, Any]]:
     for number, (name, probability) in enumerate(zip(names, belief, strict=False)):
         each: dict[str, Any] = {"name": name, "probability": probability}
         if emission is not None:
-            means = [m + s * x for x, m, s in zip(emission["mean"][number], found.fit.mean, found.fit.scale, strict=True)]
+            means = [
+                m + s * x for x, m, s in zip(emission["mean"][number], found.fit.mean, found.fit.scale, strict=True)
+            ]
             waiting, wait_ms = (math.expm1(min(mean, 50.0)) for mean in means)
             each |= {"stays": stays[number][number], "waiting": round(waiting, 2), "wait_ms": round(wait_ms, 1)}
         shown.append(each)

@@ -118,7 +118,9 @@ def choose(ctx: Context, job: Job, queues: Queues) -> Choice:
     """
     able = [pool for pool in ctx.policy.pools if job.runtime in pool.runtimes and job.tier <= pool.tier]
     if not able:
-        raise NoCapacity(f"no pool here runs {job.runtime} jobs", hint="ask the operator for an agent", runtime=job.runtime)
+        raise NoCapacity(
+            f"no pool here runs {job.runtime} jobs", hint="ask the operator for an agent", runtime=job.runtime
+        )
     places = [_place(job, pool.name, job.runtime, pool.tier, *queues.look(pool.name)) for pool in able]
     now = ctx.clock.now_ms()
     if ctx.policy.routing != HLLM:

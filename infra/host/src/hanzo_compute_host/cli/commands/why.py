@@ -87,15 +87,25 @@ def regimes(session: Session) -> None:
     if found["regimes"]:
         console.print()
         rows = [
-            [each["name"], f"{each['probability']:.3f}", _number(each.get("stays")), _number(each.get("waiting"))]
-            + ["" if "wait_ms" not in each else duration(each["wait_ms"])]
+            [
+                each["name"],
+                f"{each['probability']:.3f}",
+                _number(each.get("stays")),
+                _number(each.get("waiting")),
+                _time(each.get("wait_ms")),
+            ]
             for each in found["regimes"]
         ]
         print_table(console, ["REGIME", "NOW", "STAYS", "WAITING", "WAIT"], rows)
     console.print()
     rows = [
-        [each["pool"], each["seen"], each["lost"], *(_time(each[name]) for name in ("wait_ms", "pace_ms", "run_ms"))]
-        + [each["attested_at"] or ""]
+        [
+            each["pool"],
+            each["seen"],
+            each["lost"],
+            *(_time(each[name]) for name in ("wait_ms", "pace_ms", "run_ms")),
+            each["attested_at"] or "",
+        ]
         for each in found["pools"]
     ]
     print_table(console, ["POOL", "ATTEMPTS", "LOST", "WAIT", "PACE", "RUN", "ATTESTED"], rows)
@@ -108,7 +118,9 @@ def _ago(learnt: Body) -> str:
 def _belief(belief: Any) -> str:
     if not isinstance(belief, dict):
         return str(belief)
-    return ", ".join(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in belief.items())
+    return ", ".join(
+        f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in belief.items()
+    )
 
 
 def _line(value: Any) -> str:
