@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from hanzo_compute.config import pool_names
 from hanzo_compute.errors import ComputeError, Conflict, InternalError, Unavailable
 from hanzo_compute_host import running
 from hanzo_compute_host.children import Child, Spec, dies_with_parent, raise_descriptor_limit
@@ -118,18 +119,26 @@ class Supervisor:
         self._spawn("pump", "hanzo_compute_host.pump")
         # The others come up meanwhile: they need no credentials, and wait for the writer by themselves.
         self._provision(writer)
+        pools = pool_names(os.environ)
         for number in range(self._agents):
-            self._spawn(f"agent-{number + 1}", "hanzo_compute_agent", agent=f"local-{number + 1}")
+            pool = pools[number % len(pools)]
+            self._spawn(f"agent-{number + 1}", "hanzo_compute_agent", agent=f"local-{number + 1}", pool=pool)
         self._publish()
 
     def _spawn(
-        self, name: str, module: str, *arguments: str, descriptor: int | None = None, agent: str | None = None
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        descriptor: int | None = None,
+        agent: str | None = None,
+        pool: str = "",
     ) -> Child:
         spec = Spec(
             name,
             module,
             arguments,
-            self._environment(agent),
+            self._environment(agent, pool),
             # The writer may finish its batch. The others have nothing to finish without it, and agents would
             # wait for the leases that they cannot give back.
             signal.SIGTERM if name == "writer" else signal.SIGKILL,
@@ -140,7 +149,7 @@ class Supervisor:
         child.start()
         return child
 
-    def _environment(self, agent: str | None = None) -> dict[str, str]:
+    def _environment(self, agent: str | None = None, pool: str = "") -> dict[str, str]:
         inherited = {
             name: value for name, value in os.environ.items() if name not in ("HZC_KEY", "HZC_KEY_FILE", "HZC_URL")
         }
@@ -155,7 +164,7 @@ class Supervisor:
                 "HZC_AGENT_NAME": agent,
                 "HZC_AGENT_SLOTS": str(self._slots),
                 "HZC_KEY_FILE": str(self.home / "keys" / "runner.key"),
-                "HZC_POOL": "local",
+                "HZC_POOL": pool,
                 "HZC_URL": self.url,
             }
         return {**inherited, **OFF_AWS, **ours}

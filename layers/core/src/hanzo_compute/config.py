@@ -138,21 +138,31 @@ def _policy(environ: Mapping[str, str]) -> Policy:
         waiting_max=_count(environ, "HZC_WAITING_MAX", default.waiting_max),
         tenant_waiting_max=_count(environ, "HZC_TENANT_WAITING_MAX", default.tenant_waiting_max),
         key_epoch=_count(environ, "HZC_KEY_EPOCH", default.key_epoch),
-        pools=_pools(environ, default.pools),
+        pools=_pools(environ),
         routing=_routing(environ),
     )
 
 
-def _pools(environ: Mapping[str, str], default: tuple[Pool, ...]) -> tuple[Pool, ...]:
-    tier, given = _tier(environ), environ.get("HZC_POOLS") or ""
-    names = [name.strip() for name in given.split(",")] if given else [pool.name for pool in default]
+def pool_names(environ: Mapping[str, str]) -> list[str]:
+    """The pools of ``HZC_POOLS``, else the one there is.
+
+    Raises:
+        InvalidRequest: they are no names.
+    """
+    given = environ.get("HZC_POOLS") or ""
+    names = [name.strip() for name in given.split(",")] if given else [Policy().pools[0].name]
     wrong = [name for name in names if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name)]
     if wrong or len(set(names)) < len(names) or len(names) > POOLS_MAX:
         raise InvalidRequest(
             f"HZC_POOLS is {given[:80]!r}",
             hint=f"give up to {POOLS_MAX} names like local,spare, each once: small letters, digits and hyphens",
         )
-    return tuple(replace(default[0], name=name, tier=tier) for name in names)
+    return names
+
+
+def _pools(environ: Mapping[str, str]) -> tuple[Pool, ...]:
+    tier, like = _tier(environ), Policy().pools[0]
+    return tuple(replace(like, name=name, tier=tier) for name in pool_names(environ))
 
 
 def _routing(environ: Mapping[str, str]) -> str:
