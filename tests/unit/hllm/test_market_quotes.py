@@ -172,7 +172,7 @@ def test_confidence_and_interval_agree_with_monte_carlo():
         (lambda s, m: forecast(s, m, 5.0).exceeds(0.0), "cap has a value of 0.0"),
         (lambda s, m: forecast(s, m, 5.0).exceeds([1.0, 2.0, 3.0]), "cap has shape"),
         (lambda s, m: forecast(s, m, 5.0).quantile(1.0), "level is 1.0"),
-        (lambda s, m: forecast(s, MarketParameters(temperature=500.0), 99.0), "finite numbers"),
+        (lambda s, m: forecast(s, MarketParameters(temperature=500.0), 99.0), "can be a price"),
         (lambda s, m: quote(s, m, level=0.0), "level is 0.0"),
         (lambda s, m: quote(s, m, inventory=1e9), "no price"),
         (lambda s, m: reservation_price(math.nan, 0, 1, 1), "mid is nan"),

@@ -14,7 +14,7 @@ from .parameters import MarketParameters
 from .state import MarketState
 
 _STEPS_MAX = 100_000
-_REACH = 600.0
+_REACH = 200.0
 _HOT = 20.0
 """Temperatures of energy that noise may add: e^-20 of the stationary law is beyond."""
 
@@ -35,12 +35,8 @@ class Field:
     def of(cls, parameters: MarketParameters, weights: Array) -> Field:
         """The average of -V'(q; z) over beliefs of shape (K,) or (pools, K)."""
         k, mu, quartic = (np.array(x) for x in (parameters.stiffness, parameters.centre, parameters.quartic))
-        return cls(
-            weights @ (k * mu + quartic * mu**3),
-            -(weights @ (k + 3 * quartic * mu**2)),
-            weights @ (3 * quartic * mu),
-            -(weights @ quartic),
-        )
+        cubic = [k * mu + quartic * mu**3, -(k + 3 * quartic * mu**2), 3 * quartic * mu, -quartic]
+        return cls(*(weights @ coefficient for coefficient in cubic))
 
     @property
     def curved(self) -> bool:
@@ -65,14 +61,13 @@ def substeps(
 ) -> int:
     """How many equal steps resolve ``dt``: each is at most ``resolution`` over the fastest rate.
 
-    That is the rate at the steepest place the price can reach.
-    It can reach where V(q) - uq is the energy it has (plus what noise may add); Fujiwara's bound on the roots of that
-    quartic (Tohoku Math. J. 10 (1916) 167) is at most twice too far.
+    That is the rate at the steepest place the price can reach. It can reach where V(q) - uq is the energy it has, plus
+    what noise may add; Fujiwara's bound on the roots of that quartic (Tohoku Math. J. 10 (1916) 167) says how far.
     """
-    energy = 0.5 * state.p**2 / parameters.mass + field.potential(state.q) - drive * state.q
-    energy += _HOT * parameters.temperature
     leading = -field.c3 / 4
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # a quartic of zero has no bound, and needs none
+        energy = 0.5 * state.p**2 / parameters.mass + field.potential(state.q) - drive * state.q
+        energy += _HOT * parameters.temperature
         terms = [
             np.abs(field.c2 / 3 / leading),
             np.sqrt(np.abs(field.c1 / 2 / leading)),
@@ -82,10 +77,10 @@ def substeps(
         reach = np.broadcast_to(2 * np.max(np.broadcast_arrays(*terms), axis=0), state.q.shape)
     reach = np.where(leading > 0, np.clip(np.nan_to_num(reach, nan=_REACH), np.abs(state.q), _REACH), 0.0)
     fastest = math.sqrt(float(field.curvature(reach).max(initial=0.0)) / parameters.mass)
-    steps = max(1, math.ceil(dt * max(fastest, parameters.friction) / resolution))
-    if steps > _STEPS_MAX:
+    steps = dt * max(fastest, parameters.friction) / resolution
+    if not steps <= _STEPS_MAX:
         raise InvalidInput(
-            f"dt = {dt} s takes {steps} steps, more than {_STEPS_MAX}, where the fastest rate is {fastest:.3g}/s: "
+            f"dt = {dt} s takes {steps:.3g} steps, more than {_STEPS_MAX}, where the fastest rate is {fastest:.3g}/s: "
             "step more often, start nearer to the reference, or lower stiffness, quartic and friction"
         )
-    return steps
+    return max(1, math.ceil(steps))

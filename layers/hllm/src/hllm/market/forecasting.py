@@ -101,10 +101,10 @@ def forecast(
                 middle = _move(moments, slope, bias, parameters, dt / 2)
                 slope, bias = _line(middle, field, drive)
             moments = _move(moments, slope, bias, parameters, dt)
-        widest = moments[0] + 0.5 * moments[2]
-        usable = np.isfinite(moments).all() and bool((np.abs(widest) < 700).all())
+        widest = np.abs(moments[0]) + 10 * np.sqrt(np.abs(moments[2])) + 2 * np.abs(moments[2])
+        usable = np.isfinite(moments).all() and bool((widest < 400).all())
     if not usable:
-        raise InvalidInput("the forecast left the finite numbers: use a shorter horizon or a lower temperature")
+        raise InvalidInput("the forecast left what can be a price: use a shorter horizon or a lower temperature")
     return Forecast(state.pools, state.reference, moments[0], np.maximum(moments[2], 0.0))
 
 

@@ -52,6 +52,10 @@ class MarketParameters:
         sizes = {len(self.stiffness), len(self.centre), len(self.quartic)}
         if len(sizes) != 1:
             raise InvalidInput(f"stiffness, centre and quartic are of {sorted(sizes)} regimes; give as many of each")
+        if max(map(abs, self.centre)) > 100 or max(map(abs, (*self.stiffness, *self.quartic))) > 1e100:
+            raise InvalidInput(
+                "a centre is beyond ±100, or a stiffness or quartic beyond 1e100; they are of log prices"
+            )
         for z, (k, quartic) in enumerate(zip(self.stiffness, self.quartic, strict=True)):
             if quartic < 0 or (quartic == 0 and k <= 0):
                 raise InvalidInput(

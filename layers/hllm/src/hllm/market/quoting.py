@@ -109,7 +109,7 @@ def _within(ahead: Forecast, low: Array, high: Array) -> Array:
 
 
 def _priced(state: MarketState, q: Array) -> Array:
-    if (np.abs(q) > 600).any():
+    if (np.abs(q) > 200).any():
         raise InvalidInput(
             f"inventory skews a log price to {q[np.argmax(np.abs(q))]:.3g}, which is no price: "
             "lower risk_aversion, or give inventory in the unit of capacity"

@@ -13,8 +13,10 @@ from hllm._check import Array, array, number
 from hllm.errors import InvalidInput
 
 _KIND = "hllm.market.state/1"
-_LIMIT = 600.0
-"""Of |q|: prices beyond e^±600 of their reference are no prices."""
+_LIMIT = 200.0
+"""Of |q|: prices beyond e^±200 of their reference are no prices."""
+_LEAST, _MOST = 1e-60, 1e60
+"""References; so that neither a price nor its square overflows."""
 
 
 def spot_price(resource_reserve: float, credit_reserve: float) -> float:
@@ -58,10 +60,8 @@ class MarketState:
             object.__setattr__(self, field, values)
         if (np.abs(self.q) > _LIMIT).any():
             raise InvalidInput(f"q reaches {np.abs(self.q).max()}; a log price beyond {_LIMIT} is no price")
-        with np.errstate(over="ignore", under="ignore"):
-            prices = self.reference * np.exp(self.q)
-        if not ((prices > 0) & (prices < math.inf)).all():
-            raise InvalidInput("a pool has a price that is zero or infinite; set its reference nearer to its price")
+        if ((self.reference < _LEAST) | (self.reference > _MOST)).any():
+            raise InvalidInput(f"reference is outside {_LEAST} to {_MOST}; give prices in another unit")
 
     @classmethod
     def new(cls, prices: Mapping[str, float], *, capacity: Any = 1.0, reference: Any = None) -> MarketState:
