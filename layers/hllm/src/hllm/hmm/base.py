@@ -69,8 +69,8 @@ class BaseHMM(ABC):
         """The M-step of the emission's parameters, from P(s_t | y), shape (steps, states, blocks), 0 in padding."""
 
     @abstractmethod
-    def _collapsed(self, data: Any, occupancy: Floats) -> str | None:
-        """Why the fit is degenerate (an empty state, equal states, a singular covariance), or None."""
+    def _collapsed(self, data: Any, occupancy: Floats, *, ended: bool) -> str | None:
+        """Why the fit is degenerate: an empty state, a singular covariance, at the end also equal states; or None."""
 
     @abstractmethod
     def _emit(self, states: Ints, rng: np.random.Generator) -> Floats:
@@ -196,7 +196,7 @@ class BaseHMM(ABC):
             self._maximise_chain(statistics)
             if set(self.params) - {"s", "t"}:
                 self._maximise(data, statistics.posteriors)
-            trouble = self._collapsed(data, statistics.posteriors.sum(axis=(0, 2)))
+            trouble = self._collapsed(data, statistics.posteriors.sum(axis=(0, 2)), ended=monitor.converged)
             if trouble is not None and (not self.allow_collapse or "singular" in trouble):
                 return f"collapsed in iteration {monitor.iter} ({trouble})"
         return None

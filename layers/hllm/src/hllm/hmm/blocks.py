@@ -54,9 +54,10 @@ def transfer(emission: Floats, transmat: Floats, columns: Floats) -> tuple[Float
     moved = np.empty_like(matrices)
     flat, wide = matrices.reshape(states, -1), moved.reshape(states, -1)
     scales = np.zeros(blocks)
+    seen = emission[:, :, None, :]
     for step in range(1, steps):
-        np.matmul(turned, flat, out=wide)
-        np.multiply(moved, emission[step][:, None, :], out=matrices)
+        np.dot(turned, flat, out=wide)
+        np.multiply(moved, seen[step], out=matrices)
         if step % EVERY == 0 or step == steps - 1:
             top = matrices.max(axis=(0, 1))
             if not top.min() > LEAST:
@@ -190,14 +191,16 @@ def smooth(
     scaled: list[tuple[int, Floats]] = []
     logarithm = 0.0
     moved = np.empty_like(edges.predicted)
+    now = forward[0]
     for step in range(1, steps):
-        np.matmul(turned, forward[step - 1], out=moved)
-        np.multiply(moved, emission[step], out=forward[step])
+        np.dot(turned, now, out=moved)
+        now = forward[step]
+        np.multiply(moved, emission[step], out=now)
         if step % EVERY == 0:
-            top = forward[step].max(axis=0)
+            top = now.max(axis=0)
             if not top.min() > LEAST:
                 return None
-            forward[step] /= top
+            now /= top
             scaled.append((step, top))
             logarithm += float(np.log(top).sum())
     ends = forward[-1].sum(axis=0)
@@ -207,11 +210,14 @@ def smooth(
     behind = np.empty_like(emission)
     behind[-1] = edges.ahead
     later = emission  # becomes P(y_t.. | s_t)
+    now = behind[-1]
     for step in range(steps - 1, 0, -1):
-        np.multiply(later[step], behind[step], out=later[step])
-        np.matmul(transmat, later[step], out=behind[step - 1])
+        seen = later[step]
+        np.multiply(seen, now, out=seen)
+        now = behind[step - 1]
+        np.dot(transmat, seen, out=now)
         if step % EVERY == 0:
-            behind[step - 1] /= behind[step - 1].max(axis=0)
+            now /= now.max(axis=0)
     np.multiply(later[0], behind[0], out=later[0])
     posteriors = np.multiply(forward, behind, out=behind)
     joint = posteriors.sum(axis=1, keepdims=True)

@@ -154,7 +154,7 @@ class GaussianHMM(BaseHMM):
                 float(np.max(self.covars_weight)),
             )
 
-    def _collapsed(self, data: Quadratic, occupancy: Floats) -> str | None:
+    def _collapsed(self, data: Quadratic, occupancy: Floats, *, ended: bool) -> str | None:
         if not (np.isfinite(self.means_).all() and np.isfinite(self._covars_).all()):
             return "singular: a parameter is not finite"
         if covariance.singular(self._covars_, self.covariance_type, data.finest):
@@ -163,6 +163,8 @@ class GaussianHMM(BaseHMM):
             return None
         if occupancy.min() < 1.0:
             return f"state {int(occupancy.argmin())} holds {occupancy.min():.3g} samples"
+        if not ended:
+            return None
         return _equal_states(self.means_ / data.scale, self._covars_, self.covariance_type)
 
     def _emit(self, states: Ints, rng: np.random.Generator) -> Floats:

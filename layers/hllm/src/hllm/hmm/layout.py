@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hllm.hmm.validation import Floats, Ints
 
 Number = TypeVar("Number", np.float64, np.int64)
-SHORTEST = 16
+SHORTEST = 32
 """Steps of a block at least: below it, the work between blocks outweighs that within."""
 
 

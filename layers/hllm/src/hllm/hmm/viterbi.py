@@ -49,25 +49,48 @@ def _relative(scores: Floats) -> Floats:
 
 def _scores(emission: Floats, layout: Layout, start: Floats, transitions: Floats) -> Floats:
     """ln P(y_1..t, best way to s_t) up to a constant per step and block, (steps, K, blocks)."""
-    steps, states, blocks = emission.shape
+    _, states, blocks = emission.shape
     scores = np.empty_like(emission)
-    entering = np.zeros((states, blocks))
+    guess = np.zeros((states, blocks))
+    guess[:, layout.first] = start[:, None]
+    _pass(scores, emission, guess, transitions)
+    if layout.first.all():
+        return scores
+    before = _relative(scores[-1])
+    entering = np.empty_like(guess)
+    entering[:, 1:] = (before[:, None, :-1] + transitions[:, :, None]).max(axis=0)
     entering[:, layout.first] = start[:, None]
+    _pass(scores, emission, entering, transitions)
+    changed = np.flatnonzero((np.abs(_relative(scores[-1]) - before) > SAME).any(axis=0))
+    _correct(scores, emission, layout, transitions, changed)
+    return scores
+
+
+def _pass(scores: Floats, emission: Floats, entering: Floats, transitions: Floats) -> None:
+    """All blocks side by side, from scores of their first states."""
+    states, blocks = entering.shape
+    ways, costs = np.empty((states, states, blocks)), transitions[:, :, None]
     np.add(entering, emission[0], out=scores[0])
-    ways = np.empty((states, states, blocks))
-    step_costs = transitions[:, :, None]
-    for step in range(1, steps):
-        np.add(scores[step - 1][:, None, :], step_costs, out=ways)
-        np.maximum.reduce(ways, axis=0, out=scores[step])
-        scores[step] += emission[step]
-    active = np.flatnonzero(~layout.first)
+    before = scores[0][:, None, :]
+    for now, seen in zip(list(scores)[1:], list(emission)[1:], strict=True):
+        np.add(before, costs, out=ways)
+        np.maximum.reduce(ways, axis=0, out=now)
+        np.add(now, seen, out=now)
+        before = now[:, None, :]
+
+
+def _correct(scores: Floats, emission: Floats, layout: Layout, transitions: Floats, changed: Ints) -> None:
+    """Runs blocks again that follow a block whose end has changed, until none has."""
+    costs, (steps, _, blocks) = transitions[:, :, None], scores.shape
+    following = changed[changed < blocks - 1] + 1
+    active = following[~layout.first[following]]
     while active.size:
         ends = _relative(scores[-1][:, active - 1])
-        current = (ends[:, None, :] + step_costs).max(axis=0) + emission[0][:, active]
+        current = (ends[:, None, :] + costs).max(axis=0) + emission[0][:, active]
         before = _relative(scores[-1][:, active])
         for step in range(steps):
             if step:
-                current = (current[:, None, :] + step_costs).max(axis=0) + emission[step][:, active]
+                current = (current[:, None, :] + costs).max(axis=0) + emission[step][:, active]
             old = scores[step][:, active]
             scores[step][:, active] = current
             if step % EVERY == 0:
@@ -80,7 +103,6 @@ def _scores(emission: Floats, layout: Layout, start: Floats, transitions: Floats
         changed = active[(np.abs(_relative(current) - before) > SAME).any(axis=0)] if active.size else active
         following = changed[changed < blocks - 1] + 1
         active = following[~layout.first[following]]
-    return scores
 
 
 def _back(scores: Floats, layout: Layout, transitions: Floats) -> Ints:
