@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from hanzo_compute.model.job import Job
 from hanzo_compute.ports import Beat, Want
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import complete as completing
+from hanzo_compute.services import grants
 from hanzo_compute.services import lease as leasing
 from hanzo_compute.services.complete import Ended
 from hanzo_compute.services.lease import Claim
@@ -84,6 +86,25 @@ def create_blob(job: str, request: Annotated[requests.BlobRequest, Body()]) -> R
     return reply(upload_view(request, url))
 
 
+@api.route("POST", "/v1/leases/{job}/entries", action=Action.LEASE, summary="Read a key-value entry of the function")
+def read_entry(job: str, request: Annotated[requests.EntryRequest, Body()]) -> Response[str]:
+    """For a job of a function with `kv`: what it writes goes with its outcome, compared with `rev`."""
+    key = base64.b64decode(request.key_base64)
+    seen = grants.entry(container(), _claim(job, request.attempt), key, fresh=request.fresh)
+    return reply({"rev": seen.rev, "version": seen.version, "value_base64": _text(seen.value)})
+
+
+@api.route("POST", "/v1/leases/{job}/secrets", action=Action.LEASE, summary="Read a secret that the function may read")
+def read_secret(job: str, request: Annotated[requests.SecretRequest, Body()]) -> Response[str]:
+    """That it was read is on record before it is given; once for each attempt and secret. None of a name: null."""
+    found = grants.secret(container(), _claim(job, request.attempt), request.name)
+    return reply({"value_base64": _text(found)}, headers={"Cache-Control": "no-store"})
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
 @api.route("POST", "/v1/leases/complete", action=Action.LEASE, summary="Hand in outcomes")
 def complete(request: Annotated[requests.CompleteRequest, Body()]) -> Response[str]:
     """Each report has a result of its own: the job's state, or a problem such as `stale_fence`.
@@ -105,7 +126,7 @@ def complete(request: Annotated[requests.CompleteRequest, Body()]) -> Response[s
 def _ended(report: requests.Report) -> Ended:
     seq, entries = (report.log.seq, requests.entries(report.log.entries)) if report.log else (0, [])
     signed = report.statement.signed() if report.statement else None
-    return Ended(_claim(report.job, report.attempt), report.outcome, seq, entries, signed)
+    return Ended(_claim(report.job, report.attempt), report.outcome, seq, entries, signed, report.touched())
 
 
 def _result(job: str, found: Job | ComputeError) -> dict[str, Any]:

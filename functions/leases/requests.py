@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from hanzo_compute.front.uploads import UploadRequest
 from hanzo_compute.model import bounds
+from hanzo_compute.model.canonical import EXACT_MAX
+from hanzo_compute.model.capabilities import SecretName
 from hanzo_compute.model.outcome import Outcome
-from hanzo_compute.model.spec import TIME_MS_MAX
+from hanzo_compute.model.spec import TIME_MS_MAX, BlobId
 from hanzo_compute.model.statement import Signed
-from hanzo_compute.ports import LogEntry
+from hanzo_compute.ports import LogEntry, Touched
+
+
+def _base64(value: str) -> str:
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise PydanticCustomError("base64", "is not valid base64") from None
+    return value
+
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Attempt = Annotated[int, Field(ge=1, le=2**31, strict=True)]
 Wait = Annotated[float, Field(ge=0, le=bounds.WAIT_S_MAX)]
+KeyBase64 = Annotated[
+    str, StringConstraints(min_length=1, max_length=bounds.KV_KEY_MAX * 4 // 3 + 4), AfterValidator(_base64)
+]
+ValueBase64 = Annotated[str, StringConstraints(max_length=bounds.KV_VALUE_MAX * 4 // 3 + 4), AfterValidator(_base64)]
 
 
 class _Body(BaseModel):
@@ -83,6 +102,47 @@ class BlobRequest(UploadRequest):
     attempt: Attempt
 
 
+class EntryRequest(_Body):
+    """A key-value entry of the job's function is read."""
+
+    attempt: Attempt
+    key_base64: KeyBase64
+    fresh: Annotated[bool, Field(strict=True)] = Field(default=False, description="As it is now, however new that is.")
+
+
+class SecretRequest(_Body):
+    """A secret that the job's function was granted is read."""
+
+    attempt: Attempt
+    name: SecretName
+
+
+class TouchedEntry(_Body):
+    """A key-value entry that the attempt has used."""
+
+    key_base64: KeyBase64
+    rev: Annotated[int, Field(ge=0, le=EXACT_MAX, strict=True)] = Field(description="The revision that it saw.")
+    changed: Annotated[bool, Field(strict=True)] = False
+    version: Annotated[int, Field(ge=0, le=EXACT_MAX, strict=True)] = Field(
+        default=0, description="What the guest was told that its own write is."
+    )
+    value_base64: ValueBase64 | None = Field(default=None, description="Changed, and neither value nor blob: removed.")
+    blob: BlobId | None = Field(default=None, description="An uploaded value, instead of value_base64.")
+
+    @model_validator(mode="after")
+    def _holds(self) -> TouchedEntry:
+        values = sum(value is not None for value in (self.value_base64, self.blob))
+        if values > self.changed:
+            raise PydanticCustomError("one_of", "give one of value_base64 or blob, and either with changed alone")
+        return self
+
+    def touched(self) -> Touched:
+        """The port's value."""
+        value = None if self.value_base64 is None else base64.b64decode(self.value_base64)
+        key = base64.b64decode(self.key_base64)
+        return Touched(key, self.rev, self.version, value, self.changed, self.blob)
+
+
 class Statement(_Body):
     """The agent's signature over the statement of the outcome: see docs/receipts.md."""
 
@@ -106,6 +166,14 @@ class Report(_Body):
     outcome: Outcome
     log: LogTail | None = None
     statement: Statement | None = None
+    kv: Annotated[list[TouchedEntry], Field(max_length=bounds.KV_TOUCHED_MAX)] | None = Field(
+        default=None,
+        description="All key-value entries that it has used: there if its function has such and it ended with ok.",
+    )
+
+    def touched(self) -> Sequence[Touched] | None:
+        """The port's values."""
+        return None if self.kv is None else [each.touched() for each in self.kv]
 
 
 class CompleteRequest(_Body):

@@ -13,9 +13,21 @@ from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.model import keys
 from hanzo_compute.model.evidence import Evidence
 from hanzo_compute.model.job import Job
-from hanzo_compute.ports import Asked, Beat, Completed, Handle, KeyAnswer, Lease, LogEntry, Presented, Report, Want
+from hanzo_compute.ports import (
+    Asked,
+    Beat,
+    Completed,
+    Handle,
+    KeyAnswer,
+    Lease,
+    LogEntry,
+    Presented,
+    Report,
+    Seen,
+    Want,
+)
 from hanzo_compute.security import hpke
-from hanzo_compute.services import appraisals, complete, lease, release_key
+from hanzo_compute.services import appraisals, complete, grants, lease, release_key
 from hanzo_compute.services.appraisals import Keys
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.lease import Claim
@@ -85,9 +97,24 @@ class SimLeaseApi:
         self._faults.reply(lost, "http download")
         return data
 
+    def entry(self, job: str, attempt: int, key: bytes, *, fresh: bool) -> Seen:
+        claim = Claim(job, attempt, LESSEE)
+        return self._network.call(f"entry {job} {key!r}", lambda ctx: (grants.entry(ctx, claim, key, fresh=fresh), ()))
+
+    def secret(self, job: str, attempt: int, name: str) -> bytes | None:
+        claim = Claim(job, attempt, LESSEE)
+        return self._network.call(f"secret {job} {name}", lambda ctx: (grants.secret(ctx, claim, name), ()))
+
     def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
         ended = [
-            complete.Ended(Claim(each.job, each.attempt, LESSEE), each.outcome, each.log_seq, each.entries, each.signed)
+            complete.Ended(
+                Claim(each.job, each.attempt, LESSEE),
+                each.outcome,
+                each.log_seq,
+                each.entries,
+                each.signed,
+                each.touched,
+            )
             for each in reports
         ]
 

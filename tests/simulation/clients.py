@@ -28,7 +28,7 @@ from hanzo_compute.model.states import State
 from hanzo_compute.ports import JobStore, Operation, Send
 from hanzo_compute.services import cancel, read, schedules, submit
 from hanzo_compute.services.context import Context
-from tests.simulation import functions, invokers, sealing
+from tests.simulation import entries, functions, invokers, sealing
 from tests.simulation.host import Answer, Network
 from tests.simulation.invariants import Scheduled, Watch, require
 from tests.simulation.profiles import Profile
@@ -59,6 +59,8 @@ class Clients:
         self._watch = watch
         self._profile = profile
         self.busy = 0
+        self._granted: set[str] = set()
+        """Tenants that have the function with entries."""
 
     def start(self) -> None:
         """Start the tenants' tasks."""
@@ -71,6 +73,8 @@ class Clients:
             twins = keyed and self._random.random() < self._profile.twins
             for _ in range(1 + twins):
                 self._spawn(f"client {number}", delay, lambda t=tenant, r=request, s=spec: self._submit(t, r, s))  # type: ignore[misc]
+        for tenant in TENANTS if self._profile.counting else ():
+            self._spawn(f"grant {tenant}", 0, lambda t=tenant: self._grant(t))  # type: ignore[misc]
         for number in range(self._profile.deployers):
             tenant, delay = TENANTS[number % 3 % 2], self._random.randrange(3 * SECOND)
             self._spawn(f"deployer {number}", delay, lambda t=tenant: self._deployer(t))  # type: ignore[misc]
@@ -91,6 +95,10 @@ class Clients:
 
     def _deployer(self, tenant: str) -> None:
         functions.work(self._random, tenant, self._call, self._watch.functions)
+
+    def _grant(self, tenant: str) -> None:
+        self._call("deploy", lambda ctx: (entries.deploy(ctx, tenant), ()))
+        self._granted.add(tenant)
 
     def _govern(self, tenant: str) -> None:
         sealing.govern(self._random, self._scheduler, tenant, self._call)
@@ -145,6 +153,8 @@ class Clients:
             body["source"] = {"module": self._blobs.put(tenant, b"module of " + request.encode())}
         if self._profile.made_of_functions and random.random() < self._profile.made_of_functions:
             body["source"] = {"function": random.choice(("f", "f", "g", "f@1", "f@canary"))}
+        if self._profile.counting and random.random() < self._profile.counting:
+            body["source"] = {"function": entries.FUNCTION}
         if random.random() < self._profile.deadlines:
             body["deadline"] = format_time(self._scheduler.now_ms + random.randrange(1_000, 30_000))
         # Whoever has to submit again without a key may have a job that it never gives the key of.
@@ -165,6 +175,8 @@ class Clients:
 
     def _submit(self, tenant: str, request: str, spec: JobSpec) -> None:
         keyed = request.startswith("keyed")
+        while spec.source.function == entries.FUNCTION and tenant not in self._granted:
+            self._scheduler.pause(SECOND)
 
         def work(ctx: Context) -> Answer[submit.Submitted]:
             key = request if keyed else None

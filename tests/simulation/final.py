@@ -77,6 +77,7 @@ def check(
             _client(job, watch.accepted[job_id], logs)
     treelog.check(database, found)
     watch.functions.check(database, found)
+    watch.entries.check(database, found)
     watch.sealed.check(database, blobs, found, by_name)
     _schedules(found, watch)
     for (index, pk), entries in database.entries.items():

@@ -18,6 +18,7 @@ from hanzo_compute.model.states import MOVES, State
 from hanzo_compute.ports import RECORD_MAX, Body, Operation, Put
 from hanzo_compute.services import audit, outbox
 from tests.simulation import treelog
+from tests.simulation.entries import EntryWatch
 from tests.simulation.functions import FunctionWatch
 from tests.simulation.invokers import InvocationWatch
 from tests.simulation.scheduler import Scheduler
@@ -71,6 +72,7 @@ class Watch:
     functions: FunctionWatch = field(default_factory=FunctionWatch)
     invocations: InvocationWatch = field(default_factory=InvocationWatch)
     sealed: SealedWatch = field(default_factory=SealedWatch)
+    entries: EntryWatch = field(default_factory=EntryWatch)
     schedules: dict[tuple[str, str], Scheduled] = field(default_factory=dict)
     """By tenant and name."""
     batches_lost: int = 0
@@ -91,6 +93,7 @@ class Watch:
         """A transaction has just been applied."""
         puts = {operation.key: operation for operation in operations if isinstance(operation, Put)}
         self.invocations.applied(puts, before, self.database)
+        self.entries.applied(puts, before)
         by_key = {operation.key: operation for operation in operations}
         self.functions.applied(by_key, before, self.database)
         self.sealed.applied(by_key, before, self.database, self.scheduler.now_ms)

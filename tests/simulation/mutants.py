@@ -15,11 +15,12 @@ from hanzo_compute.model import invocation, keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.states import State
 from hanzo_compute.model.tariff import Rates
-from hanzo_compute.ports import Check, Delete, Handle, JobStore, LogEntry, Operation, Put, Send, WriteConflict
+from hanzo_compute.ports import Check, Delete, Handle, JobStore, LogEntry, Operation, Put, Send, Touched, WriteConflict
 from hanzo_compute.services import (
     admission,
     complete,
     firing,
+    kv,
     lease,
     log,
     outbox,
@@ -416,6 +417,30 @@ def batch_made_anew(patch: Patch) -> None:
     patch.setattr(Batcher, "flush", flush)
 
 
+def last_writer_wins(patch: Patch) -> None:
+    """Entries are written over whatever is there by then."""
+    original = kv.of_touched
+
+    def of_touched(ctx: Context, tenant: str, function: str, touched: Sequence[Touched]) -> list[Operation]:
+        now = [replace(each, rev=kv.read(ctx, tenant, function, each.key, fresh=True).rev) for each in touched]
+        return original(ctx, tenant, function, now)
+
+    patch.setattr(kv, "of_touched", of_touched)
+
+
+def entries_in_another_transaction(patch: Patch) -> None:
+    """Entries first, and then the outcome that they belong to."""
+
+    def change(store: SimStore, operations: list[Operation]) -> list[Operation]:
+        entries = [o for o in operations if keys.is_kv(o.key)]
+        if not entries or len(entries) == len(operations) or store.sends:
+            return operations
+        store.transact(entries)
+        return [o for o in operations if not keys.is_kv(o.key)]
+
+    _transact(patch, change)
+
+
 def total_is_not_the_sum(patch: Patch) -> None:
     """The first invocation of a batch is free."""
     original = invocation.header
@@ -547,6 +572,8 @@ def log_sent_as_it_is(patch: Patch) -> None:
 
 
 MUTANTS: Final = (
+    Mutant("the last writer wins", last_writer_wins, ("entries",), "an update was lost|left its entries twice"),
+    Mutant("entries in another transaction", entries_in_another_transaction, ("entries",), "written with 0 outcomes"),
     Mutant("a release without its fence", release_without_fence, ("sealed",), "was released when it was|has delivered"),
     Mutant("a second recipient overwrites", second_recipient_overwrites, ("sealed",), "written twice|have opened"),
     Mutant("a decision in another transaction", decision_in_another_transaction, ("sealed",), "was written down as"),

@@ -64,6 +64,8 @@ class Profile:
     """Tasks that deploy, point, roll back and remove functions, some of them of the same tenant."""
     made_of_functions: float = 0.0
     """A job's source is a function."""
+    counting: float = 0.0
+    """A job is a run of a function with entries, which counts its runs."""
     schedules: int = 0
     """Schedules that tenants put, let be for some minutes, and delete."""
     invokers: int = 0
@@ -190,6 +192,22 @@ _ALL: Final = (
         budget=12,
         jobs=(0, 1),
         invokers=2,
+    ),
+    Profile(
+        name="entries",
+        switch=0.4,
+        fault=0.01,
+        weights={**_FAULTS, "crash": 2.0, "lost": 2.0},
+        stale=0.3,
+        commit_ms=100,
+        commit_fail=0.03,
+        budget=6,
+        jobs=(4, 7),
+        cancels=0.1,
+        follows=0.1,
+        stops=0.2,
+        abandon=0.02,
+        counting=0.8,
     ),
     Profile(
         name="sealed",

@@ -9,8 +9,9 @@ from typing import Final
 
 from hanzo_compute.errors import Conflict, NotFound
 from hanzo_compute.model.outcome import Category, Outcome
-from hanzo_compute.ports import Handle, Lease, LogEntry, RunnerOutcome
+from hanzo_compute.ports import Handle, Lease, LogEntry, LoggingService, RunnerOutcome
 from hanzo_compute_agent.journal import Shipment
+from tests.simulation import entries
 from tests.simulation.faults import Faults
 from tests.simulation.scheduler import SECOND
 
@@ -116,7 +117,9 @@ class SimRunner:
         self._name = name
         self._known: dict[Handle, Execution] = {}
 
-    def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
+    def start(
+        self, lease: Lease, *, module: bytes | None, stdin: bytes, service: LoggingService | None = None
+    ) -> Handle:
         lost = self._faults.step(f"runner.start {lease.job} {lease.attempt}", fallible=True)
         handle = Handle(lease.job, lease.attempt)
         found = self._disk.attempts.get(handle)
@@ -130,6 +133,10 @@ class SimRunner:
             found = Execution(name, lease, plan, now, end, category, stdin=stdin)
             self._disk.attempts[handle] = found
             self._disk.executions.append(found)
+            self._known[handle] = found
+            # While it has, it runs: what it was to do in its time it does at its beginning.
+            if service is not None and not entries.run(service, name) and found.outcome is None:
+                found.category = "exit" if found.category == "ok" else found.category
         self._known[handle] = found
         if lost:
             raise OSError("simulated: the disk is full")

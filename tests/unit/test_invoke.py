@@ -202,7 +202,6 @@ def test_a_call_that_may_run_longer_becomes_a_job_with_its_input(data: bytes) ->
     [
         {"resources": {"timeout_s": 25}},
         {"resources": {"timeout_s": 3}},
-        {"resources": {"timeout_s": 600}, "capabilities": {"kv": True}},
     ],
 )
 def test_a_call_that_cannot_become_a_job_is_over(fields: dict[str, Any]) -> None:
@@ -212,6 +211,17 @@ def test_a_call_that_cannot_become_a_job_is_over(fields: dict[str, Any]) -> None
         end(platform, GuestResult("timeout"))
     assert (failed.value.status, failed.value.code) == (504, "function_timed_out")
     assert f"{min(25, fields['resources']['timeout_s'])} s" in failed.value.message
+
+
+def test_a_long_call_with_capabilities_goes_on_as_a_job_known_by_the_same_id() -> None:
+    platform = Platform()
+    deploy(platform, resources={"timeout_s": 600}, capabilities={"kv": True, "http": ["https://api.example.com"]})
+    answered = end(platform, GuestResult("timeout"))
+    assert answered is not None
+    assert answered.job is not None
+    assert answered.job.origin == {"kind": "invocation", "invocation": answered.id}
+    platform.dispatch()
+    assert platform.lease().call == answered.id
 
 
 def test_aliases_by_weight() -> None:

@@ -64,7 +64,7 @@ def test_every_route_of_the_platform_finds_itself() -> None:
         )
         assert match is not None
         assert match.route == route
-    assert len(manifest.routes) == 70
+    assert len(manifest.routes) == 72
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs/a%2Fresult", "/v1/jobs%2Fa", "/v1/jobs/a%2fevents"])

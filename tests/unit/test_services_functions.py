@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from hanzo_compute.errors import (
     Conflict,
@@ -465,9 +466,43 @@ def test_a_function_that_does_not_run_as_a_job_says_so() -> None:
     with pytest.raises(NotSupported, match="f@1 is a reactor"):
         job(platform)
     deploy(platform, capabilities={"kv": True, "http": ["https://api.example.com"]})
-    with pytest.raises(NotSupported, match="capabilities kv, http") as refused:
-        job(platform)
+    with pytest.raises(NotSupported, match="capabilities kv, http, and such functions run in no sealed job") as refused:
+        job(platform, data_key="0" * 64)
     assert refused.value.fields[0].field == "source.function"
+
+
+def test_what_a_version_was_granted_goes_with_its_job_and_its_reruns() -> None:
+    platform = Platform()
+    deploy(platform, capabilities={"kv": True, "secrets": ["B", "A"]})
+    first = submit.submit(platform.ctx, "acme", spec(source={"function": "f"})).job
+    deploy(platform, code="pass 2")
+    functions.delete(platform.ctx, "acme", "f")
+    again = submit.resubmit(platform.ctx, "acme", first.id, kind="rerun").job
+    for each in (first, again):
+        source = submit.stored_spec(platform.ctx, each.id)["source"]
+        assert source["function"] == "f@1"
+        granted = {name: value for name, value in source["capabilities"].items() if value}
+        assert granted == {"kv": True, "secrets": ["A", "B"]}
+        assert each.entries_of == "f"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"code": "pass", "language": "python", "capabilities": {"kv": True}},
+        {"function": "f", "capabilities": {"kv": True}},
+        {"function": "f@1", "code": "pass", "language": "python", "capabilities": {"kv": True}},
+    ],
+)
+def test_nobody_grants_a_job_anything(source: dict[str, Any]) -> None:
+    platform = Platform()
+    deploy(platform)
+    for given in (source, source | {"capabilities": {}}):
+        with pytest.raises(InvalidSpec) as refused:
+            parse_spec({"source": given})
+        assert refused.value.fields[0].field.startswith("source")
+    with pytest.raises(ValidationError):
+        FunctionSpec.model_validate({"source": source})
 
 
 def test_what_a_job_adds_must_fit_with_what_its_function_has() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hanzo_compute.adapters.sandbox import hostcalls
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.model.function import HOST_FUNCTIONS, Capabilities
+from hanzo_compute.model.capabilities import HOST_FUNCTIONS, Capabilities
 from hanzo_compute.ports import (
     Egress,
     EgressRequest,

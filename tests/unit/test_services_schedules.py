@@ -16,10 +16,11 @@ from hanzo_compute.adapters.memory import MemoryStore
 from hanzo_compute.config import Policy, Pool
 from hanzo_compute.errors import Conflict, InvalidRequest, InvalidSpec, NoCapacity, NotFound, Unavailable
 from hanzo_compute.model import bounds, keys
+from hanzo_compute.model.function import FunctionSpec
 from hanzo_compute.model.schedule import Schedule, ScheduleSpec
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Delete, Put
-from hanzo_compute.services import audit, cancel, firing, read, reconcile, schedules
+from hanzo_compute.services import audit, cancel, firing, functions, read, reconcile, schedules, submit
 from tests.support.faults import Fault, FaultyStore
 from tests.support.rows import rows_in
 from tests.support.stepped import Platform
@@ -194,6 +195,21 @@ class TestFiring:
         reconcile.reconcile(platform.ctx)
         (job_id,) = stored(platform).last_jobs
         assert platform.job(job_id).origin == {"kind": "schedule", "schedule": "s", "at": "2030-01-01T12:05:00.000Z"}
+
+    def test_a_function_gives_what_the_job_does_not(self, platform: Platform) -> None:
+        source = {"code": "pass", "language": "python"}
+        given = {"args": ["a"], "profile": "deterministic", "resources": {"memory_mib": 64, "fuel": 9}}
+        capabilities = {"kv": True, "secrets": ["TOKEN"]}
+        spec = FunctionSpec.model_validate({"source": source, "capabilities": capabilities} | given)
+        functions.deploy(platform.ctx, "acme", "f", spec)
+        put(platform, jobs=[{"source": {"function": "f"}, "resources": {"memory_mib": 32}}])
+        at(platform, "12:05:01")
+        reconcile.reconcile(platform.ctx)
+        job = submit.stored_spec(platform.ctx, stored(platform).last_jobs[0])
+        assert job["source"]["function"] == "f@1"
+        assert (job["args"], job["profile"]) == (["a"], "deterministic")
+        assert job["resources"] == {"memory_mib": 32, "timeout_s": 60, "fuel": 9}
+        assert job["source"]["capabilities"]["secrets"] == ["TOKEN"]
 
     @pytest.mark.parametrize("sends", [True, False])
     def test_what_does_not_fit_one_transaction_takes_several(self, platform: Platform, sends: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -19,4 +20,5 @@ class Clock:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"TEST_CLOCK_FILE": str(self._file), "PYTHONPATH": str(Path(__file__).parent)}
+        path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"TEST_CLOCK_FILE": str(self._file), "PYTHONPATH": os.pathsep.join(path)}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hanzo_compute import config, ready, wiring
+from hanzo_compute.errors import ComputeError
 from hanzo_compute_agent.agent import Agent, Settings
 from hanzo_compute_agent.journal import FileJournal
 
@@ -76,7 +77,12 @@ def main() -> int:
         )
         return 2
     slots = int(given)
-    settings = Settings(name, environ.get("HZC_POOL", "local"), slots)
+    try:
+        egress = wiring.egress(config.way_out(environ))
+    except ComputeError as error:
+        sys.stderr.write(f"hzc agent: {error.message}; {error.hint}\n")
+        return 2
+    settings = Settings(name, environ.get("HZC_POOL", "local"), slots, egress=egress)
     state = Path(home) / "agents" / settings.name
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     stopping = threading.Event()
@@ -87,7 +93,14 @@ def main() -> int:
     container = wiring.agent(url, key, state, config.default_cache(environ), slots, keys, patience, tcti)
     journal = FileJournal(state / "journal")
     agent = Agent(
-        container.api, container.runner, container.clock, journal, spawn, settings, container.vault, container.evidence
+        container.api,
+        container.runner,
+        container.clock,
+        journal,
+        spawn,
+        settings,
+        container.vault,
+        container.evidence,
     )
     signs_as = agent.signer.key_id
     agent.start()

@@ -10,7 +10,20 @@ from typing import Final
 
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model import bounds
-from hanzo_compute.ports import Attester, Clock, Completed, KeyApi, KeyVault, Lease, LeaseApi, Runner, Spawn, Want
+from hanzo_compute.ports import (
+    Attester,
+    Clock,
+    Completed,
+    Egress,
+    KeyApi,
+    KeyVault,
+    Lease,
+    LeaseApi,
+    Runner,
+    Spawn,
+    Want,
+)
+from hanzo_compute_agent import granted
 from hanzo_compute_agent.carrier import QUICK_S, RETRY_MAX_S, RETRY_S, Attempt, Carrier
 from hanzo_compute_agent.confidential import Confidential
 from hanzo_compute_agent.journal import Journal
@@ -36,6 +49,8 @@ class Settings:
     pool: str
     slots: int
     drain_s: float = 8.0
+    egress: Egress | None = None
+    """How functions reach other hosts from here; None: not at all."""
 
 
 class Agent:
@@ -64,6 +79,7 @@ class Agent:
         self.signer = Signer(vault, settings.name)
         confidential = None if evidence is None else Confidential(*evidence, clock, lambda: self.signer.public_key)
         self._carrier = Carrier(api, runner, clock, journal, spawn, self._next, self.signer, confidential)
+        self._carrier.egress = settings.egress
         self._leasing: set[int] = set()
         """Slots inside a call that may bring a lease."""
 
@@ -150,7 +166,8 @@ class Agent:
     def _at_once(self, attempt: Attempt) -> bool:
         """Start an attempt; True if it ends at once, with no more to report than fits into a call."""
         handle = attempt.handle
-        if attempt.sealed:  # it waits for its key
+        # A sealed one waits for its key, one with host calls for others; entries are handed in by themselves.
+        if attempt.sealed or (attempt.lease is not None and granted.needs(attempt.lease)):
             return False
         try:
             if self._carrier.stop_at is not None or not self._carrier.start(attempt):

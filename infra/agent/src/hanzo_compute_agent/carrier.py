@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from hanzo_compute.errors import ComputeError, Conflict, NoCapacity, StaleFence, Unavailable
 from hanzo_compute.model import bounds
@@ -16,6 +16,7 @@ from hanzo_compute.model.spec import program_blob
 from hanzo_compute.ports import (
     Beat,
     Clock,
+    Egress,
     Handle,
     Lease,
     LeaseApi,
@@ -27,7 +28,9 @@ from hanzo_compute.ports import (
     Want,
 )
 from hanzo_compute.security import sealed
+from hanzo_compute_agent import granted
 from hanzo_compute_agent.confidential import Confidential, JobKey
+from hanzo_compute_agent.granted import LeaseHost
 from hanzo_compute_agent.journal import Journal, Shipment
 from hanzo_compute_agent.modules import Modules
 from hanzo_compute_agent.signing import Signer
@@ -62,6 +65,8 @@ class Attempt:
     """It could not be started, which has been reported."""
     key: JobKey | None = None
     """Of a sealed one, once the platform has given it."""
+    host: LeaseHost | None = None
+    """What answers its host calls, if its function was granted any."""
     outcome: Outcome | None = None
     """With its outputs, once they are sealed: that is done once."""
     beating: bool = False
@@ -87,6 +92,15 @@ class Attempt:
         """Whether its input and all that it leaves are sealed: nothing of it goes out as it is."""
         return self.lease is not None and self.lease.spec.get("data_key") is not None
 
+    @property
+    def lost_with(self) -> str | None:
+        """What of it went with the process that had started it; None: nothing, it can be handed in."""
+        if self.sealed and self.key is None:  # nothing of it may go out as it is
+            return "the key of this attempt"
+        if self.lease is not None and granted.needs(self.lease) and self.host is None:
+            return "what this attempt has left of its entries and outputs"
+        return None
+
 
 class Carrier:
     """Carries attempts; many at a time, each by one task and its heartbeat. ``spawn`` starts a task beside the caller.
@@ -106,6 +120,8 @@ class Carrier:
         confidential: Confidential | None = None,
     ) -> None:
         self._api = api
+        self.egress: Egress | None = None
+        """How functions reach other hosts; None: not at all."""
         self._runner = runner
         self._clock = clock
         self._journal = journal
@@ -192,7 +208,8 @@ class Carrier:
             if attempt.sealed:
                 stdin = self._unsealed(attempt, stdin)
             attempt.started = self._clock.monotonic()
-            self._runner.start(lease, module=module, stdin=stdin)
+            attempt.host = granted.host_of(self._api, self._clock, self.egress, lease, stdin)
+            self._runner.start(lease, module=module, stdin=stdin, service=attempt.host)
         except (ComputeError, OSError) as error:
             if attempt.sealed and self.stop_at is not None:
                 attempt.failed = True
@@ -319,8 +336,9 @@ class Carrier:
         def complete() -> None:
             if attempt.lease is None:
                 attempt.lease = self._api.again(handle.job, handle.attempt)
-            if attempt.sealed and attempt.key is None:  # nothing of it may go out as it is
-                self._complete(attempt, _lost(handle, "the key of this attempt went with the process that had it"))
+            if attempt.lost_with is not None:
+                why = f"{attempt.lost_with} went with the process that had it"
+                self._complete(attempt, _lost(handle, why))
                 return
             outcome = self.with_output(attempt, collected)
             entries, end = ([], 0) if attempt.sealed else self._runner.logs(handle, attempt.cursor)
@@ -359,10 +377,13 @@ class Carrier:
             if attempt.lease is None:
                 attempt.lease = self._api.again(handle.job, handle.attempt)
             signed = self._signer.sign(attempt.lease, outcome)
-        return Report(handle.job, handle.attempt, outcome, seq, entries, signed)
+        touched = None
+        if outcome.category is Category.OK and attempt.host is not None and attempt.lease is not None:
+            touched = attempt.host.touched(self._api, attempt.lease)
+        return Report(handle.job, handle.attempt, outcome, seq, entries, signed, touched)
 
     def with_output(self, attempt: Attempt, collected: RunnerOutcome) -> Outcome:
-        """The outcome with its output, inline or uploaded; of a sealed attempt output and log, both sealed."""
+        """The outcome with its outputs, inline or uploaded; of a sealed attempt output and log, both sealed."""
         if attempt.outcome is not None:
             return attempt.outcome
         left = {"stdout": collected.stdout}
@@ -370,10 +391,18 @@ class Carrier:
         if attempt.sealed:
             left["log"] = self._whole_log(attempt.handle)
             left = {name: self._boxed(attempt, name, data, truncated) for name, data in left.items() if data}
-        outputs = [self._output(attempt.handle, name, data) for name, data in left.items() if data]
-        if not outputs:
+        changed: dict[str, Any] = {}
+        if attempt.host is not None:
+            if collected.outcome.category is Category.OK:
+                left |= attempt.host.outputs
+            usage = collected.outcome.usage.model_copy(update={"egress_bytes": attempt.host.egress_bytes})
+            changed["usage"] = usage
+        outputs = self._outputs(attempt.handle, left)
+        if outputs:
+            changed |= {"outputs": outputs, "truncated": truncated}
+        if not changed:
             return collected.outcome
-        outcome = collected.outcome.model_copy(update={"outputs": outputs, "truncated": truncated})
+        outcome = collected.outcome.model_copy(update=changed)
         if attempt.sealed:
             attempt.outcome = outcome
         return outcome
@@ -393,8 +422,17 @@ class Carrier:
             entries, cursor = self._runner.logs(handle, cursor)
         return "".join(texts).encode()
 
-    def _output(self, handle: Handle, name: str, data: bytes) -> Output:
-        if len(data) <= bounds.INLINE_OUTPUT_MAX:
+    def _outputs(self, handle: Handle, left: dict[str, bytes]) -> list[Output]:
+        found, room = [], bounds.INLINE_OUTPUTS_MAX
+        for name, data in left.items():
+            # What a function leaves by name is there also if it is empty; streams are not.
+            if data or name not in ("stdout", "log"):
+                found.append(self._output(handle, name, data, room))
+                room -= 0 if found[-1].blob else len(data)
+        return found
+
+    def _output(self, handle: Handle, name: str, data: bytes, room: int) -> Output:
+        if len(data) <= min(bounds.INLINE_OUTPUT_MAX, room):
             return Output(name=name, size=len(data), inline_base64=base64.b64encode(data).decode())
         blob = self._api.upload(handle.job, handle.attempt, data)
         return Output(name=name, size=len(data), blob=blob)

@@ -195,6 +195,19 @@ def _tariff(environ: Mapping[str, str], home: Path) -> Tariff:
     return tariffs.parse(text, str(path))
 
 
+@dataclass(frozen=True)
+class WayOut:
+    """How far functions reach other hosts from a machine: as :class:`Config` says it of the platform's own."""
+
+    egress: bool = True
+    egress_allow: tuple[Network, ...] = ()
+
+
+def way_out(environ: Mapping[str, str]) -> WayOut:
+    """The way out of an agent. Raises InvalidRequest."""
+    return WayOut(_egress(environ), _networks(environ))
+
+
 def _egress(environ: Mapping[str, str]) -> bool:
     given = environ.get("HZC_EGRESS") or "public"
     if given not in ("off", "public"):

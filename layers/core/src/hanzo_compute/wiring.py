@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hanzo_compute import config as settings
-from hanzo_compute.config import Config
+from hanzo_compute.config import Config, WayOut
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.ports import (
@@ -107,7 +107,7 @@ def local(config: Config, *, wakes: bool = False, max_receives: Mapping[str, int
     )
 
 
-def egress(config: Config) -> Egress:
+def egress(config: Config | WayOut) -> Egress:
     """The way out for functions, as far as the operator lets them."""
     from hanzo_compute.adapters.egress import AddressPolicy, ClosedEgress, HttpEgress
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds
-from hanzo_compute.model.origins import normalised
+from hanzo_compute.model.capabilities import Capabilities
 from hanzo_compute.model.spec import (
     VERSION_NUMBER,
     EnvName,
@@ -22,52 +22,15 @@ WASI: Final = "wasi_snapshot_preview1"
 HOST: Final = "hzc"
 ALWAYS: Final = frozenset({"log", "now", "random", "take"})
 """Host functions that every module may import."""
-HOST_FUNCTIONS: Final[dict[str, frozenset[str]]] = {
-    "kv": frozenset({"kv_get", "kv_put", "kv_delete"}),
-    "secrets": frozenset({"secret"}),
-    "http": frozenset({"http"}),
-    "input": frozenset({"input_size", "input_read"}),
-    "outputs": frozenset({"output"}),
-}
-"""Host functions by the capability that they need."""
 EXPORTS: Final[dict[str, dict[str, str]]] = {
     "command": {"_start": "func"},
     "reactor": {"memory": "memory", "alloc": "func", "handle": "func"},
 }
 """What a module must export, by its ABI."""
 
-SECRET_FORM: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"  # noqa: S105 — of a name
-SecretName = Annotated[str, StringConstraints(pattern=f"^{SECRET_FORM}$")]
-Origin = Annotated[str, AfterValidator(normalised)]
-
-
-def _sorted(values: list[str]) -> list[str]:
-    return sorted(set(values))
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Capabilities(_Strict):
-    """What a function may do besides computing. What is not named is denied."""
-
-    kv: bool = Field(default=False, description="Read and write the function's key-value store.")
-    secrets: Annotated[list[SecretName], AfterValidator(_sorted)] = Field(
-        default_factory=list, max_length=bounds.SECRETS_MAX, description="Names of secrets that it may read."
-    )
-    http: Annotated[list[Origin], AfterValidator(_sorted)] = Field(
-        default_factory=list,
-        max_length=bounds.ORIGINS_MAX,
-        description="Origins that it may call, like https://api.example.com: exact, without wildcards or paths.",
-    )
-    input: bool = Field(default=False, description="Read parts of a blob that is its input.")
-    outputs: bool = Field(default=False, description="Leave outputs besides its response.")
-
-    @property
-    def granted(self) -> list[str]:
-        """Names of the capabilities that are asked for."""
-        return [name for name in HOST_FUNCTIONS if getattr(self, name)]
 
 
 class FunctionSpec(_Strict):

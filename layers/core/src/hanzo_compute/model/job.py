@@ -65,6 +65,10 @@ class Job:
     """The tier that the runner of this attempt proved when it got the key."""
     evidence: str | None = None
     """SHA-256, hex, of the evidence by which it did."""
+    entries_of: str | None = None
+    """The function whose key-value entries it was granted; they are kept with its outcome."""
+    conflicts: int = 0
+    """Attempts that lost against another call on these entries, since the last that did not."""
     tariff: str | None = None
     """Version of the tariff by which it is billed; None for a job of a release without prices."""
     token: str = ""

@@ -187,6 +187,11 @@ def kv(tenant: str, name: str, key: bytes) -> Key:
     return Key(kv_partition(tenant, name), key.hex())
 
 
+def is_kv(key: Key) -> bool:
+    """Whether a record is a key-value entry."""
+    return key.pk.startswith("KV#")
+
+
 def secret(tenant: str, name: str) -> Key:
     """A secret, sealed."""
     return Key(f"SECRET#{tenant}#{name}", "-")

@@ -24,9 +24,11 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from hanzo_compute.model import bounds, canonical
+from hanzo_compute.model.capabilities import Capabilities
 from hanzo_compute.model.money import MaxPrice
 from hanzo_compute.model.package import MAIN, path_problem
 
@@ -103,7 +105,8 @@ def _path(value: str) -> str:
 class Source(_Strict):
     """What runs: a WASM module by blob id, source code or a package in a language known here, or a function.
 
-    In a stored spec a function's reference, with its version, stands beside the program that it stood for.
+    In a stored spec a function's reference, with its version, stands beside the program that it stood for, and beside
+    both what that version was granted.
     """
 
     module: BlobId | None = Field(default=None, description="Blob id of a WASM module (WASI preview 1 command).")
@@ -120,6 +123,7 @@ class Source(_Strict):
     function: FunctionReference | None = Field(
         default=None, description="A function: `name` (its alias `live`), `name@3` or `name@alias`."
     )
+    capabilities: SkipJsonSchema[Capabilities | None] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +138,11 @@ class Source(_Strict):
     @model_validator(mode="after")
     def _one_kind(self, info: ValidationInfo) -> Source:
         kinds = sum(value is not None for value in (self.module, self.code, self.package))
-        if self.function is not None and not (info.context or {}).get("stored"):
+        stored = bool((info.context or {}).get("stored"))
+        if self.capabilities is not None and (self.function is None or not stored):
+            message = "is what a function was granted: deploy one, and give its name as source.function"
+            raise PydanticCustomError("not_granted", message, {"field": "capabilities"})
+        if self.function is not None and not stored:
             kinds += 1
         if kinds != 1:
             raise PydanticCustomError(

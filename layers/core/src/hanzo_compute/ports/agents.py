@@ -10,6 +10,7 @@ from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.evidence import Evidence
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.model.statement import Signed
+from hanzo_compute.ports.guests import LoggingService, Seen, Touched
 from hanzo_compute.ports.storage import Body, LogEntry
 
 
@@ -35,6 +36,8 @@ class Lease:
     delivered_tier: int = 0
     """The tier that this attempt's runner has proved; with ``evidence``, by which digest."""
     evidence: str | None = None
+    call: str = ""
+    """What its function's requests to other hosts are known by: the job, or the call that became it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Report:
     log_seq: int = 0
     entries: Sequence[LogEntry] = ()
     signed: Signed | None = None
+    touched: Sequence[Touched] | None = None
+    """The key-value entries that it has used, if it came to ``ok`` and its function has such: kept with the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,17 @@ class LeaseApi(Protocol):
 
     def download(self, url: str) -> bytes:
         """Bytes behind a presigned URL of a lease."""
+        ...
+
+    def entry(self, job: str, attempt: int, key: bytes, *, fresh: bool) -> Seen:
+        """A key-value entry of the job's function; ``fresh``: as it is now. Raises StaleFence, PermissionDenied."""
+        ...
+
+    def secret(self, job: str, attempt: int, name: str) -> bytes | None:
+        """A secret that the job's function was granted, None if there is none; that it was read is on record before.
+
+        Raises StaleFence, PermissionDenied.
+        """
         ...
 
     def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
@@ -188,8 +204,13 @@ class Runner(Protocol):
         """Whether an attempt that starts now could be run: if not, leasing one would only waste it."""
         ...
 
-    def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
-        """Start an attempt; starting one that runs or has ended returns its handle."""
+    def start(
+        self, lease: Lease, *, module: bytes | None, stdin: bytes, service: LoggingService | None = None
+    ) -> Handle:
+        """Start an attempt; starting one that runs or has ended returns its handle.
+
+        ``service`` answers the host calls that its function was granted; its lines go to standard error.
+        """
         ...
 
     def poll(self, handle: Handle, wait_s: float) -> bool:

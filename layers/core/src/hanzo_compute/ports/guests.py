@@ -34,12 +34,47 @@ class GuestRefusal(Exception):
         self.moved = moved
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A key-value entry as it was read: the revision of its record, the highest version that it has had, its value."""
+
+    rev: int
+    version: int
+    value: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A key-value entry that a call has used: the revision that it saw, and what it left if it has changed it."""
+
+    key: bytes
+    rev: int
+    version: int = 0
+    value: bytes | None = field(default=None, repr=False)
+    """None with ``changed``: it was removed."""
+    changed: bool = False
+    blob: str | None = None
+    """The blob that holds the value instead, of the job's tenant."""
+
+
 @runtime_checkable
 class GuestService(Protocol):
     """Answers the host calls of one call that leave the sandbox."""
 
     def ask(self, name: str, args: Sequence[bytes | int]) -> tuple[int, bytes]:
         """The status and the result; raises nothing, whatever the guest does."""
+        ...
+
+
+@runtime_checkable
+class LoggingService(GuestService, Protocol):
+    """A :class:`GuestService` that has a log: of its refusals, and of what the guest says."""
+
+    lines: list[tuple[str, str]]
+    """Level and text."""
+
+    def log(self, level: str, text: str) -> None:
+        """Take a line; what is too much is dropped."""
         ...
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from hanzo_compute.errors import ComputeError, FieldProblem, InvalidRequest, NotFound
+from hanzo_compute.errors import ComputeError, Conflict, FieldProblem, InvalidRequest, NotFound
 from hanzo_compute.model import keys, statement
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import FINAL_STATE, RETRIED, Category, Outcome
 from hanzo_compute.model.spec import Retry, code_digest, input_digest
 from hanzo_compute.model.statement import Signed, Stated, Subject
-from hanzo_compute.ports import Body, Delete, LogEntry, Operation, Put, WriteConflict
-from hanzo_compute.services import leaves, observe, pricing, records
+from hanzo_compute.model.states import State
+from hanzo_compute.ports import Body, Delete, LogEntry, Operation, Put, Touched, WriteConflict
+from hanzo_compute.services import grants, leaves, observe, pricing, records
 from hanzo_compute.services.context import Context
-from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed
+from hanzo_compute.services.lease import Claim, append_logs, check_chunk, lapsed, stopped
 from hanzo_compute.services.submit import stored_spec
+
+CONFLICTS_MAX: Final = 16
+"""An attempt whose entries were changed meanwhile has had no effect, and is followed by another; so often at most."""
+CONFLICT_MS: Final = 250
+"""The wait before the second of these; it doubles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,14 @@ class Ended:
     log_seq: int = 0
     entries: Sequence[LogEntry] = ()
     signed: Signed | None = None
+    touched: Sequence[Touched] | None = None
 
 
 def complete_all(ctx: Context, ended: Sequence[Ended]) -> list[Job | ComputeError]:
     """:func:`complete` for several attempts, in one transaction if nothing came in between; each has its own error."""
     decisions = {each.claim.job: _accept(ctx, each, list(each.entries)) for each in ended}
-    together = 1 < len(decisions) == len(ended)  # two attempts of one job can only be looked at in turn
+    # Two attempts of one job can only be looked at in turn; nor can two that may have used the same entries.
+    together = 1 < len(decisions) == len(ended) and all(each.touched is None for each in ended)
     done = records.change_together(ctx, decisions) if together else {}
     return [done[each.claim.job] if each.claim.job in done else _alone(ctx, each) for each in ended]
 
@@ -57,11 +66,16 @@ def complete(ctx: Context, ended: Ended) -> Job:
     decide = _accept(ctx, ended, tail)
     try:
         return records.change(ctx, claim.job, decide)
-    except WriteConflict:
+    except WriteConflict as conflict:
+        if any(keys.is_kv(key) for key in conflict.current):
+            return records.change(ctx, claim.job, _overtaken(ctx, claim))
         # The agent had sent this chunk before, and did not hear that it arrived. Refused if it is another one.
         append_logs(ctx, claim, log_seq, tail)
         tail.clear()
-        return records.change(ctx, claim.job, decide)
+        try:
+            return records.change(ctx, claim.job, decide)
+        except WriteConflict:  # now it is the entries: the chunk is not written again
+            return records.change(ctx, claim.job, _overtaken(ctx, claim))
 
 
 def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
@@ -74,6 +88,10 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
                 return None
             raise claim.stale(job)
         _check_outputs(ctx, job, outcome)
+        try:
+            entries = grants.operations(ctx, job, ended.touched, kept=outcome.category is Category.OK)
+        except Conflict:
+            return _conflicted(ctx, job)
         seen = observe.ended(ctx, job, outcome.category.value)
         stated = None if _lost(job, outcome) else _stated(ctx, job, ended)
         bill = _bill(job, stated)
@@ -96,11 +114,38 @@ def _accept(ctx: Context, ended: Ended, tail: list[LogEntry]) -> records.Decide:
         def accepted(after: Job) -> list[Operation]:
             leaf = leaves.of_outcome(ctx, after, category=outcome.category.value, bill=bill, stated=stated)
             attempt = Put(keys.attempt(job.id, job.attempt), {**record, "leaf": leaf.as_json()})
-            return [attempt, leaf.put(job.attempt), *chunk, *seen]
+            return [attempt, leaf.put(job.attempt), *chunk, *seen, *entries]
 
         return replace(step, outcome=accepted)
 
     return decide
+
+
+def _overtaken(ctx: Context, claim: Claim) -> records.Decide:
+    """What becomes of the job of an attempt whose entries were changed by another call before it was accepted."""
+
+    def decide(job: Job) -> records.Change | None:
+        if claim.holds(job):
+            return _conflicted(ctx, job)
+        if _accepted(ctx, claim):
+            return None
+        raise claim.stale(job)
+
+    return decide
+
+
+def _conflicted(ctx: Context, job: Job) -> records.Change:
+    """Nothing of the attempt is kept, nor billed: it saw what is no more. The next one reads again."""
+    if job.cancel is not None:
+        return stopped(ctx, job)
+    conflicts = job.conflicts + 1
+    reason = f"entries of function {job.entries_of} changed while it ran"
+    if conflicts >= CONFLICTS_MAX:
+        why = f"{reason}, {conflicts} attempts in a row"
+        return records.finish(ctx, job, State.DEAD, reason=why, category=Category.PLATFORM, conflicts=conflicts)
+    delay_ms = 0 if conflicts == 1 else min(CONFLICT_MS * 2 ** (conflicts - 2), 8_000)
+    data = {"category": "conflict", "detail": reason}
+    return records.retry(ctx, job, delay_ms=delay_ms, event="retrying", data=data, conflicts=conflicts)
 
 
 def _stated(ctx: Context, job: Job, ended: Ended) -> Stated:
@@ -156,7 +201,7 @@ def _judge(ctx: Context, job: Job, outcome: Outcome) -> records.Change:
     if _lost(job, outcome):
         return lapsed(ctx, job, outcome.detail or f"the agent reported {category}")
     failures = job.failures + (category in RETRIED)
-    ended = replace(job, failures=failures, lapses=0, cancel=None)
+    ended = replace(job, failures=failures, lapses=0, conflicts=0, cancel=None)
     if category in RETRIED and job.cancel is None:
         retry = Retry.model_validate(stored_spec(ctx, job.id).get("retry", {}))
         if failures < retry.max_attempts:

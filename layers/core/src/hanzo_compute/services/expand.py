@@ -31,20 +31,21 @@ def expand(ctx: Context, tenant: str, spec: JobSpec) -> JobSpec:
     except NotFound as error:
         problem = FieldProblem("source.function", error.message, "unknown_function", error.hint)
         raise InvalidSpec(f"source.function: {error.message}", fields=[problem], hint=error.hint) from None
-    _check(version)
+    _check(version, spec)
     return parse_spec(_together(spec, version), stored=True)
 
 
-def _check(version: Version) -> None:
+def _check(version: Version, spec: JobSpec) -> None:
     wrong = hint = ""
     if version.spec["abi"] != "command":
         wrong, hint = f"is a {version.spec['abi']}", "invoke it, or deploy a command"
-    else:
-        found = granted(version.spec)
-        if found:
-            wrong, hint = f"has the capabilities {', '.join(found)}", "invoke it, or deploy it without"
+    elif spec.data_key is not None and granted(version.spec):
+        # What it does by them would be outside of what is sealed: entries and requests are seen by the platform.
+        wrong = f"has the capabilities {', '.join(granted(version.spec))}"
+        hint = "deploy it without, or submit the job without data_key and privacy_tier"
     if wrong:
-        message = f"{version.reference} {wrong}, and such functions do not run as jobs"
+        kind = "such functions do not run as jobs" if spec.data_key is None else "such functions run in no sealed job"
+        message = f"{version.reference} {wrong}, and {kind}"
         problem = FieldProblem("source.function", message, "not_supported", hint)
         raise NotSupported(f"source.function: {message}", fields=[problem], hint=hint)
 
@@ -54,6 +55,8 @@ def _together(spec: JobSpec, version: Version) -> dict[str, Any]:
     own = spec.resources.model_dump(include=spec.resources.model_fields_set, exclude_none=True)
     body = spec.as_json()
     body["source"] = {**found["source"], "function": version.reference}
+    if granted(found):  # so that a job, and its reruns, may do what this version was granted, whatever is live by then
+        body["source"]["capabilities"] = found["capabilities"]
     body["env"] = {**found["env"], **spec.env}
     body["resources"] = {**found["resources"], **own}
     for field in ("args", "profile"):

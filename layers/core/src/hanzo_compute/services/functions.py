@@ -12,7 +12,8 @@ from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, Conflict, FieldProblem, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds, keys, package
-from hanzo_compute.model.function import ALWAYS, EXPORTS, HOST, HOST_FUNCTIONS, WASI, AliasSetting, FunctionSpec
+from hanzo_compute.model.capabilities import HOST_FUNCTIONS
+from hanzo_compute.model.function import ALWAYS, EXPORTS, HOST, WASI, AliasSetting, FunctionSpec
 from hanzo_compute.model.registry import LIVE, Function, Version
 from hanzo_compute.model.spec import ALIAS_NAME, FUNCTION_NAME, VERSION_NUMBER, digest
 from hanzo_compute.model.wasm import InvalidModule, inspect

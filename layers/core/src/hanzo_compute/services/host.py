@@ -8,14 +8,14 @@ import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic_core import from_json, to_json
 
 from hanzo_compute.errors import ComputeError, NotFound
 from hanzo_compute.model import bounds
-from hanzo_compute.model.function import Capabilities
-from hanzo_compute.ports import Egress, EgressRequest, GuestRefusal, Operation, Status
+from hanzo_compute.model.capabilities import Capabilities
+from hanzo_compute.ports import Clock, Egress, EgressRequest, GuestRefusal, Operation, Seen, Status
 from hanzo_compute.services import kv, secrets
 from hanzo_compute.services.context import Context
 
@@ -47,37 +47,50 @@ class CallOf:
         return f"{self.function}@{self.version}"
 
 
-class FunctionHost:
+class Reach(Protocol):
+    """Where what a call asks for lies."""
+
+    def entry(self, key: bytes, fresh: bool) -> Seen:
+        """A key-value entry. Raises ComputeError."""
+        ...
+
+    def secret(self, name: str) -> bytes | None:
+        """A secret, on record as read by this call before it is given; None: there is none. Raises ComputeError."""
+        ...
+
+    def input(self) -> bytes:
+        """The whole input. Raises GuestRefusal."""
+        ...
+
+
+class GuestHost:
     """The :class:`~hanzo_compute.ports.GuestService` of one call: used by one thread, then read for what it left.
 
-    ``egress`` None: no way out. ``input_data`` or ``input_blob``: what ``input_read`` reads. ``fresh``: when the call
-    is run again after a conflict.
+    ``egress`` None: no way out.
     """
 
     def __init__(
         self,
-        ctx: Context,
+        reach: Reach,
+        clock: Clock,
         of: CallOf,
         capabilities: Capabilities,
         egress: Egress | None = None,
-        *,
-        input_data: bytes | None = None,
-        input_blob: str | None = None,
-        fresh: bool = False,
     ) -> None:
-        self._ctx = ctx
-        self._of = of
+        self._reach = reach
+        self._clock = clock
+        self.of = of
+        """Whose call it is."""
         self._capabilities = capabilities
-        self._granted = frozenset(capabilities.granted)
+        self.granted = frozenset(capabilities.granted)
+        """Names of its capabilities."""
         self._egress = egress
-        self._input = input_data
-        self._input_blob = input_blob
+        self._input: bytes | None = None
         self._origins = frozenset(capabilities.http)
-        self._audited: set[str] = set()
         self._outputs: dict[str, bytearray] = {}
         self._outputs_size = 0
         self._lines_size = 0
-        self.entries = kv.Session(ctx, of.tenant, of.function, fresh=fresh)
+        self.buffer = kv.Buffer(reach.entry)
         """The key-value entries of the call."""
         self.lines: list[tuple[str, str]] = []
         """Level and text of what it logged, refusals among it; as much as one chunk of a log holds."""
@@ -90,10 +103,6 @@ class FunctionHost:
     def outputs(self) -> dict[str, bytes]:
         """Outputs by name."""
         return {name: bytes(data) for name, data in self._outputs.items()}
-
-    def operations(self) -> list[Operation]:
-        """What commits the call's entries: belongs to the transaction that accepts its outcome."""
-        return self.entries.operations()
 
     def log(self, level: str, text: str) -> None:
         """Take a line of the call's log; what is too much is dropped."""
@@ -110,7 +119,7 @@ class FunctionHost:
             if work is None:
                 raise GuestRefusal(Status.INVALID, f"there is no host call {name}")
             capability, method = work
-            if capability not in self._granted:
+            if capability not in self.granted:
                 raise GuestRefusal(Status.DENIED, f"{name}: the function was not granted {capability}")
             status, result = getattr(self, method)(*args)
             return int(status), result
@@ -118,42 +127,39 @@ class FunctionHost:
             self.log("warning", refusal.why)
             return int(refusal.status), b""
         except ComputeError as error:
-            log.warning("host call %s of %s: %s", name, self._of.reference, error.message)
+            log.warning("host call %s of %s: %s", name, self.of.reference, error.message)
             self.log("warning", f"{name}: the platform cannot answer now")
             return int(Status.UNAVAILABLE), b""
         except Exception:  # whatever it is, the guest's call goes on
-            log.exception("host call %s of %s failed", name, self._of.reference)
+            log.exception("host call %s of %s failed", name, self.of.reference)
             self.log("warning", f"{name}: the platform failed on this")
             return int(Status.UNAVAILABLE), b""
 
     def _kv_get(self, key: bytes) -> tuple[int, bytes]:
-        found = self.entries.get(key)
+        found = self.buffer.get(key)
         if found is None:
             return Status.NOT_FOUND, b""
         value, version = found
         return len(value), _VERSION.pack(version) + value
 
     def _kv_put(self, key: bytes, value: bytes, expect: int) -> tuple[int, bytes]:
-        return self.entries.put(key, value, expect), b""
+        return self.buffer.put(key, value, expect), b""
 
     def _kv_delete(self, key: bytes, expect: int) -> tuple[int, bytes]:
-        return self.entries.delete(key, expect), b""
+        return self.buffer.delete(key, expect), b""
 
     def _secret(self, given: bytes) -> tuple[int, bytes]:
         name = given.decode("utf-8", "replace")
         if name not in self._capabilities.secrets:
             raise GuestRefusal(Status.DENIED, f"secret: {name[:64]!r} was not granted")
-        if name not in self._audited:  # before it is given: what was read and not written down cannot be
-            secrets.record_read(self._ctx, self._of.tenant, self._of.reference, name, self._of.call)
-            self._audited.add(name)
-        value = secrets.value(self._ctx, self._of.tenant, name)
+        value = self._reach.secret(name)
         if value is None:
             raise GuestRefusal(Status.NOT_FOUND, f"secret: there is none of the name {name}; hzc secret set {name}")
         return len(value), value
 
     def _http(self, head: bytes, body: bytes) -> tuple[int, bytes]:
         asked = _head(head)
-        left = self._of.deadline - self._ctx.clock.monotonic()
+        left = self.of.deadline - self._clock.monotonic()
         if left <= 0:
             raise GuestRefusal(Status.TIMED_OUT, "http: no time is left")
         if self._egress is None:
@@ -164,7 +170,7 @@ class FunctionHost:
             headers=list(asked.get("headers", {}).items()),
             body=body,
             origins=self._origins,
-            idempotency_key=f"{self._of.call}/{self.counts['http']}",
+            idempotency_key=f"{self.of.call}/{self.counts['http']}",
             timeout_s=min(left, bounds.EGRESS_S_MAX),
             follow=asked.get("redirect") == "follow",
         )
@@ -204,13 +210,65 @@ class FunctionHost:
 
     def _whole_input(self) -> bytes:
         if self._input is None:
-            if self._input_blob is None:
-                raise GuestRefusal(Status.NOT_FOUND, "input: the call has none")
-            try:
-                self._input = self._ctx.blobs.get(self._of.tenant, self._input_blob)
-            except NotFound:
-                raise GuestRefusal(Status.NOT_FOUND, "input: its blob is not there") from None
+            self._input = self._reach.input()
         return self._input
+
+
+class _Stored:
+    """The platform's own reach: its store, vault and blobs."""
+
+    def __init__(self, ctx: Context, of: CallOf, input_data: bytes | None, input_blob: str | None) -> None:
+        self._ctx = ctx
+        self._of = of
+        self._audited: set[str] = set()
+        self._input = input_data
+        self._input_blob = input_blob
+
+    def entry(self, key: bytes, fresh: bool) -> Seen:
+        return kv.read(self._ctx, self._of.tenant, self._of.function, key, fresh=fresh)
+
+    def secret(self, name: str) -> bytes | None:
+        if name not in self._audited:  # before it is given: what was read and not written down cannot be
+            secrets.record_read(self._ctx, self._of.tenant, self._of.reference, name, self._of.call)
+            self._audited.add(name)
+        return secrets.value(self._ctx, self._of.tenant, name)
+
+    def input(self) -> bytes:
+        if self._input is not None:
+            return self._input
+        if self._input_blob is None:
+            raise GuestRefusal(Status.NOT_FOUND, "input: the call has none")
+        try:
+            return self._ctx.blobs.get(self._of.tenant, self._input_blob)
+        except NotFound:
+            raise GuestRefusal(Status.NOT_FOUND, "input: its blob is not there") from None
+
+
+class FunctionHost(GuestHost):
+    """The host of a call that this process answers. ``input_data`` or ``input_blob``: what ``input_read`` reads.
+
+    ``fresh``: when the call is run again after a conflict.
+    """
+
+    buffer: kv.Session
+
+    def __init__(
+        self,
+        ctx: Context,
+        of: CallOf,
+        capabilities: Capabilities,
+        egress: Egress | None = None,
+        *,
+        input_data: bytes | None = None,
+        input_blob: str | None = None,
+        fresh: bool = False,
+    ) -> None:
+        super().__init__(_Stored(ctx, of, input_data, input_blob), ctx.clock, of, capabilities, egress)
+        self.entries = self.buffer = kv.Session(ctx, of.tenant, of.function, fresh=fresh)
+
+    def operations(self) -> list[Operation]:
+        """What commits the call's entries: belongs to the transaction that accepts its outcome."""
+        return self.entries.operations()
 
 
 _WORK: Final = {

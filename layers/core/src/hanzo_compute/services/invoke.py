@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from hanzo_compute.errors import Conflict, FunctionFailed, FunctionTimedOut, NoCapacity, RateLimited, Unavailable
 from hanzo_compute.model import bounds
-from hanzo_compute.model.function import Capabilities, granted
+from hanzo_compute.model.capabilities import Capabilities
+from hanzo_compute.model.function import granted
 from hanzo_compute.model.invocation import Invocation
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category, Outcome, Output, Usage
@@ -179,7 +180,6 @@ class Pending:
             and not self.streamed
             and spec["resources"]["timeout_s"] > SYNC_S
             and spec["abi"] == "command"
-            and not granted(spec)
         )
 
     def _as_job(self) -> Job:
@@ -190,7 +190,10 @@ class Pending:
         if len(self.call.data) > bounds.INLINE_MAX:
             body["input"] = {"blob": self._ctx.blobs.put(self.call.tenant, self.call.data)}
         key = f"invocation/{self.id}"
-        return submit.submit(self._ctx, self.call.tenant, parse_spec(body), idempotency_key=key).job
+        # Requests that the call has sent are recognised by whom it sent them to: the job's are known by the same id.
+        origin = {"kind": "invocation", "invocation": self.id}
+        spec = parse_spec(body)
+        return submit.submit(self._ctx, self.call.tenant, spec, idempotency_key=key, origin=origin).job
 
 
 def begin(ctx: Context, tenant: str, name: str, ref: str | None, data: bytes, *, streamed: bool = False) -> Pending:

@@ -135,6 +135,7 @@ def _lease(ctx: Context, job: Job, spec: Body) -> Lease:
         terms=pricing.terms_of(ctx, job).as_json(),
         delivered_tier=job.delivered,
         evidence=job.evidence,
+        call=(job.origin or {}).get("invocation", job.id),
     )
 
 

@@ -21,7 +21,7 @@ from hanzo_compute.errors import (
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.cron import Cron, zone_of
 from hanzo_compute.model.schedule import NAME, Run, Schedule, ScheduleSpec
-from hanzo_compute.model.spec import digest, format_time
+from hanzo_compute.model.spec import JobSpec, digest, format_time
 from hanzo_compute.ports import ABSENT, RECORD_MAX, Delete, Entries, Operation, Put, Record, WriteConflict
 from hanzo_compute.services import pricing, submit
 from hanzo_compute.services.context import Context
@@ -72,7 +72,7 @@ def put(ctx: Context, tenant: str, name: str, spec: ScheduleSpec, *, expect: int
         message = "must be of a-z 0-9 . _ -, at most 63 characters, and begin and end with a letter or digit"
         raise invalid("name", message)
     _check(ctx, tenant, spec)
-    jobs = [job.as_json() for job in spec.jobs]
+    jobs = [_kept(job) for job in spec.jobs]
     for attempt in range(TRIES):
         fresh = attempt > 0
         record = ctx.store.get(keys.schedule(tenant, name), fresh=fresh)
@@ -236,6 +236,13 @@ def _check(ctx: Context, tenant: str, spec: ScheduleSpec) -> None:
     if problems:
         problems = problems[: bounds.PROBLEMS_MAX]
         raise kind(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
+
+
+def _kept(job: JobSpec) -> dict[str, Any]:
+    """A job as it is stored; without defaults if it is made of a function: what it does not give, a version will."""
+    if job.source.function is None:
+        return job.as_json()
+    return job.model_dump(exclude_none=True, exclude_unset=True)
 
 
 def _within(place: str, error: InvalidRequest) -> Sequence[FieldProblem]:

@@ -7,13 +7,14 @@ record of that before it gets it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hanzo_compute.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds, keys
-from hanzo_compute.model.function import SECRET_FORM
+from hanzo_compute.model.capabilities import SECRET_FORM
 from hanzo_compute.model.spec import format_time
-from hanzo_compute.ports import ABSENT, Body, Delete, Put, Record, WriteConflict
+from hanzo_compute.ports import ABSENT, Body, Check, Delete, Put, Record, WriteConflict
 from hanzo_compute.security import envelope
 from hanzo_compute.services.context import Context
 from hanzo_compute.services.read import Page, decode_cursor, encode_cursor, invalid
@@ -89,16 +90,33 @@ def value(ctx: Context, tenant: str, name: str) -> bytes | None:
     return envelope.unseal(ctx.vault, _context(tenant, name, record.body["version"]), record.body)
 
 
-def record_read(ctx: Context, tenant: str, reference: str, name: str, call: str) -> None:
-    """Write down that a call of a function (``name@version``) reads a secret; once for each call and secret."""
+def record_read(
+    ctx: Context,
+    tenant: str,
+    reference: str,
+    name: str,
+    call: str,
+    *,
+    began_ms: int | None = None,
+    guard: Sequence[Check] = (),
+) -> None:
+    """Write down that a call of a function (``name@version``) reads a secret; once for each call and secret.
+
+    ``began_ms``, of a call that may ask several times, makes that one record; ``guard`` is what must hold for it.
+
+    Raises:
+        WriteConflict: the guard does not hold; then nothing is written.
+    """
     now = ctx.clock.now_ms()
-    at = keys.audit(tenant, now, call, name)
+    at = keys.audit(tenant, now if began_ms is None else began_ms, call, name)
     expires = now + ctx.policy.audit_ms
     body = {"at_ms": now, "function": reference, "secret": name, "call": call, "expires_ms": expires}
     entry = {keys.BY_DUE: keys.expiry_entry(expires, at)}
     try:
-        ctx.store.transact([Put(at, body, expect=ABSENT, index=entry)])
-    except WriteConflict:
+        ctx.store.transact([Put(at, body, expect=ABSENT, index=entry), *guard])
+    except WriteConflict as conflict:
+        if any(each.key in conflict.current for each in guard):
+            raise
         return  # it is written down: this is the same call, whose answer was lost
 
 

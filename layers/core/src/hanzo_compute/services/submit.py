@@ -162,6 +162,7 @@ def prepare(
         profile=spec.profile,
         tier=spec.privacy_tier or 0,
         data_key=spec.data_key,
+        entries_of=_entries_of(spec),
         tariff=quote.rates.version,
         token=quote.rates.token,
         most=str(quote.attempt_most),
@@ -173,6 +174,12 @@ def prepare(
         *(Put(keys.label(tenant, n, v, job.id), {}, expect=ABSENT) for n, v in spec.labels.items()),
     ]
     return Draft(job, operations, outbox.row(ctx, outbox.DISPATCH, job))
+
+
+def _entries_of(spec: JobSpec) -> str | None:
+    """The function whose entries the job uses, if it was granted them."""
+    capabilities, named = spec.source.capabilities, spec.source.function
+    return named.partition("@")[0] if named is not None and capabilities is not None and capabilities.kv else None
 
 
 def resubmit(ctx: Context, tenant: str, job_id: str, *, kind: str, idempotency_key: str | None = None) -> Submitted:

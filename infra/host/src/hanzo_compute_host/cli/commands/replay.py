@@ -14,6 +14,7 @@ import click
 from hanzo_compute import errors
 from hanzo_compute.model import spec as specs
 from hanzo_compute.model.bounds import BLOB_MAX
+from hanzo_compute.model.capabilities import of_source
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute.transparency import replay as compared_by
 from hanzo_compute.transparency.receipt import Verified
@@ -79,6 +80,13 @@ def replay(context: click.Context, session: Session, /, target: str, save: Path 
         )
     spec = _spec(session, proven.job, given["spec"])
     parse_spec(spec, stored=True)
+    found = of_source(spec["source"]).granted
+    if found:
+        raise errors.NotComparable(
+            f"nothing to replay: {spec['source']['function']} has the capabilities {', '.join(found)}, and what it was "
+            "answered by them is not on record",
+            hint="a function without capabilities can be replayed",
+        )
     module, stdin = _bytes(session, spec, given["module"], given["input_"])
     parts = Parts(receipt, spec, module, stdin)
     if save is not None:

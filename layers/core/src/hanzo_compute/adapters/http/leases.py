@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from hanzo_compute.adapters.http.client import ApiClient
 from hanzo_compute.adapters.http.problem import of_document
 from hanzo_compute.errors import ComputeError
 from hanzo_compute.model.bounds import BLOB_MAX
-from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Report, Want
+from hanzo_compute.ports import Beat, Completed, Lease, LogEntry, Report, Seen, Touched, Want
 
 
 class HttpLeaseApi:
@@ -57,6 +58,15 @@ class HttpLeaseApi:
         """Bytes behind a presigned URL of a lease, at most ``BLOB_MAX``."""
         return self._client.fetch(url, limit=BLOB_MAX)
 
+    def entry(self, job: str, attempt: int, key: bytes, *, fresh: bool) -> Seen:
+        """A key-value entry of the job's function; ``fresh``: as it is now. Raises StaleFence, PermissionDenied."""
+        found = self._post(job, "entries", attempt, {"key_base64": _base64(key), "fresh": fresh})
+        return Seen(found["rev"], found["version"], _bytes(found["value_base64"]))
+
+    def secret(self, job: str, attempt: int, name: str) -> bytes | None:
+        """A secret that the job's function was granted, None if there is none. Raises StaleFence, PermissionDenied."""
+        return _bytes(self._post(job, "secrets", attempt, {"name": name})["value_base64"])
+
     def complete(self, reports: Sequence[Report], *, want: Want | None = None) -> Completed:
         """Hand in outcomes, each by itself, and lease what is there of ``want``.
 
@@ -95,6 +105,7 @@ def _lease(item: dict[str, Any]) -> Lease:
         terms=item.get("terms", {}),
         delivered_tier=item.get("delivered_tier", 0),
         evidence=item.get("evidence"),
+        call=item.get("call", ""),
     )
 
 
@@ -104,7 +115,28 @@ def _report(report: Report) -> dict[str, Any]:
         shown["log"] = {"seq": report.log_seq, "entries": [_entry(entry) for entry in report.entries]}
     if report.signed is not None:
         shown["statement"] = {"key": report.signed.key.hex(), "signature": report.signed.signature.hex()}
+    if report.touched is not None:
+        shown["kv"] = [_touched(each) for each in report.touched]
     return shown
+
+
+def _touched(entry: Touched) -> dict[str, Any]:
+    shown: dict[str, Any] = {"key_base64": _base64(entry.key), "rev": entry.rev}
+    if entry.changed:
+        shown |= {"changed": True, "version": entry.version}
+    if entry.blob is not None:
+        shown["blob"] = entry.blob
+    elif entry.changed and entry.value is not None:
+        shown["value_base64"] = _base64(entry.value)
+    return shown
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
 
 
 def _entry(entry: LogEntry) -> dict[str, Any]:

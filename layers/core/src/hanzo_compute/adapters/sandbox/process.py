@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Any, Final
 from hanzo_compute.adapters.sandbox import frames, hostcalls
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
-from hanzo_compute.adapters.sandbox.hostcalls import Service
+from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE, Service
 
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "HZC_WASMTIME_PUBLIC")
 """The only variables of the agent's environment that a worker gets: where to find its own code, and which."""
@@ -206,10 +207,45 @@ class WorkerProcess:
                     self.output(stream, data)
             elif kind == frames.ASK:
                 name, args = self._trusted(_question, body)
-                status, result = (-6, b"") if self.service is None else self.service.ask(name, args)
+                status, result = UNAVAILABLE, b""
+                if self.service is not None:
+                    status, result = self._asked(self.service, name, args, until, wake)
                 left = READY_S if until is None else until - time.monotonic()
                 self._send(frames.answer(status, result), min(READY_S, max(GRACE_S, left)))
         return found
+
+    def _asked(
+        self, service: Service, name: str, args: Sequence[bytes | int], until: float | None, wake: int | None
+    ) -> tuple[int, bytes]:
+        """What a service answers; ``UNAVAILABLE`` if ``wake`` became readable before that. Raises Overdue.
+
+        It may take as long as another host does: so it is asked by a thread, whose answer nobody hears any more once
+        the guest's time is over, or its end is wanted.
+        """
+        if wake is None:
+            return service.ask(name, args)
+        found: list[tuple[int, bytes]] = []
+        done, answered = os.pipe()
+
+        def ask() -> None:
+            try:
+                found.append(service.ask(name, args))
+            finally:
+                os.close(answered)
+
+        poller = select.poll()
+        try:
+            threading.Thread(target=ask, name=f"host call {name}", daemon=True).start()
+            poller.register(done, select.POLLIN)
+            poller.register(wake, select.POLLIN)
+            left = None if until is None else max(0.0, until - time.monotonic())
+            events = poller.poll(None if left is None else left * 1000)
+        finally:
+            os.close(done)
+        if not events:
+            self.kill()
+            raise Overdue
+        return found[0] if found else (UNAVAILABLE, b"")
 
     def stop(self) -> None:
         """Ask for the end of the call that runs. Raises WorkerDied, Overdue."""

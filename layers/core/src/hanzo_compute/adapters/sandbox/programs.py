@@ -13,12 +13,11 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import call as calls
-from hanzo_compute.adapters.sandbox import interpreters, layout
+from hanzo_compute.adapters.sandbox import guest, interpreters, layout
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder
@@ -26,8 +25,6 @@ from hanzo_compute.adapters.sandbox.process import Template
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
 from hanzo_compute.ports.sandboxes import GuestProgram
 
-GUEST: Final = {"python": "hzc.py", "javascript": "hzc.js"}
-"""The module by which a program of a language reaches the platform."""
 KEPT: Final = 512
 FILES_KEPT: Final = 1 << 30
 """Bytes of the files of all programs that are kept."""
@@ -107,8 +104,7 @@ class Programs:
             runtime.append(found.version)
         files = dict(program.files())
         if program.language is not None:
-            name = GUEST[program.language]
-            files.setdefault(name, resources.files(f"{__package__}.guest").joinpath(name).read_bytes())
+            files.setdefault(*guest.module(program.language))
         artefacts = self._artefacts.get(profile.value)
         if artefacts is None:
             artefacts = Artefacts(self._cache_dir, profile.value, tag(profile))

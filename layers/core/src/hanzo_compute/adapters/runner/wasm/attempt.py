@@ -18,9 +18,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from hanzo_compute.adapters.sandbox import layout
+from hanzo_compute.adapters.sandbox import guest, layout
 from hanzo_compute.errors import InvalidRequest
 from hanzo_compute.model import bounds
+from hanzo_compute.model.capabilities import of_source
 from hanzo_compute.model.outcome import Outcome
 from hanzo_compute.model.package import MAIN, InvalidPackage, unpack
 from hanzo_compute.ports import Handle, Lease
@@ -99,6 +100,11 @@ class AttemptDir:
                     layout.write(new / "in", unpack(module, source["language"], source["entry"]))
             elif module is not None:
                 (new / "module.wasm").write_bytes(module)
+            language = source.get("language")
+            if language is not None and of_source(source).granted:
+                name, text = guest.module(language)
+                if not (new / "in" / name).exists():  # a package may bring its own
+                    (new / "in" / name).write_bytes(text)
             new.rename(self.path)
         except (OSError, InvalidPackage):
             shutil.rmtree(new, ignore_errors=True)

@@ -14,6 +14,7 @@ from hanzo_compute.adapters.sandbox.call import Bounds, Folder
 from hanzo_compute.adapters.sandbox.process import Template
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, version
 from hanzo_compute.model import bounds, wasm
+from hanzo_compute.model.capabilities import of_source
 from hanzo_compute.model.package import environment
 from hanzo_compute.model.wasm import InvalidModule
 from hanzo_compute.ports import Lease
@@ -38,6 +39,8 @@ class Program:
     versions: str
     package: str | None = None
     """Blob id of the package that it is in."""
+    granted: frozenset[str] = frozenset()
+    """Capabilities of the function that it is."""
 
     @classmethod
     def of(cls, lease: Lease, files: AttemptDir, cache_dir: Path, progress: Callable[[str], None]) -> Program:
@@ -84,6 +87,7 @@ class Program:
             ours=language is not None,
             versions=" ".join(said),
             package=package,
+            granted=frozenset(of_source(source).granted),
         )
 
     def template(self, artefact: str, files: AttemptDir) -> Template:
@@ -95,7 +99,8 @@ class Program:
             "stdin_path": str(files.stdin),
         }
         if self.deterministic:
-            code = (self.package or "").encode() or b"".join(path.read_bytes() for path in files.inputs.iterdir())
+            own = sorted(files.inputs.iterdir())
+            code = (self.package or "").encode() or b"".join(path.read_bytes() for path in own)
             read = hashlib.sha256(code + files.stdin.read_bytes()).hexdigest()
             made |= {"deterministic": True, "seed": call.seed(self.digest, self.argv, self.env, read).hex()}
         return Template(
@@ -105,6 +110,7 @@ class Program:
             bounds=Bounds(memory_mib=self.memory_mib, fuel=self.fuel, output=bounds.OUTPUT_MAX),
             folders=(Folder(str(files.inputs), "/in"), Folder(str(files.scratch), "/tmp", writable=True)),  # noqa: S108
             files=(str(files.stdout), str(files.stderr)),
+            granted=self.granted,
             report=True,
         )
 

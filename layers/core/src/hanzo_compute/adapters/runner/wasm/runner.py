@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hanzo_compute.adapters.runner.wasm.attempt import AttemptDir, attempts_in, printable
+from hanzo_compute.adapters.runner.wasm.logged import Logged
 from hanzo_compute.adapters.runner.wasm.outcomes import (
     DETAIL_MAX,
     log_of,
@@ -35,7 +36,7 @@ from hanzo_compute.model.outcome import Category, Outcome
 from hanzo_compute.model.package import InvalidPackage
 from hanzo_compute.model.spec import program_blob
 from hanzo_compute.model.wasm import InvalidModule
-from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, RunnerOutcome
+from hanzo_compute.ports import Clock, Handle, Lease, LogEntry, LoggingService, RunnerOutcome
 
 JOBS_PER_WORKER: Final = 200
 """A worker is replaced after so many jobs, so that what leaks cannot add up."""
@@ -54,6 +55,7 @@ RESTARTED: Final = "the agent restarted while it ran"
 class _Attempt:
     files: AttemptDir
     lease: Lease | None
+    service: LoggingService | None = None
     started: float = 0.0
     outcome: Outcome | None = None
     stop: Stop = field(default_factory=Stop)
@@ -110,7 +112,9 @@ class WasmRunner:
         """
         return interpreters.prepare(self._cache_dir, self._artefacts, lambda s: stopped(s) or self._closed)
 
-    def start(self, lease: Lease, *, module: bytes | None, stdin: bytes) -> Handle:
+    def start(
+        self, lease: Lease, *, module: bytes | None, stdin: bytes, service: LoggingService | None = None
+    ) -> Handle:
         """Start an attempt, or put it in line for a free slot; one that is known already stays as it is."""
         handle = Handle(lease.job, lease.attempt)
         files = AttemptDir(self._root, handle)
@@ -126,7 +130,7 @@ class WasmRunner:
             if files.exists():
                 self._attempts[handle] = self._recovered(files)
                 return handle
-            attempt = self._attempts[handle] = _Attempt(files, lease, started=time.monotonic())
+            attempt = self._attempts[handle] = _Attempt(files, lease, service, started=time.monotonic())
         try:
             if module is not None and len(module) > bounds.BLOB_MAX:
                 files.create(lease, None, b"")
@@ -354,7 +358,12 @@ class WasmRunner:
         with os.fdopen(fd, "rb") as kept:
             template = program.template(compiled.name(program.digest), attempt.files)
             opened = partial(os.dup, kept.fileno())
-            return supervise(worker, template, opened, attempt.stop, until=until, timeout_s=timeout_s)
+            logged = Logged(attempt.service, attempt.files.stderr) if attempt.service is not None else None
+            worker.service, worker.output = logged, None if logged is None else logged.heard
+            try:
+                return supervise(worker, template, opened, attempt.stop, until=until, timeout_s=timeout_s)
+            finally:
+                worker.service = worker.output = None
 
     def _end(self, attempt: _Attempt, outcome: Outcome) -> None:
         # Without a result the next runner calls it a platform failure; this one still knows better.

@@ -112,6 +112,7 @@ class _Run:
             answered = self._worker.call(number, b"", timeout_s, self._stop.fileno())
             if answered is None:
                 stopping = True
+                self._worker.service = None  # whatever the guest may still ask, nobody waits for it
                 self._worker.stop()
                 answered = self._worker.wait(time.monotonic() + GRACE_S)
             assert answered is not None, "without a wake it waits for the end"
