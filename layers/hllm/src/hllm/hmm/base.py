@@ -202,7 +202,21 @@ class BaseHMM(ABC):
         return None
 
     def _expectation(self, data: inference.Data) -> Statistics:
-        return inference.expectation(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
+        return inference.expectation(lambda: self._emission(data), data.layout, *self._chain())
+
+    # The recursions may run on more states than the model has (an autoregressive model's know their past).
+
+    def _chain(self) -> tuple[Floats, Floats]:
+        return self.startprob_, self.transmat_
+
+    def _posterior_rows(self, data: Any, posteriors: Floats) -> Floats:
+        """P(s_t | y), (n_samples, K), from the lattice of the recursions."""
+        out: Floats = data.layout.collect(posteriors)
+        return out
+
+    def _path_rows(self, data: Any, path: Ints) -> Ints:
+        """The states, (n_samples,), from the path of the recursions."""
+        return path
 
     # Inference.
 
@@ -210,14 +224,14 @@ class BaseHMM(ABC):
         """ln P(X), in nats, summed over the sequences. Raises NotFitted, InvalidInput."""
         self._check()
         data = self._prepared(X, lengths)
-        return inference.log_likelihood(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
+        return inference.log_likelihood(lambda: self._emission(data), data.layout, *self._chain())
 
     def score_samples(self, X: ArrayLike, lengths: Lengths = None) -> tuple[float, Floats]:
         """ln P(X), and P(s_t | X), shape (n_samples, n_components)."""
         self._check()
         data = self._prepared(X, lengths)
         statistics = self._expectation(data)
-        return statistics.log_likelihood, data.layout.collect(statistics.posteriors)
+        return statistics.log_likelihood, self._posterior_rows(data, statistics.posteriors)
 
     def predict_proba(self, X: ArrayLike, lengths: Lengths = None) -> Floats:
         """P(s_t | X), shape (n_samples, n_components), from past and future: for the past alone see ``online``."""
@@ -237,7 +251,8 @@ class BaseHMM(ABC):
             return float(posteriors.max(axis=1).sum()), posteriors.argmax(axis=1)
         self._check()
         data = self._prepared(X, lengths)
-        return inference.best_path(lambda: self._emission(data), data.layout, self.startprob_, self.transmat_)
+        value, path = inference.best_path(lambda: self._emission(data), data.layout, *self._chain())
+        return value, self._path_rows(data, path)
 
     def predict(self, X: ArrayLike, lengths: Lengths = None) -> Ints:
         """The states that ``decode`` finds, shape (n_samples,)."""

@@ -51,7 +51,7 @@ def transfer(emission: Floats, transmat: Floats, columns: Floats) -> tuple[Float
     steps, states, blocks = emission.shape
     turned = np.ascontiguousarray(transmat.T)
     matrices = columns[:, :, None] * emission[0][:, None, :]
-    moved = np.empty_like(matrices)
+    moved = np.empty(matrices.shape)
     flat, wide = matrices.reshape(states, -1), moved.reshape(states, -1)
     scales = np.zeros(blocks)
     seen = emission[:, :, None, :]
@@ -186,7 +186,7 @@ def smooth(
         return None
     steps = layout.steps
     turned = np.ascontiguousarray(transmat.T)
-    forward = np.empty_like(emission)
+    forward = np.empty(emission.shape)
     np.multiply(edges.predicted, emission[0], out=forward[0])
     scaled: list[tuple[int, Floats]] = []
     logarithm = 0.0
@@ -207,7 +207,7 @@ def smooth(
     if not ends.min() > LEAST:
         return None
     logarithm += float(np.log(ends).sum())
-    behind = np.empty_like(emission)
+    behind = np.empty(emission.shape)
     behind[-1] = edges.ahead
     later = emission  # becomes P(y_t.. | s_t)
     now = behind[-1]

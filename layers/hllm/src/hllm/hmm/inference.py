@@ -22,7 +22,9 @@ Emission = Callable[[], Floats]
 class Data(Protocol):
     """Observations as an emission model has prepared them."""
 
-    layout: Layout
+    @property
+    def layout(self) -> Layout:
+        """Where they lie."""
 
 
 @dataclass(frozen=True, slots=True)

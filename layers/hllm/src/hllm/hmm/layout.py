@@ -21,13 +21,14 @@ class Layout:
     Each sequence is cut into blocks of ``steps`` rows, about a quarter of the root of all rows: one step of a
     recursion is then one numpy call over all blocks. The last block of a sequence is padded at its end; ``padding``
     (steps, blocks) is True there, and None when there is none. ``first`` (blocks,) tells the first block of each
-    sequence, ``last`` the last.
+    sequence, ``last`` the last. ``whole`` leaves the sequences uncut.
     """
 
-    def __init__(self, lengths: Ints) -> None:
+    def __init__(self, lengths: Ints, *, whole: bool = False) -> None:
         self.lengths = lengths
         self.samples = int(lengths.sum())
-        self.steps = min(int(lengths.max()), max(SHORTEST, math.isqrt(self.samples) // 4))
+        longest = int(lengths.max())
+        self.steps = longest if whole else min(longest, max(SHORTEST, math.isqrt(self.samples) // 4))
         per_sequence = -(-lengths // self.steps)
         self.blocks = int(per_sequence.sum())
         ends = per_sequence.cumsum()

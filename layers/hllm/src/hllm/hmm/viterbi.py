@@ -50,7 +50,7 @@ def _relative(scores: Floats) -> Floats:
 def _scores(emission: Floats, layout: Layout, start: Floats, transitions: Floats) -> Floats:
     """ln P(y_1..t, best way to s_t) up to a constant per step and block, (steps, K, blocks)."""
     _, states, blocks = emission.shape
-    scores = np.empty_like(emission)
+    scores = np.empty(emission.shape)
     guess = np.zeros((states, blocks))
     guess[:, layout.first] = start[:, None]
     _pass(scores, emission, guess, transitions)
