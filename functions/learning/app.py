@@ -1,4 +1,4 @@
-"""Scheduled function: the learner."""
+"""Scheduled function: the learner, and once a day the fit of the regimes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from hanzo_compute.front.telemetry import Metrics, configure
 from hanzo_compute.services.learn import learn
+from hanzo_compute.services.refit import refit
 from hanzo_compute.wiring import container
 
 logger = configure("learning")
@@ -13,8 +14,8 @@ metrics = Metrics("learning")
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
-    """Handle one scheduled event; says how many observations were folded."""
-    done = learn(container())
+    """Handle one scheduled event; says how many observations were folded, and whether regimes were fitted."""
+    done = learn(container()) | refit(container())
     for name, count in done.items():
         metrics.count(f"Learnt_{name}", count)
     metrics.flush()

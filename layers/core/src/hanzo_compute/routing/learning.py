@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hanzo_compute.model.outcome import Category
+from hanzo_compute.routing import regimes
 from hanzo_compute.routing.snapshot import PoolStats, Snapshot, Window
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ LOST: Final = frozenset({"lapsed", Category.PLATFORM.value})
 """The platform lost such an attempt: that tells of its pool."""
 FAULTS: Final = frozenset({Category.INVALID_PROGRAM.value, Category.TRAP.value, Category.OOM.value})
 """Such a program did not fit its runtime: that tells of the runtime."""
-DOMAINS: Final = ("any",)
-REGIMES: Final = ("normal",)
-"""Before the first fit there is one regime."""
-HALF_LIFE_S: Final = 120.0
-"""What was seen of a pool counts half after this time: so one that failed is tried again."""
 POOLS_KEPT: Final = 256
 """Pools that are remembered: beyond it the one that was not heard of for longest is forgotten."""
 
@@ -70,23 +66,23 @@ def fold(
         window=replace(window, waiting=max(window.waiting, waiting)),
     )
     seen = None if telemetry is None else before.fit.standardised(telemetry)
-    engine, wrong = _learn(before.engine, read, seen, begin_ms)
+    engine, wrong = _learn(before, read, seen, begin_ms)
     at = None if telemetry is None or ended is None else (ended.slot, telemetry)
     return Folded(replace(after, engine=engine), at, (*warnings, *wrong))
 
 
 def _learn(
-    engine: dict[str, Any] | None, rows: Sequence[Row], telemetry: list[float] | None, begin_ms: int
+    before: Snapshot, rows: Sequence[Row], telemetry: list[float] | None, begin_ms: int
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """The router's state after the rows. One that the engine refuses is given up for a new one."""
     try:
         from hllm.errors import HllmError
-        from hllm.router import Feedback, Router, RouterSettings, RouterState
+        from hllm.router import Feedback, Router, RouterState
     except ImportError as error:
-        return engine, [f"the engine is not installed: {error}"]
+        return before.engine, [f"the engine is not installed: {error}"]
 
     def learnt(state: RouterState, telemetry: list[float] | None) -> dict[str, Any]:
-        if telemetry is not None:
+        if telemetry is not None and state.emission is not None:
             state = Router().advance(state, telemetry=telemetry)
         seen = [
             Feedback(
@@ -102,14 +98,13 @@ def _learn(
         return (Router().learn(state, seen) if seen else state).to_dict()
 
     warnings: list[str] = []
-    if engine is not None:
+    if before.engine is not None:
         try:
-            return learnt(RouterState.from_dict(engine), telemetry), warnings
+            return learnt(RouterState.from_dict(before.engine), telemetry), warnings
         except HllmError as error:
             warnings.append(f"what the engine had learnt is of no use, it begins anew: {error}")
     try:
-        new = RouterState.new(RouterSettings(half_life=HALF_LIFE_S), domains=DOMAINS, regimes=REGIMES)
-        return learnt(new, None), warnings
+        return learnt(regimes.new(before.fit), None), warnings
     except HllmError as error:
         return None, [*warnings, f"the engine refuses these observations: {error}"]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Body = dict[str, Any]
 
 FORMAT: Final = 1
+FEATURES: Final = 2
+"""Numbers in an observation of telemetry."""
 KEPT: Final = 0.95
 """Weight of the past in a mean, for each new observation: it remembers about 20 of them."""
 
@@ -79,6 +81,8 @@ class Fit:
     """How the regimes came to be: when they were last looked for, and how good those in force are."""
 
     tried_ms: int = 0
+    due_ms: int = 0
+    """When they are looked for next."""
     fitted_ms: int = 0
     rows: int = 0
     held_out: float | None = None
@@ -171,6 +175,12 @@ def _check(found: Snapshot) -> None:
         raise ValueError("a count is no whole number")
     if len(found.fit.mean) != len(found.fit.scale) or not all(scale > 0 for scale in found.fit.scale):
         raise ValueError("telemetry has no scale")
+    model = found.fit.model
+    if model is not None:
+        count = len(model["regimes"])
+        sizes = [len(model[name]) for name in ("startprob", "transmat", "means", "covars", "belief")]
+        if not count or set(sizes) != {count} or len(found.fit.mean) != FEATURES:
+            raise ValueError("the model of the regimes has another shape")
 
 
 def _mean(before: float | None, value: float | None) -> float | None:
