@@ -136,7 +136,7 @@ def test_too_much_is_refused_before_it_is_computed(call: Client) -> None:
     assert str(bounds.PLAN_POLICIES_MAX) in refused.body["detail"]
     outcomes = {f"o{number}": [1 / 64, 1 / 64] for number in range(64)}
     assert plan(call, outcomes={"x": outcomes, "y": outcomes}, goal={}).status == 200
-    refused = plan(call, outcomes={"x": outcomes, "y": outcomes, "z": outcomes}, goal={})
+    refused = plan(call, outcomes={"x": outcomes, "y": outcomes, "z": outcomes, "w": outcomes}, goal={})
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "outcomes")
     refused = plan(call, outcomes={"x": outcomes, "y": outcomes}, goal={}, horizon=15)
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "horizon")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hllm.errors import InvalidInput
-from hllm.free_energy import expected_free_energy
+from hllm.free_energy import Planner, expected_free_energy
 from tests.support import enumerated
 
 TERMS = ("utility", "risk", "ambiguity", "state_gain")
@@ -123,6 +123,14 @@ def test_large_levels_are_gone_through_in_slices(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(getattr(sliced, name), getattr(whole, name), atol=1e-13)
 
 
+def test_a_planner_plans_again_and_again() -> None:
+    A, B, C, _ = model(7, [3, 2], [3, 2], [2, 2], steps=2)
+    planner = Planner(A, B, C, 2)
+    for seed in range(3):
+        qs = model(seed, [3, 2], [3], [2, 2])[3]
+        np.testing.assert_array_equal(planner.evaluate(qs).efe, expected_free_energy(A, B, C, qs, 2).efe)
+
+
 def test_the_posterior_is_a_softmax_with_a_prior() -> None:
     A, B, C, qs = model(8, [3], [3], [2])
     found = expected_free_energy(A, B, C, qs, 2)
@@ -156,7 +164,9 @@ A, B, C, QS = GOOD
         (([distribution(np.random.default_rng(0), 2, 3)], B, C, QS), r"A\[0\] has shape \(2, 3\)"),
         ((A, [B[0].swapaxes(0, 1) * 1.1], C, QS), r"B\[0\] is not normalised"),
         ((A, [B[0][:, :, 0]], C, QS), r"B\[0\] has shape \(2, 2\)"),
-        ((A, B * 2, C, QS), "B has 2 factors"),
+        ((A, B * 2, C, QS), r"A\[0\] has shape"),
+        ((A, B, C, QS * 2), r"qs has states \[2, 2\] by factor, and B has \[2\]"),
+        ((A, B, C, [[0.2, 0.3, 0.5]]), "qs has states"),
         ((A, B, [np.zeros(3)], QS), r"C\[0\] has shape \(3,\)"),
         ((A, B, [np.array([np.inf, 0])], QS), r"C\[0\] has a value that is not finite"),
         ((A, B, C * 2, QS), "C has 2 modalities"),

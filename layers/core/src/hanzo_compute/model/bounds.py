@@ -124,10 +124,10 @@ PLAN_HORIZON_MAX: Final = 16
 """Steps that a plan looks ahead."""
 PLAN_POLICIES_MAX: Final = 65_536
 """Plans that are compared."""
-PLAN_TABLE_MAX: Final = 1 << 18
-"""Joint states times joint outcomes."""
+PLAN_TABLE_MAX: Final = 1 << 20
+"""Joint states times joint outcomes times joint actions."""
 PLAN_WORK_MAX: Final = 1 << 27
-"""That, times plans, times the questions that a trace answers: about a second of one core."""
+"""Joint states times joint outcomes times plans times the questions that a trace answers."""
 PLAN_NATS_MAX: Final = 1_000_000
 """Largest preference, and largest precision."""
 PLAN_CANDIDATES_MAX: Final = 64

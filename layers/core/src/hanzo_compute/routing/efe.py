@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
-    from hllm.free_energy import ExpectedFreeEnergy
+    from hllm.free_energy import Planner
 
 Body = dict[str, Any]
 EQUAL = 1e-9
@@ -50,13 +50,13 @@ def _bounded(problem: PlanProblem) -> None:
             "use a shorter horizon or fewer options",
         )
     sizes = [len(each) for each in problem.beliefs.values()]
-    table = math.prod(sizes) * math.prod(len(each) for each in problem.outcomes.values())
+    table = actions * math.prod(sizes) * math.prod(len(each) for each in problem.outcomes.values())
     # A plan for each state that could be known instead, two for the other counterfactuals, and the plan itself.
-    work = table * actions**horizon * (3 + sum(sizes))
+    work = table * actions ** (horizon - 1) * (3 + sum(sizes))
     if table > bounds.PLAN_TABLE_MAX or work > bounds.PLAN_WORK_MAX:
         raise refused(
             "horizon" if table <= bounds.PLAN_TABLE_MAX else "outcomes",
-            "there are too many joint states, joint outcomes and plans together",
+            "there are too many joint states, joint outcomes, joint actions and plans together",
             "use a shorter horizon, or fewer factors, states, options or outcomes",
         )
 
@@ -70,13 +70,13 @@ class _Decision:
         if problem.observed:
             self.beliefs = infer_states(model.likelihoods, model.observation, model.beliefs)
         self.factors = list(problem.beliefs)
-        self.found = self._evaluated(self.beliefs, problem.horizon)
+        self.planner = self._planner(problem.horizon)
+        self.found = self.planner.evaluate(self.beliefs)
 
-    def _evaluated(self, beliefs: list[NDArray[float64]], horizon: int) -> ExpectedFreeEnergy:
-        from hllm.free_energy import expected_free_energy
+    def _planner(self, horizon: int) -> Planner:
+        from hllm.free_energy import Planner
 
-        model = self.model
-        return expected_free_energy(model.likelihoods, model.transitions, model.preferences, beliefs, horizon)
+        return Planner(self.model.likelihoods, self.model.transitions, self.model.preferences, horizon)
 
     def shown(self) -> Body:
         candidates = self._candidates()
@@ -89,8 +89,8 @@ class _Decision:
                 "uncertainty": dict(zip(self.factors, map(_entropy, self.beliefs), strict=True)),
                 "horizon": self.problem.horizon,
                 "plans": len(self.found),
-                "candidates": candidates[: bounds.PLAN_CANDIDATES_MAX],
-                "omitted": max(0, len(candidates) - bounds.PLAN_CANDIDATES_MAX),
+                "candidates": candidates,
+                "omitted": math.prod(self.found.controls) - len(candidates),
                 "chosen": chosen["action"],
                 "why": _why(candidates),
                 "counterfactuals": self._counterfactuals(chosen["action"]),
@@ -98,13 +98,16 @@ class _Decision:
         }
 
     def _candidates(self) -> list[Body]:
+        """Those that are shown, the best first."""
+        import numpy as np
+
         found = self.found
         chance = found.first_actions(found.posterior(self.problem.gamma)).ravel()
         by_first = found.efe.reshape(len(chance), -1)
         width = by_first.shape[1]
-        best = [first * width + int(row.argmin()) for first, row in enumerate(by_first)]
-        best.sort(key=lambda index: float(found.efe[index]))
-        return [self._candidate(index, float(chance[index // width])) for index in best]
+        best = by_first.argmin(axis=1) + width * np.arange(len(chance))
+        first = best[np.argsort(found.efe[best], kind="stable")][: bounds.PLAN_CANDIDATES_MAX]
+        return [self._candidate(index, float(chance[index // width])) for index in first.tolist()]
 
     def _candidate(self, index: int, probability: float) -> Body:
         found = self.found
@@ -137,12 +140,12 @@ class _Decision:
                 if self.beliefs[index][number] == 1:  # that is what was asked
                     continue
                 known = [*self.beliefs[:index], np.eye(len(states))[number], *self.beliefs[index + 1 :]]
-                then = self._evaluated(known, self.problem.horizon)
+                then = self.planner.evaluate(known)
                 answers.append(({"known": {factor: state}}, list(then.action)))
         without = self.found.policy(int(self.found.utility.argmax()))[0]
         answers.append(({"curiosity": 0}, without.tolist()))
         if self.problem.horizon > 1:
-            answers.append(({"horizon": 1}, list(self._evaluated(self.beliefs, 1).action)))
+            answers.append(({"horizon": 1}, list(self._planner(1).evaluate(self.beliefs).action)))
         named = [(condition, self._action(step)) for condition, step in answers]
         return [{"if": condition, "action": action, "changes": action != chosen} for condition, action in named]
 

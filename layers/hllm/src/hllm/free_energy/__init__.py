@@ -17,13 +17,14 @@ from hllm.free_energy.dirichlet import (
     learn_transitions,
     parameter_gain,
 )
-from hllm.free_energy.expected import MAX_POLICIES, expected_free_energy
+from hllm.free_energy.expected import MAX_POLICIES, Planner, expected_free_energy
 from hllm.free_energy.inference import infer_states, predict_states, variational_free_energy
 from hllm.free_energy.plans import ExpectedFreeEnergy
 
 __all__ = [
     "MAX_POLICIES",
     "ExpectedFreeEnergy",
+    "Planner",
     "digamma",
     "expected_free_energy",
     "expected_parameters",

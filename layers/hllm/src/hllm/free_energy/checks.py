@@ -22,6 +22,17 @@ TINY = float(np.finfo(np.float64).tiny)
 
 def arrays(values: Arrays, name: str, each: str) -> list[Array]:
     """One finite float array per ``each`` (modality, factor)."""
+    listed = _listed(values, name, each)
+    found = []
+    for index, value in enumerate(listed):
+        shown = f"{name}[{index}]"
+        found.append(_array(value, shown))
+        if not np.isfinite(found[-1]).all():
+            raise InvalidInput(f"{shown} has a value that is not finite: replace NaN and infinity")
+    return found
+
+
+def _listed(values: Arrays, name: str, each: str) -> list[Any]:
     if isinstance(values, np.ndarray) and values.dtype != object:
         raise InvalidInput(f"{name} is one array: give a list with an array for each {each}, such as [{name}]")
     try:
@@ -30,7 +41,7 @@ def arrays(values: Arrays, name: str, each: str) -> list[Array]:
         raise InvalidInput(f"{name} is {type(values).__name__}: give a list with an array for each {each}") from None
     if not listed:
         raise InvalidInput(f"{name} is empty: give an array for each {each}")
-    return [_array(value, f"{name}[{index}]") for index, value in enumerate(listed)]
+    return listed
 
 
 def _array(value: Any, name: str) -> Array:
@@ -40,25 +51,32 @@ def _array(value: Any, name: str) -> Array:
         raise InvalidInput(f"{name} is no array of numbers: {error}") from None
     if found.ndim == 0 or found.size == 0:
         raise InvalidInput(f"{name} has shape {found.shape}: it needs a dimension and an element")
-    if not np.isfinite(found).all():
-        raise InvalidInput(f"{name} has a value that is not finite: replace NaN and infinity")
     return found
 
 
 def distributions(values: Arrays, name: str, each: str) -> list[Array]:
     """Arrays whose first axis is a distribution, normalised."""
-    found = arrays(values, name, each)
-    for index, value in enumerate(found):
-        if value.min() < 0:
-            raise InvalidInput(f"{name}[{index}] has a negative probability, {value.min():g}")
-        sums = value.sum(axis=0)
-        off = np.abs(sums - 1).max()
-        if off > TOLERANCE:
-            raise InvalidInput(
-                f"{name}[{index}] is not normalised: a sum over its first axis is off 1 by {off:g}; divide by the sums"
-            )
-        found[index] = value / sums
+    found = []
+    # One pass over what is as it should be, since this is a good part of a small plan; NaN fails every comparison.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for index, value in enumerate(_listed(values, name, each)):
+            shown = f"{name}[{index}]"
+            table = _array(value, shown)
+            sums = table.sum(axis=0)
+            off = np.ravel(sums - 1)
+            if not (table.min() >= 0 and off @ off <= TOLERANCE**2):
+                raise _no_distribution(table, shown)
+            found.append(table / sums)
     return found
+
+
+def _no_distribution(value: Array, name: str) -> InvalidInput:
+    if not np.isfinite(value).all():
+        return InvalidInput(f"{name} has a value that is not finite: replace NaN and infinity")
+    if value.min() < 0:
+        return InvalidInput(f"{name} has a negative probability, {value.min():g}")
+    off = np.abs(value.sum(axis=0) - 1).max()
+    return InvalidInput(f"{name} is not normalised: a sum over its first axis is off 1 by {off:g}; divide by the sums")
 
 
 def counts(values: Arrays, name: str, each: str) -> list[Array]:
@@ -86,7 +104,7 @@ def likelihoods(values: list[Array], name: str, states: tuple[int, ...]) -> list
     for index, value in enumerate(values):
         if value.shape[1:] != states:
             expected = ", ".join(map(str, states))
-            raise InvalidInput(f"{name}[{index}] has shape {value.shape}: (outcomes, {expected}) fits the beliefs")
+            raise InvalidInput(f"{name}[{index}] has shape {value.shape}: (outcomes, {expected}) fits the states")
     return [value.reshape(len(value), -1) for value in values]
 
 
@@ -96,7 +114,7 @@ def transitions(values: list[Array], name: str, states: tuple[int, ...]) -> None
         raise InvalidInput(f"{name} has {len(values)} factors, and the beliefs have {len(states)}")
     for index, (value, size) in enumerate(zip(values, states, strict=True)):
         if value.ndim != 3 or value.shape[:2] != (size, size):
-            raise InvalidInput(f"{name}[{index}] has shape {value.shape}: ({size}, {size}, actions) fits the beliefs")
+            raise InvalidInput(f"{name}[{index}] has shape {value.shape}: ({size}, {size}, actions) fits the states")
 
 
 def whole(value: Any, name: str, low: int, high: int) -> int:

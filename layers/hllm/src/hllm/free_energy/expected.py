@@ -15,8 +15,8 @@ from hllm.free_energy.plans import ExpectedFreeEnergy
 
 MAX_POLICIES = 1 << 20
 """How many policies are enumerated, if nothing else is said."""
-MAX_TABLE = 1 << 22
-"""How many entries the table of joint outcomes by joint states may have."""
+MAX_TABLE = 1 << 23
+"""How many entries a table of joint outcomes by joint states and joint actions may have."""
 _SLICE = 1 << 20
 """Numbers per intermediate array: larger levels of the tree are gone through in slices."""
 
@@ -32,11 +32,7 @@ def expected_free_energy(
     pB: Arrays | None = None,
     max_policies: int = MAX_POLICIES,
 ) -> ExpectedFreeEnergy:
-    """The expected free energy of every sequence of ``horizon`` actions.
-
-    Policies that begin alike share that beginning: level t of the tree has Uᵗ nodes, each a predicted state, and is
-    made from level t - 1 by a matrix product per factor; another one gives its outcomes. Factors move independently, so
-    a product of their beliefs predicts exactly. All terms but the entropy of the outcomes are linear in it.
+    """The expected free energy of every sequence of ``horizon`` actions: see :class:`Planner`, for one belief.
 
     Args:
         A: Likelihoods, each (O_m, S_1, …, S_F).
@@ -49,71 +45,93 @@ def expected_free_energy(
         max_policies: The most to enumerate.
 
     Raises:
-        InvalidInput: Shapes do not fit, a distribution is not one, a value is not finite, or there are too
-            many policies.
+        InvalidInput: Shapes do not fit, a distribution is not one, a value is not finite, or there are too many
+            policies.
     """
-    beliefs = checks.beliefs(qs, "qs")
-    states = tuple(map(len, beliefs))
-    B = checks.distributions(B, "B", "factor")
-    checks.transitions(B, "B", states)
-    horizon = checks.whole(horizon, "horizon", 1, 1 << 16)
-    controls = tuple(each.shape[2] for each in B)
-    _bound(controls, horizon, max_policies)
-    A = checks.likelihoods(checks.distributions(A, "A", "modality"), "A", states)
-    sizes = [len(each) for each in A]
-    outcomes, joint = math.prod(sizes), math.prod(states)
-    if outcomes * joint > MAX_TABLE:
-        raise InvalidInput(
-            f"{outcomes} joint outcomes of {joint} joint states are more than a table of {MAX_TABLE} entries holds: "
-            "use fewer modalities, factors or values"
-        )
-    preferences = _log_preferences(C, sizes, horizon)
-    table = A[0]
-    for each in A[1:]:
-        table = (table[:, None] * each).reshape(-1, joint)
-    # Per joint state: expected log preference by step, entropy of the outcomes, expected gain about A.
-    utility = np.stack(
-        [sum(pref[:, t] @ each for pref, each in zip(preferences, A, strict=True)) for t in range(horizon)]
-    )
-    ambiguity = -sum(np.einsum("os,os->s", each, np.log(np.maximum(each, TINY))) for each in A)
-    gain = np.zeros(joint)
-    if pA is not None:
-        counted = checks.likelihoods(checks.counts(pA, "pA", "modality"), "pA", states)
-        if [len(each) for each in counted] != sizes:
-            raise InvalidInput("pA has other numbers of outcomes than A")
-        gain = sum((parameter_gain(each) for each in counted), gain)
-    moves = None
-    if pB is not None:
-        counted = checks.counts(pB, "pB", "factor")
-        checks.transitions(counted, "pB", states)
-        if tuple(each.shape[2] for each in counted) != controls:
-            raise InvalidInput("pB has other numbers of actions than B")
-        moves = [parameter_gain(each) for each in counted]
+    return Planner(A, B, C, horizon, pA=pA, pB=pB, max_policies=max_policies).evaluate(qs)
 
-    steps = [np.ascontiguousarray(each.transpose(1, 2, 0).reshape(len(each), -1)) for each in B]
-    nodes = [each[None] for each in beliefs]
-    terms = np.zeros((4, 1))
-    for t in range(horizon):
-        before = terms
-        linear = np.stack([utility[t], ambiguity, gain], axis=1)
-        local = np.empty((4, len(nodes[0]) * math.prod(controls)))
-        if moves is not None:
-            before = terms[:, :, None] + _moved(nodes, moves, controls)
-        nodes = _advance(nodes, steps, controls)
-        _evaluate(nodes, linear, table.T, local)
-        terms = (local.reshape(4, terms.shape[1], -1) + before.reshape(4, terms.shape[1], -1)).reshape(4, -1)
-    expected, unclear, learnt, entropy = terms
-    risk = -entropy - expected
-    return ExpectedFreeEnergy(
-        controls=controls,
-        horizon=horizon,
-        utility=expected,
-        risk=risk,
-        ambiguity=unclear,
-        state_gain=entropy - unclear,
-        parameter_gain=learnt,
-        efe=risk + unclear - learnt,
-    )
+
+class Planner:
+    """A model that is planned with again and again, checked and made ready once.
+
+    Policies that begin alike share that beginning: level t of the tree has Uᵗ nodes, each a predicted state, and each
+    level comes from the one before by a matrix product. Factors move independently, so a product of their beliefs
+    predicts exactly. Transitions and likelihoods together make one table, from a state to the outcomes after each
+    action: so the last level, by far the largest, is never predicted. All terms but the entropy of the outcomes are
+    linear in the state, and rows of the same table.
+
+    The arguments are those of :func:`expected_free_energy`.
+    """
+
+    def __init__(
+        self,
+        A: Arrays,
+        B: Arrays,
+        C: Arrays,
+        horizon: int = 1,
+        *,
+        pA: Arrays | None = None,
+        pB: Arrays | None = None,
+        max_policies: int = MAX_POLICIES,
+    ) -> None:
+        B = checks.distributions(B, "B", "factor")
+        states = tuple(map(len, B))
+        checks.transitions(B, "B", states)
+        self._states = states
+        self.horizon = checks.whole(horizon, "horizon", 1, 1 << 16)
+        self.controls = tuple(each.shape[2] for each in B)
+        _bound(self.controls, self.horizon, max_policies)
+        A = checks.likelihoods(checks.distributions(A, "A", "modality"), "A", states)
+        sizes = [len(each) for each in A]
+        outcomes, joint, actions = math.prod(sizes), math.prod(states), math.prod(self.controls)
+        if outcomes * joint * actions > MAX_TABLE:
+            raise InvalidInput(
+                f"{outcomes} joint outcomes of {joint} joint states after {actions} joint actions are more than a "
+                f"table of {MAX_TABLE} entries holds: use fewer modalities, factors or values"
+            )
+        preferences = _log_preferences(C, sizes, self.horizon)
+        # By joint state: each joint outcome, expected log preferences, entropy of the outcomes, gain about A.
+        table = A[0]
+        for each in A[1:]:
+            table = (table[:, None] * each).reshape(-1, joint)
+        wanted: Any = sum(each.T @ likelihood for each, likelihood in zip(preferences, A, strict=True))
+        unclear: Any = -sum(np.einsum("os,os->s", each, np.log(np.maximum(each, TINY))) for each in A)
+        rows = [table, wanted, unclear[None]]
+        if pA is not None or pB is not None:
+            rows.append(np.zeros((1, joint)) if pA is None else _gain_of_looking(pA, sizes, states)[None])
+        self._table = _after_actions(np.concatenate(rows), B, states)
+        if pB is not None:
+            self._table[-1] += _gain_of_moving(pB, self.controls, states)
+        self._outcomes, self._utilities = outcomes, len(wanted)
+        self._steps = [each.transpose(1, 2, 0).reshape(len(each), -1) for each in B]
+
+    def evaluate(self, qs: Arrays) -> ExpectedFreeEnergy:
+        """The expected free energy of every policy from the beliefs ``qs``, each (S_f,). Raises InvalidInput."""
+        beliefs = checks.beliefs(qs, "qs")
+        if tuple(map(len, beliefs)) != self._states:
+            raise InvalidInput(f"qs has states {[*map(len, beliefs)]} by factor, and B has {[*self._states]}")
+        local = _evaluate(_predict(beliefs, self._steps, self.controls, self.horizon), self._table, self._outcomes)
+        actions = self._table.shape[2]
+        terms, start = np.zeros((len(local) - self._utilities + 1, 1)), 0
+        for t in range(self.horizon):
+            part = slice(start, start := start + terms.shape[1])
+            step = local[:, part]
+            if self._utilities > 1:
+                step = np.concatenate([step[t : t + 1], step[self._utilities :]])
+            terms = step.reshape(len(terms), -1) + np.repeat(terms, actions, axis=1)
+        utility, ambiguity, entropy = terms[0], terms[1], terms[-1]
+        gain = terms[2] if len(terms) == 4 else np.zeros(len(utility))
+        risk = -entropy - utility
+        return ExpectedFreeEnergy(
+            controls=self.controls,
+            horizon=self.horizon,
+            utility=utility,
+            risk=risk,
+            ambiguity=ambiguity,
+            state_gain=entropy - ambiguity,
+            parameter_gain=gain,
+            efe=risk + ambiguity - gain,
+        )
 
 
 def _bound(controls: tuple[int, ...], horizon: int, max_policies: int) -> None:
@@ -128,7 +146,7 @@ def _bound(controls: tuple[int, ...], horizon: int, max_policies: int) -> None:
 
 
 def _log_preferences(C: Arrays, sizes: list[int], horizon: int) -> list[Array]:
-    """ln softmax(C) by outcome and step, each (O_m, H)."""
+    """ln softmax(C), each (O_m, 1); or each (O_m, H), if any of them is given by step."""
     found = checks.arrays(C, "C", "modality")
     if len(found) != len(sizes):
         raise InvalidInput(f"C has {len(found)} modalities, and A has {len(sizes)}")
@@ -139,46 +157,77 @@ def _log_preferences(C: Arrays, sizes: list[int], horizon: int) -> list[Array]:
             )
         shifted = value - value.max(axis=0)
         logs = shifted - np.log(np.exp(shifted).sum(axis=0))
-        found[index] = np.broadcast_to(logs if value.ndim == 2 else logs[:, None], (size, horizon))
-    return found
+        found[index] = logs if logs.ndim == 2 else logs[:, None]
+    steps = max(each.shape[1] for each in found)
+    return [each if each.shape[1] == steps else np.repeat(each, steps, axis=1) for each in found]
 
 
-def _advance(nodes: list[Array], steps: list[Array], controls: tuple[int, ...]) -> list[Array]:
-    """The beliefs of each factor after every joint action, each (N·U, S_f)."""
-    count = len(nodes[0])
+def _gain_of_looking(counts: Arrays, sizes: list[int], states: tuple[int, ...]) -> Array:
+    """What the outcomes of each joint state are expected to tell about A."""
+    found = checks.likelihoods(checks.counts(counts, "pA", "modality"), "pA", states)
+    if [len(each) for each in found] != sizes:
+        raise InvalidInput("pA has other numbers of outcomes than A")
+    return sum((parameter_gain(each) for each in found), np.zeros(math.prod(states)))
+
+
+def _gain_of_moving(counts: Arrays, controls: tuple[int, ...], states: tuple[int, ...]) -> Array:
+    """What each joint action in each joint state is expected to tell about B, (S, U)."""
+    found = checks.counts(counts, "pB", "factor")
+    checks.transitions(found, "pB", states)
+    if tuple(each.shape[2] for each in found) != controls:
+        raise InvalidInput("pB has other numbers of actions than B")
+    total = np.zeros(states + controls)
+    for factor, each in enumerate(found):
+        shape = [1] * total.ndim
+        shape[factor], shape[len(states) + factor] = states[factor], controls[factor]
+        total += parameter_gain(each).reshape(shape)
+    return total.reshape(math.prod(states), -1)
+
+
+def _after_actions(rows: Array, B: list[Array], states: tuple[int, ...]) -> Array:
+    """Rows by next joint state, (R, S), by present joint state and joint action: (R, S, U)."""
+    table = rows.reshape(-1, *states)
+    for each in B:  # takes the first factor that is left, and puts its state and action at the end
+        table = np.tensordot(table, each, axes=([1], [0]))
+    count = len(states)
+    table = table.transpose(0, *range(1, 2 * count, 2), *range(2, 2 * count + 1, 2))
+    return np.ascontiguousarray(table).reshape(len(rows), math.prod(states), -1)
+
+
+def _predict(beliefs: list[Array], steps: list[Array], controls: tuple[int, ...], horizon: int) -> list[Array]:
+    """The beliefs of each factor at all nodes of the tree but those of the last level, level by level: (N, S_f)."""
+    joint = math.prod(controls)
+    sizes = [joint**t for t in range(horizon)]
     found = []
-    for factor, (belief, step) in enumerate(zip(nodes, steps, strict=True)):
-        moved = (belief @ step).reshape(count, controls[factor], -1)
-        found.append(_spread(moved, factor, controls))
+    for factor, (belief, step) in enumerate(zip(beliefs, steps, strict=True)):
+        nodes = np.empty((sum(sizes), len(belief)))
+        nodes[0] = belief
+        start = 0
+        # The actions of other factors change nothing here: they are axes of their own, along which all is equal.
+        others = [1] * len(controls)
+        others[factor] = controls[factor]
+        for size in sizes[:-1]:
+            moved = (nodes[start : start + size] @ step).reshape(size, *others, -1)
+            start += size
+            nodes[start : start + size * joint].reshape(size, *controls, -1)[...] = moved
+        found.append(nodes)
     return found
 
 
-def _spread(moved: Array, factor: int, controls: tuple[int, ...]) -> Array:
-    """(N, U_f, k) as (N·U, k): the actions of the other factors change nothing here."""
-    count, _, width = moved.shape
-    axes = [1] * len(controls)
-    axes[factor] = controls[factor]
-    wide = np.broadcast_to(moved.reshape(count, *axes, width), (count, *controls, width))
-    return wide.reshape(-1, width)
-
-
-def _moved(nodes: list[Array], moves: list[Array], controls: tuple[int, ...]) -> Array:
-    """What each joint action is expected to tell about B, as an addend of the terms: (4, N, U)."""
+def _evaluate(nodes: list[Array], table: Array, outcomes: int) -> Array:
+    """What each action at each of N nodes leads to, (R - O + 1, N, U): the table's linear rows, and the entropy."""
+    rows, states, actions = table.shape
     count = len(nodes[0])
-    added = np.zeros((4, count, math.prod(controls)))
-    for factor, (belief, move) in enumerate(zip(nodes, moves, strict=True)):
-        added[2] += _spread((belief @ move)[:, :, None], factor, controls).reshape(count, -1)
-    return added
-
-
-def _evaluate(nodes: list[Array], linear: Array, table: Array, out: Array) -> None:
-    """Fill (4, N) with utility, ambiguity, gain about A and entropy of the outcomes of each predicted state."""
-    rows = max(1, _SLICE // max(table.shape))
-    for start in range(0, out.shape[1], rows):
-        part = slice(start, start + rows)
+    found = np.empty((rows - outcomes + 1, count, actions))
+    size = max(1, _SLICE // (rows * max(states, actions)))
+    for start in range(0, count, size):
+        part = slice(start, start + size)
         joint: Any = nodes[0][part]
         for other in nodes[1:]:
             joint = (joint[:, :, None] * other[part][:, None, :]).reshape(len(joint), -1)
-        outcomes = joint @ table
-        out[:3, part] = (joint @ linear).T
-        out[3, part] = -np.einsum("no,no->n", outcomes, np.log(np.maximum(outcomes, TINY)))
+        after = joint @ table
+        found[:-1, part] = after[outcomes:]
+        chances = after[:outcomes]
+        logs = np.log(chances if chances.min() > 0 else np.maximum(chances, TINY))
+        np.negative(np.einsum("onu,onu->nu", chances, logs), out=found[-1, part])
+    return found
