@@ -19,12 +19,13 @@ def filter_update(predicted: Floats, log_likelihood: Floats) -> tuple[Floats, fl
     ``predicted`` is P(s_t | y_1..t-1), ``log_likelihood`` holds ln P(y_t | s_t) in nats; both have shape (states,).
     -inf is allowed, but not for every state that is possible. Raises InvalidInput.
     """
-    top = float(log_likelihood.max())
+    top = max(log_likelihood.tolist())  # of a few numbers faster than numpy's
     if not math.isfinite(top):
         raise InvalidInput(f"log_likelihood must be finite for some state and NaN for none, got {log_likelihood}")
-    joint = predicted * np.exp(log_likelihood - top)
-    evidence = float(joint.sum())
-    if evidence > 0:
+    joint = np.exp(log_likelihood - top)
+    joint *= predicted
+    evidence = float(np.add.reduce(joint))
+    if evidence > 0:  # NaN is not
         joint /= evidence
         return joint, math.log(evidence) + top
     # What is likely is impossible here: only the states that are possible count, and exp() underflowed for them.
@@ -53,7 +54,7 @@ class OnlineFilter:
             raise InvalidInput(f"startprob must have shape (states,), got {start.shape}")
         self.startprob = distributions(start, "startprob", start.shape)
         self.transmat = distributions(transmat, "transmat", start.shape * 2)
-        self._emission = emission
+        self.emission = emission
         self.reset()
 
     def reset(self) -> None:
@@ -81,7 +82,7 @@ class OnlineFilter:
         or -inf in every state that is possible; the filter is then as it was.
         """
         values = np.asarray(log_likelihood, dtype=np.float64)
-        predicted = self.startprob if self.posterior is None else self.posterior @ self.transmat
+        predicted = self.startprob if self.posterior is None else self.posterior.dot(self.transmat)
         if values.shape != predicted.shape:
             raise InvalidInput(f"log_likelihood must have shape {predicted.shape}, got {values.shape}")
         posterior, evidence = filter_update(predicted, values)
@@ -92,6 +93,6 @@ class OnlineFilter:
 
     def step(self, x: Any) -> Floats:
         """``update`` with the bound model's ln P(x | s); x is one observation (features,), all NaN when missing."""
-        if self._emission is None:
+        if self.emission is None:
             raise InvalidInput("this filter has no emission model: call update(), or make it by a model's online()")
-        return self.update(self._emission(x))
+        return self.update(self.emission(x))

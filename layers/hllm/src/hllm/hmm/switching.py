@@ -123,9 +123,9 @@ class LaggedFilter(OnlineFilter):
         self._window.appendleft(value)
         if len(self._window) < self._tuples.shape[1]:
             return super().update(np.zeros(len(self.startprob)))
-        assert self._emission is not None
+        assert self.emission is not None
         before = self._wide.log_likelihood
-        wide = self._wide.update(self._emission(np.array(self._window)))
+        wide = self._wide.update(self.emission(np.array(self._window)))
         self.log_likelihood += self._wide.log_likelihood - before
         self.observations += 1
         posterior = np.zeros(len(self.startprob))
