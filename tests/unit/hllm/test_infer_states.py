@@ -104,6 +104,10 @@ def test_zeros_are_taken_as_they_are() -> None:
     assert all(np.isfinite(each).all() and each.sum() == pytest.approx(1) for each in found)
     np.testing.assert_allclose(found[0] @ either[1] @ found[1], 1, atol=1e-6)
     assert math.isfinite(variational_free_energy([either], [1], found, [[0.9, 0.1], [0.5, 0.5]]))
+    many = [np.array([[0.01, 0.02], [0.99, 0.98]])] * 300  # their product is far below the smallest float
+    np.testing.assert_allclose(infer_states(many, [0] * 300, [[0.5, 0.5]])[0], [2.0**-300, 1])
+    wide = [np.stack([[[0.01, 0.01], [0.02, 0.02]], [[0.99, 0.99], [0.98, 0.98]]])] * 300
+    np.testing.assert_allclose(infer_states(wide, [0] * 300, [[0.5, 0.5]] * 2)[1], [0.5, 0.5])
     tiny = [np.array([[1e-300, 1e-301], [1 - 1e-300, 1 - 1e-301]])]
     np.testing.assert_allclose(infer_states(tiny, [0], [[0.5, 0.5]])[0], [10 / 11, 1 / 11])
 
@@ -127,6 +131,8 @@ A1, D1 = [np.array([[0.9, 0.2], [0.1, 0.8]])], [np.array([0.5, 0.5])]
         (lambda: infer_states(A1, 0, D1), r"observation.*list"),
         (lambda: infer_states(A1, [[math.nan, 1]], D1), "not finite"),
         (lambda: infer_states([[[1.0, 1.0], [0.0, 0.0]]], [1], D1), "impossible"),
+        (lambda: variational_free_energy([[[1.0, 1.0], [0.0, 0.0]]], [1], D1, D1), "impossible"),
+        (lambda: infer_states([np.eye(2)], [1], [[1.0, 0.0]]), "impossible"),
         (lambda: infer_states(A1, [0], [[0.5, 0.5, 0.0]]), r"A\[0\] has shape"),
         (lambda: infer_states(A1, [0], [[-0.5, 1.5]]), "negative"),
         (lambda: infer_states([np.full((2, 2, 2), 0.5)], [0], D1 * 2, max_iterations=0), "max_iterations"),

@@ -11,8 +11,9 @@ from hllm.errors import InvalidInput
 from hllm.free_energy import checks
 from hllm.free_energy.checks import TINY, Array, Arrays
 
-FLOOR = 1e-16
-"""What a likelihood of 0 counts as in a mean field and in its free energy: its logarithm must be finite."""
+FLOOR = -36.8
+"""How far below the largest log-likelihood, in nats, one counts as in a mean field and in its free energy: all must be
+finite. It is ln 1e-16, the constant of pymdp."""
 
 
 def infer_states(
@@ -38,18 +39,16 @@ def infer_states(
     Raises:
         InvalidInput: Also when the prior and the model give the observation probability 0.
     """
-    beliefs, likelihood = _evidence(A, observation, prior)
-    joint = _outer(beliefs)
-    largest = float((likelihood * joint).max())
-    if not largest > 0:
+    beliefs, logs = _evidence(A, observation, prior)
+    largest = float(np.where(_outer(beliefs) > 0, logs, -np.inf).max())
+    if largest == -np.inf:
         raise InvalidInput(
             "the observation is impossible by the model and the prior: give each outcome some likelihood"
         )
     if len(beliefs) == 1:
-        # Scaled first, so that no product of small likelihoods is lost.
-        weights = beliefs[0] * (likelihood / likelihood.max())
+        weights = beliefs[0] * np.exp(np.minimum(logs - largest, 0))
         return [weights / weights.sum()]
-    logs = np.log(np.maximum(likelihood / likelihood.max(), FLOOR))
+    logs = np.maximum(logs - largest, FLOOR)
     priors = beliefs
     for _ in range(checks.whole(max_iterations, "max_iterations", 1, 1 << 20)):
         change = 0.0
@@ -67,18 +66,21 @@ def infer_states(
 def variational_free_energy(A: Arrays, observation: Iterable[Any], qs: Arrays, prior: Arrays) -> float:
     """F = Σ_f KL[q(s_f) || prior] - E_q[ln P(o | s)], in nats: an upper bound of -ln P(o).
 
-    It is equal to -ln P(o) at the exact posterior. Arguments as for :func:`infer_states`; probabilities of 0 under a
-    belief that is not count as 1e-16.
+    It is equal to -ln P(o) at the exact posterior. Arguments as for :func:`infer_states`; a prior of 0
+    under a belief that is not counts as 1e-16, and so does a likelihood of 0 beside the largest.
     """
-    priors, likelihood = _evidence(A, observation, prior)
+    priors, logs = _evidence(A, observation, prior)
     beliefs = checks.beliefs(qs, "qs")
     if [len(each) for each in beliefs] != [len(each) for each in priors]:
         raise InvalidInput("qs has other numbers of states than the prior")
     complexity = sum(
-        float(q @ (np.log(np.maximum(q, TINY)) - np.log(np.maximum(p, FLOOR))))
+        float(q @ (np.log(np.maximum(q, TINY)) - np.log(np.maximum(p, 1e-16))))
         for q, p in zip(beliefs, priors, strict=True)
     )
-    return complexity - float((_outer(beliefs) * np.log(np.maximum(likelihood, FLOOR))).sum())
+    largest = float(logs.max())
+    if largest == -np.inf:
+        raise InvalidInput("the observation is impossible by the model: give each outcome some likelihood")
+    return complexity - largest - float((_outer(beliefs) * np.maximum(logs - largest, FLOOR)).sum())
 
 
 def predict_states(B: Arrays, qs: Arrays, action: Iterable[int]) -> list[Array]:
@@ -97,17 +99,18 @@ def predict_states(B: Arrays, qs: Arrays, action: Iterable[int]) -> list[Array]:
 
 
 def _evidence(A: Arrays, observation: Iterable[Any], prior: Arrays) -> tuple[list[Array], Array]:
-    """The prior, and the likelihood of what was seen by joint state, (S_1, …, S_F)."""
+    """The prior, and the log-likelihood of what was seen by joint state, (S_1, …, S_F): -inf where it is 0."""
     beliefs = checks.beliefs(prior, "prior")
     states = tuple(map(len, beliefs))
     tables = checks.distributions(A, "A", "modality")
     flat = checks.likelihoods(tables, "A", states)
     seen = checks.observed(observation, [len(each) for each in flat])
-    likelihood = np.ones(states)
+    logs = np.zeros(states)
     for table, weights in zip(tables, seen, strict=True):
         if weights is not None:
-            likelihood = likelihood * np.tensordot(weights, table, axes=1)
-    return beliefs, likelihood
+            likelihood = np.tensordot(weights, table, axes=1)
+            logs = logs + np.where(likelihood > 0, np.log(np.maximum(likelihood, TINY)), -np.inf)
+    return beliefs, logs
 
 
 def _outer(beliefs: list[Array]) -> Array:
