@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from hllm.errors import InvalidInput
-from hllm.hmm import blocks, logspace, viterbi
+from hllm.hmm import accelerator, blocks, logspace, viterbi
 from hllm.hmm.layout import Layout
 from hllm.hmm.validation import Floats, Ints
 
@@ -45,7 +45,12 @@ def log_likelihood(emission: Emission, layout: Layout, startprob: Floats, transm
     """ln P(y) summed over the sequences, in nats. Raises InvalidInput if one is impossible."""
     values = emission()
     top = blocks.relative(values)
-    total = blocks.evidence(values, layout, startprob, transmat)
+    fast = accelerator.active()
+    if fast is not None:
+        made = accelerator.smooth(fast, values, layout, startprob, transmat, both=False)
+        total = None if made is None else made[0]
+    else:
+        total = blocks.evidence(values, layout, startprob, transmat)
     if total is not None:
         return total + float(top.sum())
     parts = [logspace.forward(part, startprob, transmat)[-1] for part in _sequences(emission(), layout)]
@@ -59,7 +64,11 @@ def expectation(emission: Emission, layout: Layout, startprob: Floats, transmat:
     """Forward-backward. Raises InvalidInput if a sequence is impossible."""
     values = emission()
     top = blocks.relative(values)
-    found = blocks.smooth(values, layout, startprob, transmat)
+    fast = accelerator.active()
+    if fast is not None:
+        found = accelerator.smooth(fast, values, layout, startprob, transmat, both=True)
+    else:
+        found = blocks.smooth(values, layout, startprob, transmat)
     if found is not None:
         logarithm, posteriors, pairs = found
         return Statistics(logarithm + float(top.sum()), posteriors, posteriors[0][:, layout.first].sum(axis=1), pairs)

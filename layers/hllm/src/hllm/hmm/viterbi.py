@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hllm.hmm import logspace
+from hllm.hmm import accelerator, logspace
 from hllm.hmm.layout import Layout
 from hllm.hmm.validation import Floats, Ints
 
@@ -29,8 +29,11 @@ def best_path(emission: Floats, layout: Layout, startprob: Floats, transmat: Flo
     start, transitions = logspace.log(startprob), logspace.log(transmat)
     emission = np.maximum(emission, NEVER)
     floored = np.maximum(transitions, NEVER)
-    scores = _scores(emission, layout, np.maximum(start, NEVER), floored)
-    lattice = _back(scores, layout, floored)
+    fast = accelerator.active()
+    if fast is not None:
+        lattice = accelerator.viterbi(fast, emission, layout, np.maximum(start, NEVER), floored)
+    else:
+        lattice = _back(_scores(emission, layout, np.maximum(start, NEVER), floored), layout, floored)
     chosen = np.take_along_axis(emission, lattice[:, None, :], axis=1)[:, 0]
     if layout.padding is not None:
         chosen[layout.padding] = 0.0
