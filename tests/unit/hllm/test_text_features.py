@@ -256,7 +256,8 @@ def test_a_classifier_learns_saves_and_loads(head):
 
 
 def test_tempering_scales_nats():
-    made = TextClassifier(temper=0.25).fit(TEXTS, LABELS)
+    made = TextClassifier().fit(TEXTS, LABELS)
+    assert TextClassifier(head=LogisticHead()).temper == 1.0
     full = TextClassifier(temper=1.0).fit(TEXTS, LABELS)
     np.testing.assert_allclose(made.log_likelihood(TEXTS), 0.25 * full.log_likelihood(TEXTS))
     # ln P(text|law)/P(text|med) by hand: both are the smoothed counts of two new words, seen once in one class.

@@ -26,14 +26,20 @@ class TextClassifier:
 
     ``encoder``: a ``HashingEncoder`` if None. ``head``: a ``NaiveBayesHead`` if None. ``temper``: the likelihoods'
     exponent, more than 0 and at most 1. The words of a text are not independent, as naive Bayes has it, so its
-    likelihoods are too sure: 0.25 is what the routing experiments use.
+    likelihoods are too sure: it is 0.25 with that head if None, and 1 with another, whose posteriors are fitted.
     """
 
     def __init__(
-        self, encoder: Encoder | None = None, head: NaiveBayesHead | LogisticHead | None = None, *, temper: float = 0.25
+        self,
+        encoder: Encoder | None = None,
+        head: NaiveBayesHead | LogisticHead | None = None,
+        *,
+        temper: float | None = None,
     ) -> None:
         self.encoder: Encoder = HashingEncoder() if encoder is None else encoder
         self.head: NaiveBayesHead | LogisticHead = NaiveBayesHead() if head is None else head
+        if temper is None:
+            temper = 0.25 if isinstance(self.head, NaiveBayesHead) else 1.0
         self.temper = number("temper", temper, above=0.0)
         if self.temper > 1:
             raise InvalidInput(f"temper is {temper}; it is at most 1")

@@ -100,9 +100,12 @@ class HashingEncoder:
         hashes = np.concatenate([h for h, _ in grams]) if grams else np.zeros(0, dtype=np.uint64)
         owner = np.concatenate([o for _, o in grams]) if grams else np.zeros(0, dtype=np.int64)
         key = owner * self.n_features + (hashes >> self._shift).astype(np.int64)
-        key, values = np.unique(key, return_counts=True)
-        owner, column = np.divmod(key, self.n_features)
-        starts = np.searchsorted(owner, np.arange(len(data) + 1))
+        key.sort()
+        new = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])[: len(key)])
+        values = np.diff(new, append=len(key))
+        key = key[new]
+        starts = np.searchsorted(key, np.arange(len(data) + 1) * self.n_features)
+        column = key & (self.n_features - 1)
         return Rows(starts, column, np.ones(len(key)) if self.binary else values.astype(np.float64), self.n_features)
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,14 +155,21 @@ def _powers(base: int, size: int) -> Words:
     return np.multiply.accumulate(powers)
 
 
+_INVERSE_BASE = pow(_BASE, -1, 2**64)
+_POWERS, _INVERSE = _powers(_BASE, 4096), _powers(_INVERSE_BASE, 4096)
+"""For short texts."""
+
+
 class _Spans:
     """The hashes of any spans of some bytes. Equal spans have equal hashes, wherever they are."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
         # sums[j] - sums[i] is the polynomial of bytes i…j-1, times base^i; an odd base has an inverse.
         self._sums = np.zeros(len(data) + 1, dtype=np.uint64)
-        np.cumsum(_BYTES[data] * _powers(_BASE, len(data)), out=self._sums[1:])
-        self._inverse = _powers(pow(_BASE, -1, 2**64), len(data) + 1)
+        short = len(data) < len(_POWERS)
+        powers = _POWERS[: len(data)] if short else _powers(_BASE, len(data))
+        self._inverse = _INVERSE if short else _powers(_INVERSE_BASE, len(data) + 1)
+        np.cumsum(_BYTES[data] * powers, out=self._sums[1:])
 
     def hashes(self, first: Integers, last: Integers, kind: int) -> Words:
         """Of bytes first…last-1 for each pair."""

@@ -107,7 +107,8 @@ def _run(  # noqa: PLR0913 the terms of the equation
             p += kick
             if pushed:
                 p += half * drive
-            np.copyto(before, q)
+            if balance:
+                np.copyto(before, q)
             q += np.multiply(drift, p, out=work)
             if balance:
                 dissipated += 0.5 * inverse * (1.0 - decay * decay) * p * p

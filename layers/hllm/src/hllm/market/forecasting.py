@@ -23,8 +23,8 @@ from .field import Field, substeps
 from .parameters import MarketParameters
 from .state import MarketState
 
-_RESOLUTION = 0.5
-"""Step times rate: the line is fitted anew this often."""
+_CURVED, _STRAIGHT = 1.0, 1.5
+"""Step times rate. A line is fitted anew this often; where the force is one, the rule's six nodes are what limits."""
 
 # Gauss and Legendre's rule of six nodes on [0, 1] (Abramowitz, Stegun, table 25.4), and the end of the step.
 _NODES = np.array([0.238619186083197, 0.661209386466265, 0.932469514203152])
@@ -90,7 +90,7 @@ def forecast(
     horizon = number("horizon", horizon, above=0.0)
     field = Field.of(parameters, parameters.beliefs(regimes, len(state.pools)))
     drive = port_input(state, parameters, demand, supply, inventory, regimes=regimes)
-    steps = substeps(state, parameters, field, drive, horizon, _RESOLUTION)
+    steps = substeps(state, parameters, field, drive, horizon, _CURVED if field.curved else _STRAIGHT)
     moments = np.zeros((5, len(state.pools)))
     moments[0], moments[1] = state.q, state.p
     dt = horizon / steps
