@@ -187,7 +187,9 @@ def test_what_fails_leaves_nothing_and_outputs_are_kept(granting: Platform) -> N
     failed = client.submit({"source": source, "input": {"inline": "3"}}).job["id"]
     assert client.wait(failed, timeout_s=60)["state"] == "failed"
     assert granting.hzc("fn", "kv", "leaves", "get", "k").returncode == 2
-    passed = client.submit({"source": source}).job["id"]
+    made = granting.hzc("fn", "invoke", "leaves@1", "--data", "0", "--async")
+    assert made.returncode == 0, made
+    passed = made.stdout.decode().strip()
     outcome = client.wait(passed, timeout_s=60)["outcome"]
     assert [(each["name"], each["size"]) for each in outcome["outputs"]] == [("a.txt", 20000), ("b.txt", 5)]
     assert entry(granting, "leaves", "k") == b"v"

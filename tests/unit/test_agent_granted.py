@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,13 +119,20 @@ def test_entries_are_asked_for_once_and_kept_until_the_end() -> None:
     assert made.ask("kv_get", [b"k"]) == (3, struct.pack("<q", 4) + b"new")
     assert made.ask("kv_get", [b"only read"]) == (-1, b"")
     assert made.ask("kv_put", [b"k", b"x", 3]) == (-4, b"")
-    assert [each for each in api.asked if each[3] == b"k"] == [("entry", "j-1", 2, b"k", False)]
+    assert [each for each in api.asked if each[3] == b"k"] == [("entry", "j-1", 2, b"k", True)]
     touched = made.touched(api, leased())  # type: ignore[arg-type]
     assert touched is not None
     assert [(each.key, each.rev, each.changed, each.value) for each in touched] == [
         (b"k", 7, True, b"new"),
         (b"only read", 0, False, None),
     ]
+
+
+@pytest.mark.parametrize(("attempt", "fresh"), [(1, False), (2, True)])
+def test_a_further_attempt_reads_what_is_there_now(attempt: int, fresh: bool) -> None:
+    api = Api()
+    host(api, replace(leased(), attempt=attempt)).ask("kv_get", [b"k"])
+    assert api.asked == [("entry", "j-1", attempt, b"k", fresh)]
 
 
 def test_a_value_that_was_only_read_does_not_go_back() -> None:

@@ -128,3 +128,21 @@ def test_run_and_quote_take_a_function_instead_of_a_file(api: FakeApi, hzc: Hzc)
     assert (spec["source"], spec["args"], spec["resources"]["timeout_s"]) == ({"function": "f@canary"}, ["a", "b"], 5)
     assert "FILE" in hzc("run", code=2).stderr
     assert "does not exist" in hzc("run", "nowhere.py", code=2).stderr
+
+
+@pytest.mark.parametrize(("size", "given"), [(0, None), (3, "inline_base64"), (70_000, "blob")])
+def test_a_call_that_nobody_waits_for_is_a_job(
+    api: FakeApi, hzc: Hzc, program: Path, tmp_path: Path, size: int, given: str | None
+) -> None:
+    hzc("fn", "deploy", "f", str(program))
+    file = tmp_path / "data"
+    file.write_bytes(b"x" * size)
+    made = hzc("fn", "invoke", "f@1", "--input", str(file), "--async")
+    (job,) = api.jobs
+    assert made.stdout == f"{job}\n"
+    body = json.loads(api.calls("POST", "/v1/jobs")[-1][1])
+    assert body["source"] == {"function": "f@1"}
+    assert list(body.get("input", {})) == ([] if given is None else [given])
+    if given == "blob":
+        assert api.blobs[body["input"]["blob"]] == b"x" * size
+    assert "give --stream or --async" in hzc("fn", "invoke", "f", "--async", "--stream", code=2).stderr

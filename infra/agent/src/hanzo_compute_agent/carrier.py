@@ -386,7 +386,7 @@ class Carrier:
         """The outcome with its outputs, inline or uploaded; of a sealed attempt output and log, both sealed."""
         if attempt.outcome is not None:
             return attempt.outcome
-        left = {"stdout": collected.stdout}
+        left = {"stdout": collected.stdout} if collected.stdout else {}
         truncated = list(collected.outcome.truncated)
         if attempt.sealed:
             left["log"] = self._whole_log(attempt.handle)
@@ -425,10 +425,8 @@ class Carrier:
     def _outputs(self, handle: Handle, left: dict[str, bytes]) -> list[Output]:
         found, room = [], bounds.INLINE_OUTPUTS_MAX
         for name, data in left.items():
-            # What a function leaves by name is there also if it is empty; streams are not.
-            if data or name not in ("stdout", "log"):
-                found.append(self._output(handle, name, data, room))
-                room -= 0 if found[-1].blob else len(data)
+            found.append(self._output(handle, name, data, room))
+            room -= 0 if found[-1].blob else len(data)
         return found
 
     def _output(self, handle: Handle, name: str, data: bytes, room: int) -> Output:

@@ -86,6 +86,7 @@ def host_of(api: LeaseApi, clock: Clock, egress: Egress | None, lease: Lease, st
         return None
     name, _, version = source["function"].partition("@")
     of = CallOf("", name, int(version), lease.call or lease.job, 0.0)
-    made = LeaseHost(LeaseReach(api, lease, stdin), clock, of, capabilities, egress)
+    # An attempt that is not the first may follow one that saw what was no more.
+    made = LeaseHost(LeaseReach(api, lease, stdin), clock, of, capabilities, egress, fresh=lease.attempt > 1)
     # The worker ends the guest in time; this only bounds how long a request may take.
     return made.starts_late(lease.timeout_ms / 1000)

@@ -66,7 +66,7 @@ class Reach(Protocol):
 class GuestHost:
     """The :class:`~hanzo_compute.ports.GuestService` of one call: used by one thread, then read for what it left.
 
-    ``egress`` None: no way out.
+    ``egress`` None: no way out. ``fresh``: when the call is run again after a conflict.
     """
 
     def __init__(
@@ -76,6 +76,8 @@ class GuestHost:
         of: CallOf,
         capabilities: Capabilities,
         egress: Egress | None = None,
+        *,
+        fresh: bool = False,
     ) -> None:
         self._reach = reach
         self._clock = clock
@@ -90,7 +92,7 @@ class GuestHost:
         self._outputs: dict[str, bytearray] = {}
         self._outputs_size = 0
         self._lines_size = 0
-        self.buffer = kv.Buffer(reach.entry)
+        self.buffer = kv.Buffer(reach.entry, fresh=fresh)
         """The key-value entries of the call."""
         self.lines: list[tuple[str, str]] = []
         """Level and text of what it logged, refusals among it; as much as one chunk of a log holds."""

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from hanzo_compute.model.bounds import PAGE_MAX
-from hanzo_compute_host.cli.build import LANGUAGES, memory, pair, seconds, source_of
+from hanzo_compute.model.bounds import INLINE_MAX, PAGE_MAX
+from hanzo_compute_host.cli.build import LANGUAGES, memory, new_idempotency_key, pair, seconds, source_of
 from hanzo_compute_host.cli.commands.kv import kv as key_values
 from hanzo_compute_host.cli.escape import escape_line
 from hanzo_compute_host.cli.follow import follow_to_end
@@ -96,11 +96,18 @@ def deploy(session: Session, /, name: str, file: Path, args: tuple[str, ...], **
 @click.option("-i", "--input", "input_", type=click.File("rb"), help="What it gets (default: nothing; - is stdin).")
 @click.option("-d", "--data", help="What it gets, as text.")
 @click.option("--stream", is_flag=True, help="Print what it writes as it comes.")
+@click.option("--async", "detached", is_flag=True, help="Make a job of it, print its id, and do not wait.")
 @client_options
 @pass_session
 @click.pass_context
 def invoke(
-    context: click.Context, session: Session, name: str, input_: BinaryIO | None, data: str | None, stream: bool
+    context: click.Context,
+    session: Session,
+    name: str,
+    input_: BinaryIO | None,
+    data: str | None,
+    stream: bool,
+    detached: bool,
 ) -> None:
     """Call a function and print what it answers. A call of more than 25 s becomes a job, which is followed.
 
@@ -108,8 +115,13 @@ def invoke(
     """
     if input_ is not None and data is not None:
         raise click.UsageError("give --input or --data")
-    name, _, ref = name.partition("@")
+    if stream and detached:
+        raise click.UsageError("give --stream or --async")
     sent = input_.read() if input_ is not None else (data or "").encode()
+    if detached:
+        _detach(session, name, sent)
+        return
+    name, _, ref = name.partition("@")
     if stream:
         _stream(session, session.functions.stream(name, ref or None, sent))
         return
@@ -224,6 +236,20 @@ def rm(session: Session, name: str) -> None:
     """Remove a function with all its versions. Jobs that were made of it keep what they run."""
     session.functions.remove(name)
     session.say(f"{name} removed")
+
+
+def _detach(session: Session, function: str, sent: bytes) -> None:
+    """Submit a call as a job."""
+    spec: Body = {"source": {"function": function}}
+    if len(sent) > INLINE_MAX:
+        spec["input"] = {"blob": session.jobs.upload_blob(sent)}
+    elif sent:
+        spec["input"] = {"inline_base64": base64.b64encode(sent).decode()}
+    job = session.jobs.submit(spec, idempotency_key=new_idempotency_key()).job
+    if session.json:
+        session.print_json(job)
+    else:
+        click.echo(job["id"])
 
 
 def _stream(session: Session, events: Iterator[tuple[str, Body]]) -> None:
