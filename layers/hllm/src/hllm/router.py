@@ -8,6 +8,7 @@ curiosity 1 that is risk + ambiguity - parameter gain. All is pure: no clock, no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,11 +119,12 @@ def _check(request: Request, candidates: Sequence[Candidate]) -> None:
     number(request.miss_cost, "miss_cost")
     if request.price_cap is not None:
         number(request.price_cap, "price_cap")
-    numbers = np.array([(c.price, c.load) for c in candidates], dtype=np.float64).reshape(-1, 2)
-    good = np.isfinite(numbers).all(1) & (numbers[:, 1] >= 0)
-    if not good.all():
-        c = candidates[int(np.flatnonzero(~good)[0])]
-        raise InvalidInput(f"candidate {c.name!r} has price {c.price!r}, load {c.load!r}: give finite, load at least 0")
+    loads = [c.load for c in candidates]
+    if math.isfinite(sum([c.price for c in candidates])) and math.isfinite(sum(loads)) and min(loads, default=0) >= 0:
+        return
+    for c in candidates:
+        if not (math.isfinite(c.price) and math.isfinite(c.load) and c.load >= 0):
+            raise InvalidInput(f"candidate {c.name!r} has price {c.price!r}, load {c.load!r}: give finite, load >= 0")
 
 
 def _beliefs(
@@ -145,7 +147,7 @@ def _vector(x: Sequence[float], size: int, name: str) -> Array:
         v = np.array(x, dtype=np.float64)
     except (TypeError, ValueError):
         raise InvalidInput(f"{name} is {x!r}: give {size} finite numbers") from None
-    if v.shape != (size,) or not np.isfinite(v).all() or np.abs(v).max() > 1e100:
+    if v.shape != (size,) or not float(np.abs(v).max()) <= 1e100:  # a NaN is not
         raise InvalidInput(f"{name} has shape {v.shape}, or a number out of range: give {size} finite numbers")
     return v
 
@@ -204,7 +206,7 @@ class _Folding:
         mean = cell / cell.sum(-1, keepdims=True)
         each = np.array([mean[:, outcome], _backed_off(fine, mean, s.backoff)[:, outcome]])
         self.quality_score = s.scores_kept * self.quality_score + np.log(each @ domain)
-        domain = _posterior(domain, each[0] if s.backoff == 0 else weights(self.quality_score) @ each)
+        domain = _posterior(domain, each[0] if s.backoff == 0 else np.array(weights(self.quality_score)) @ each)
         if s.forgetting < 1:
             kept = (s.forgetting**domain)[:, None]
             _decay(self.quality, kept)
@@ -224,7 +226,7 @@ class _Folding:
         at_load = mean if level is None else _backed_off(loaded[:, level], mean, s.backoff)
         each = np.array([mean[:, outcome], across, at_load[:, outcome]])
         self.service_score = s.scores_kept * self.service_score + np.log(each @ regime)
-        regime = _posterior(regime, each[0] if s.backoff == 0 else weights(self.service_score) @ each)
+        regime = _posterior(regime, each[0] if s.backoff == 0 else np.array(weights(self.service_score)) @ each)
         both = np.outer(regime, domain)
         if s.forgetting < 1:
             kept = s.forgetting**regime

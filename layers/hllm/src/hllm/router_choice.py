@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,44 +83,56 @@ def choose(
     terms = evaluate(state, request, routes, draws, domain, regime)
     if not left:
         return Choice(rejected, terms, None, "no candidate: every one fails a hard constraint")
-    loads = [float(r.load) for r in routes]
     if len(left) == 1:
         return Choice(rejected, terms, left[0], "the only candidate that the constraints leave")
-    if not _has_data(state, [routes[i] for i in left]):
+    loads = [r.load for r in routes]
+    if not _has_data(state, routes, left):
         i = min(left, key=lambda i: (loads[i], routes[i].price, routes[i].name))
         return Choice(rejected, terms, i, "no data: least loaded")
     efe = terms.efe.tolist()
-    best = min(left, key=lambda i: (efe[i], loads[i], routes[i].name))
+    least = min([efe[i] for i in left])
+    best = min([i for i in left if efe[i] == least], key=lambda i: (loads[i], routes[i].name))
     why = "the least expected free energy"
-    if min(loads[i] for i in left) >= loads[best]:
+    lighter = [i for i in left if loads[i] < loads[best]]
+    if not lighter:
         return Choice(rejected, terms, best, why)
     # Routes that the data cannot tell apart share the load: a queue is a cost that the counts see only later.
-    (ok, ok_var), (met, met_var) = moments(state, routes, domain, regime)
+    (ok, ok_var), (met, met_var) = moments(state, draws, domain, regime)
     utility = request.value * ok - request.miss_cost * (1 - met) - terms.price
-    other_model = np.array([r.model != routes[best].model for r in routes])
-    other_backend = np.array([r.backend != routes[best].backend for r in routes])
-    variance = request.value**2 * other_model * (ok_var + ok_var[best])
-    variance = variance + request.miss_cost**2 * other_backend * (met_var + met_var[best])
+    variance = request.value**2 * (draws.of_model != draws.of_model[best]) * (ok_var + ok_var[best])
+    variance = variance + request.miss_cost**2 * (draws.of_backend != draws.of_backend[best]) * (
+        met_var + met_var[best]
+    )
     near = (utility[best] - utility <= state.settings.credible * np.sqrt(variance)).tolist()
-    i = min((i for i in left if near[i]), key=lambda i: (loads[i], efe[i], routes[i].name))
-    if loads[i] < loads[best]:
-        best, why = i, f"as good as {routes[best].name} as far as the data tell, and less loaded"
+    equal = [i for i in lighter if near[i]]
+    if equal:
+        why = f"as good as {routes[best].name} as far as the data tell, and less loaded"
+        best = min(equal, key=lambda i: (loads[i], efe[i], routes[i].name))
     return Choice(rejected, terms, best, why)
 
 
-def _has_data(state: RouterState, routes: Sequence[Candidate]) -> bool:
+def _has_data(state: RouterState, routes: Sequence[Candidate], left: list[int]) -> bool:
     """Whether anything is known of any of the routes: half an observation that is not yet forgotten."""
-    for table, names in ((state.quality, {r.model for r in routes}), (state.service, {r.backend for r in routes})):
-        known = [table.index[n] for n in names if n in table.index]
-        if known and float((table.counts[known] - table.prior).sum()) >= 0.5:
-            return True
+    for i in left:
+        for table, name in ((state.service, routes[i].backend), (state.quality, routes[i].model)):
+            row = table.index.get(name)
+            if row is not None and float((table.counts[row] - table.prior).sum()) >= 0.5:
+                return True
     return False
+
+
+def _short(resources: list[tuple[str, float]], limits: Mapping[str, float]) -> str | None:
+    """The first resource of which the limits hold too little."""
+    for name, wanted in resources:
+        if wanted > limits.get(name, wanted):
+            return name
+    return None
 
 
 def screen(request: Request, candidates: Sequence[Candidate]) -> tuple[list[int], tuple[Rejected, ...]]:
     """The indices of the candidates that satisfy the hard constraints, and the others with what failed first."""
     tier, wanted, cap = request.tier, request.capabilities, request.price_cap
-    resources = list(request.resources.items())
+    resources = sorted(request.resources.items())
     admissible, rejected = [], []
     for i, c in enumerate(candidates):
         if c.excluded:
@@ -129,8 +141,7 @@ def screen(request: Request, candidates: Sequence[Candidate]) -> tuple[list[int]
             rejected.append(Rejected(c.name, "tier", f"proves {c.tier}, wanted {tier}"))
         elif not wanted <= c.capabilities:
             rejected.append(Rejected(c.name, "capabilities", f"lacks {', '.join(sorted(wanted - c.capabilities))}"))
-        elif short := [k for k, x in resources if c.limits and x > c.limits.get(k, x)]:
-            k = min(short)
+        elif resources and c.limits and (k := _short(resources, c.limits)) is not None:
             rejected.append(
                 Rejected(c.name, "resources", f"{k}: holds {c.limits[k]:g}, wanted {request.resources[k]:g}")
             )

@@ -9,14 +9,19 @@ exact expected information gain on the Dirichlet parameters (Friston et al. 2017
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hllm.free_energy.dirichlet import parameter_gain
 from hllm.router_state import Array, RouterState, Table, load_level, pair_name
 from hllm.routes import Candidate
+
+Index = NDArray[np.intp]
+Entry = tuple[float, Array, Array | None, Index, bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,23 +39,31 @@ class Draws:
     """Leaves of the tables with their probabilities: what a decision needs besides the beliefs.
 
     Each entry is (weight of the expert, probabilities (n, J), parameter gain (n, J) or None, leaf of each route (N,),
-    whether the columns are regimes by domains).
+    whether the columns are regimes by domains). ``of_model`` and ``of_backend`` (N,) index the sorted names.
     """
 
-    quality: list[tuple[float, Array, Array | None, Array, bool]]
-    service: list[tuple[float, Array, Array | None, Array, bool]]
+    quality: list[Entry]
+    service: list[Entry]
+    models: list[str]
+    backends: list[str]
+    of_model: Index
+    of_backend: Index
 
 
 def entropy(p: Array) -> Array:
     """The entropy (nats) of two outcomes with probabilities p and 1 - p."""
-    p = np.clip(p, 1e-12, 1 - 1e-12)
-    return np.asarray(-p * np.log(p) - (1 - p) * np.log1p(-p))
+    p = p.clip(1e-12, 1 - 1e-12)
+    q = 1 - p
+    return np.asarray(-(p * np.log(p) + q * np.log(q)))
 
 
-def weights(score: Array) -> Array:
+def weights(score: Array) -> list[float]:
     """The experts' weights from their log evidence."""
-    w = np.exp(score - score.max())
-    return np.asarray(w / w.sum())
+    scores = score.tolist()
+    most = max(scores)
+    w = [math.exp(x - most) for x in scores]
+    total = sum(w)
+    return [x / total for x in w]
 
 
 def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) -> Draws:
@@ -62,12 +75,12 @@ def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) 
     backends = sorted({r.backend for r in routes})
     at_model = {n: i for i, n in enumerate(models)}
     at_backend = {n: i for i, n in enumerate(backends)}
-    of_model = np.array([at_model[r.model] for r in routes])
-    of_backend = np.array([at_backend[r.backend] for r in routes])
+    of_model = np.array([at_model[r.model] for r in routes], dtype=np.intp)
+    of_backend = np.array([at_backend[r.backend] for r in routes], dtype=np.intp)
 
     parent = state.quality.rows(models)
     p, gain = _cells(parent, rng)
-    quality: list[tuple[float, Array, Array | None, Array, bool]] = []
+    quality: list[Entry] = []
     for expert, weight in _experts(state.quality_score, pick[0], s.backoff):
         if expert == 0:
             quality.append((weight, p, gain, of_model, False))
@@ -80,7 +93,7 @@ def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) 
 
     parent = state.service.rows(backends)
     p, gain = _cells(parent, rng)
-    service: list[tuple[float, Array, Array | None, Array, bool]] = []
+    service: list[Entry] = []
     for expert, weight in _experts(state.service_score, pick[1], s.backoff):
         if expert == 0:
             service.append((weight, p, gain, of_backend, False))
@@ -96,7 +109,7 @@ def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) 
             counts = state.service_loads.rows(backends)[row, :, [x for _, x in levels]]
             q, g = _cells(counts + _pseudo(p[row], s.backoff), rng)
             service.append((weight, q, g, np.array([leaf_at[r.backend, load_level(r.load)] for r in routes]), False))
-    return Draws(quality, service)
+    return Draws(quality, service, models, backends, of_model, of_backend)
 
 
 def outcomes(draws: Draws, domain: Array, regime: Array) -> tuple[Outcome, Outcome]:
@@ -105,23 +118,23 @@ def outcomes(draws: Draws, domain: Array, regime: Array) -> tuple[Outcome, Outco
 
 
 def moments(
-    state: RouterState, routes: Sequence[Candidate], domain: Array, regime: Array
+    state: RouterState, draws: Draws, domain: Array, regime: Array
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """(mean, variance), each (N,), of P(ok) and of P(SLO met) of each route under the factored tables' posteriors."""
 
-    def of(table: Table, names: list[str], q: Array) -> tuple[Array, Array]:
+    def of(table: Table, names: list[str], leaf: Index, q: Array) -> tuple[Array, Array]:
         a = table.rows(names)
-        n = a.sum(-1)
+        n = a[..., 0] + a[..., 1]
         mean = a[..., 0] / n
-        return mean @ q, (mean * (1 - mean) / (n + 1)) @ (q * q)
+        return (mean @ q)[leaf], ((mean * (1 - mean) / (n + 1)) @ (q * q))[leaf]
 
     return (
-        of(state.quality, [r.model for r in routes], domain),
-        of(state.service, [r.backend for r in routes], regime),
+        of(state.quality, draws.models, draws.of_model, domain),
+        of(state.service, draws.backends, draws.of_backend, regime),
     )
 
 
-def _outcome(entries: list[tuple[float, Array, Array | None, Array, bool]], single: Array, joint: Array) -> Outcome:
+def _outcome(entries: list[Entry], single: Array, joint: Array) -> Outcome:
     good = ambiguity = gain = np.zeros(len(entries[0][3]))
     for weight, p, g, leaf, crossed in entries:
         q = joint if crossed else single
@@ -136,7 +149,7 @@ def _experts(score: Array, pick: float | None, backoff: float) -> list[tuple[int
     """(expert, weight): the one that ``pick`` in [0, 1) draws, or all of them."""
     if backoff == 0:
         return [(0, 1.0)]
-    w = weights(score).tolist()
+    w = weights(score)
     if pick is None:
         return list(enumerate(w))
     total = 0.0
@@ -148,13 +161,17 @@ def _experts(score: Array, pick: float | None, backoff: float) -> list[tuple[int
 
 
 def _pseudo(p: Array, backoff: float) -> Array:
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return backoff * np.stack([p, 1 - p], -1)
+    p = p.clip(1e-6, 1 - 1e-6)
+    out = np.empty((*p.shape, 2))
+    np.multiply(p, backoff, out=out[..., 0])
+    np.multiply(1 - p, backoff, out=out[..., 1])
+    return out
 
 
 def _cells(counts: Array, rng: np.random.Generator | None) -> tuple[Array, Array | None]:
     """P(good) of each cell: a Dirichlet sample, or the mean with the parameters' information gain."""
     if rng is None:
-        return counts[..., 0] / counts.sum(-1), parameter_gain(np.moveaxis(counts, -1, 0))
+        return counts[..., 0] / (counts[..., 0] + counts[..., 1]), parameter_gain(np.moveaxis(counts, -1, 0))
     g = rng.standard_gamma(counts)
-    return g[..., 0] / g.sum(-1), None
+    good = g[..., 0]
+    return good / (good + g[..., 1]), None

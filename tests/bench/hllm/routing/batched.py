@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import numpy as np
-from hllm.free_energy.dirichlet import parameter_gain
-from hllm.router import RouterSettings
 
+from hllm.free_energy.dirichlet import parameter_gain
 from tests.bench.hllm.routing.worlds import ARMS, BACKEND_OF, MISS, MODEL_OF, VALUE
 
 
@@ -39,7 +38,7 @@ class Hllm:
         self.forgetting, self.kept = per_run("forgetting"), per_run("scores_kept")
         self.backoff = per_run("backoff")
         self.fine = self.backoff > 0
-        self.strength = np.maximum(self.backoff, 1e-6)
+        self.strength = np.where(self.fine, self.backoff, 1.0)
         self.prior = settings[0].quality_prior, settings[0].service_prior
         self.quality = np.zeros((n, 2, 6, 2)) + self.prior[0]
         self.pairs = np.zeros((n, ARMS, 6, 2))
@@ -55,9 +54,9 @@ class Hllm:
         g = self.rng.standard_gamma(counts)
         return g[..., 0] / g.sum(-1), None
 
-    def pseudo(self, p):
+    def pseudo(self, p, rows):
         p = np.clip(p, 1e-6, 1 - 1e-6)
-        k = self.strength.reshape(-1, *[1] * p.ndim)
+        k = self.strength[rows].reshape(-1, *[1] * p.ndim)
         return k * np.stack([p, 1 - p], -1)
 
     def shares(self, score):
@@ -76,24 +75,26 @@ class Hllm:
         if not self.anything:
             return np.lexsort((np.broadcast_to(np.arange(ARMS), price.shape), price, load_arm), axis=1)[:, 0]
         wq, ws = self.shares(self.scores[0]), self.shares(self.scores[1])
+        n = self.runs
+        ok, ambiguity_q, gain_q = quality = np.zeros((3, n, ARMS))
+        met, ambiguity_s, gain_s = service = np.zeros((3, n, ARMS))
         p, g = self.cells(self.quality)
-        quality = [self.mix(p, g, d, MODEL_OF)]
-        if self.fine.any():
-            q, g2 = self.cells(self.pairs + self.pseudo(p[:, MODEL_OF]))
-            quality.append(self.mix(q, g2, d, np.arange(ARMS)))
+        self.add(quality, wq[:, 0], slice(None), p, g, d, MODEL_OF)
+        if len(r := np.flatnonzero(wq[:, 1])):
+            q, g2 = self.cells(self.pairs[r] + self.pseudo(p[r][:, MODEL_OF], r))
+            self.add(quality, wq[:, 1], r, q, g2, d, np.arange(ARMS))
         p, g = self.cells(self.service)
-        service = [self.mix(p, g, z, BACKEND_OF)]
-        if self.fine.any():
-            q, g2 = self.cells(self.by_domain + self.pseudo(p[..., None]))
-            joint = (z[:, :, None] * d[:, None, :]).reshape(self.runs, 18)
-            flat = (self.runs, 3, 18)
-            service.append(self.mix(q.reshape(flat), None if g2 is None else g2.reshape(flat), joint, BACKEND_OF))
-            level = np.searchsorted([1, 4, 16], load, side="right")
-            at = self.by_load[self.row[:, None], np.arange(3), :, level]
-            q, g2 = self.cells(at + self.pseudo(p))
-            service.append(self.mix(q, g2, z, BACKEND_OF))
-        ok, ambiguity_q, gain_q = self.blend(quality, wq)
-        met, ambiguity_s, gain_s = self.blend(service, ws)
+        self.add(service, ws[:, 0], slice(None), p, g, z, BACKEND_OF)
+        if len(r := np.flatnonzero(ws[:, 1])):
+            q, g2 = self.cells(self.by_domain[r] + self.pseudo(p[r][..., None], r))
+            joint = (z[:, :, None] * d[:, None, :]).reshape(n, 18)
+            flat = (len(r), 3, 18)
+            g2 = None if g2 is None else g2.reshape(flat)
+            self.add(service, ws[:, 1], r, q.reshape(flat), g2, joint, BACKEND_OF)
+        if len(r := np.flatnonzero(ws[:, 2])):
+            level = np.searchsorted([1, 4, 16], load[r], side="right")
+            q, g2 = self.cells(self.by_load[r[:, None], np.arange(3), :, level] + self.pseudo(p[r], r))
+            self.add(service, ws[:, 2], r, q, g2, z, BACKEND_OF)
         utility = VALUE * ok - MISS * (1 - met) - price
         information = np.maximum(entropy(ok) + entropy(met) - ambiguity_q - ambiguity_s, 0)
         score = self.gamma[:, None] * utility + self.curiosity[:, None] * (information + gain_q + gain_s)
@@ -112,22 +113,20 @@ class Hllm:
         met, met_var = (x[:, BACKEND_OF] for x in moment(self.service, z))
         utility = VALUE * ok - MISS * (1 - met) - price
         at = self.row, best
-        variance = VALUE**2 * (MODEL_OF != MODEL_OF[best][:, None]) * (ok_var + ok_var[at][:, None])
-        variance = variance + MISS**2 * (BACKEND_OF != BACKEND_OF[best][:, None]) * (met_var + met_var[at][:, None])
+        variance = VALUE**2 * (MODEL_OF[best][:, None] != MODEL_OF) * (ok_var + ok_var[at][:, None])
+        variance = variance + MISS**2 * (BACKEND_OF[best][:, None] != BACKEND_OF) * (met_var + met_var[at][:, None])
         near = utility[at][:, None] - utility <= self.credible[:, None] * np.sqrt(variance)
         wish = np.where(near, load, np.inf)
         i = np.lexsort((np.broadcast_to(np.arange(ARMS), price.shape), -score, wish), axis=1)[:, 0]
         return np.where(load[self.row, i] < load[at], i, best)
 
     @staticmethod
-    def mix(p, gain, q, leaf):
-        q = q[:, :, None]
-        parts = [np.matmul(x, q)[:, leaf, 0] for x in (p, entropy(p))]
-        return (*parts, 0.0 if gain is None else np.matmul(gain, q)[:, leaf, 0])
-
-    @staticmethod
-    def blend(outcomes, weights):
-        return [sum(w[:, None] * o[i] for w, o in zip(weights.T, outcomes, strict=False)) for i in range(3)]
+    def add(total, weight, rows, p, gain, q, leaf):
+        """Adds an expert's P(good), ambiguity and gain to those rows of `total` (3, R, 6)."""
+        w, q = weight[rows][:, None], q[rows][:, :, None]
+        for i, x in enumerate((p, entropy(p), gain)):
+            if x is not None:
+                total[i, rows] += w * np.matmul(x, q)[:, leaf, 0]
 
     def learn(self, t, arm, ok, met, load):
         self.anything = True
@@ -180,5 +179,30 @@ class Hllm:
         return q / q.sum(1, keepdims=True)
 
 
-def defaults(**changes):
-    return RouterSettings(**changes)
+class Unfactored(Hllm):
+    """The ablation: the same beliefs and sampling, but counts of both outcomes per (domain, regime, route)."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.counts = np.ones((self.runs, ARMS, 18, 2, 2))
+
+    def joint(self, t):
+        d, z = self.beliefs.domain[t][self.of], self.beliefs.regime[t][self.of]
+        return (d[:, :, None] * z[:, None, :]).reshape(self.runs, 18)
+
+    def choose(self, t, price, load):
+        p, _ = self.cells(self.counts)
+        mean = np.einsum("racn,rc->ran", p, self.joint(t))
+        return (VALUE * mean[..., 0] - MISS * (1 - mean[..., 1]) - price).argmax(1)
+
+    def learn(self, t, arm, ok, met, load):
+        q = self.joint(t)
+        for i, seen in enumerate((ok, met)):
+            o = 1 - seen.astype(int)
+            cell = self.counts[self.row, arm, :, i]
+            post = q * cell[self.row, :, o] / cell.sum(-1)
+            post /= post.sum(1, keepdims=True)
+            if (self.forgetting < 1).any():
+                kept = (self.forgetting[:, None] ** post)[:, None, :, None]
+                self.counts[:, :, :, i] = 1 + (self.counts[:, :, :, i] - 1) * kept
+            self.counts[self.row, arm, :, i, o] += post

@@ -10,10 +10,10 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+
 from hllm.hmm import GaussianHMM
 from hllm.router import Router, RouterState
 from hllm.router_fit import fit_transition
-
 from tests.bench.hllm.peers import ROOT
 from tests.bench.hllm.routing.worlds import DOMAINS
 
@@ -35,7 +35,9 @@ def _fit(evidence, telemetry):
     if not path.exists():
         hmm = GaussianHMM(REGIMES, "full", n_iter=60, tol=0.1, n_restarts=8, random_state=0).fit(telemetry)
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, domain=fit_transition(evidence), regime=hmm.transmat_, mean=hmm.means_, cov=hmm.covars_)
+        np.savez(
+            path, domain=fit_transition(evidence, n_iter=8), regime=hmm.transmat_, mean=hmm.means_, cov=hmm.covars_
+        )
     return dict(np.load(path))
 
 
@@ -56,15 +58,19 @@ def beliefs(world):
     a = np.stack([s.domain_transition for s in states])
     b = np.stack([s.regime_transition for s in states])
     qd, qz = np.stack([s.domain_belief for s in states]), np.stack([s.regime_belief for s in states])
-    like = np.stack(
-        [[s.emission.log_likelihood(x) for x in world.telemetry[:, r]] for r, s in enumerate(states)], axis=1
-    )
+    like = np.stack([_densities(s.emission, world.telemetry[:, r]) for r, s in enumerate(states)], axis=1)
     domain, regime = np.empty(world.evidence.shape), np.empty(like.shape)
     for t in range(len(domain)):
         qd = _step(qd, a, world.evidence[t])
         qz = _step(qz, b, like[t])
         domain[t], regime[t] = qd, qz
     return Beliefs(domain, regime, states)
+
+
+def _densities(emission, x):
+    """(T, K) log densities of (T, m) observations."""
+    y = np.einsum("kij,tkj->tki", emission.whiten, x[:, None] - emission.mean)
+    return emission.log_norm - 0.5 * (y * y).sum(-1)
 
 
 def _step(q, transition, log_likelihood):
