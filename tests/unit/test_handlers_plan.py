@@ -78,6 +78,13 @@ def test_a_factor_without_options_takes_its_course(call: Client) -> None:
     answer = plan(call, beliefs=beliefs, outcomes=outcomes, goal={"ok": {"yes": 1}})
     assert answer.status == 200
     assert answer.body["plan"] == [{"node": "drain"}, {"node": "drain"}]
+    beliefs["price"] = {"cheap": 0.9, "dear": 0.1}
+    (best, _) = plan(call, beliefs=beliefs, outcomes=outcomes, goal={"ok": {"yes": 1}}, horizon=1).body["trace"][
+        "candidates"
+    ]
+    # By node, then by price: 0.89 of the nodes are healthy after a drain.
+    yes = 0.89 * (0.9 * 0.9 + 0.1 * 0.5) + 0.11 * (0.9 * 0.4 + 0.1 * 0.2)
+    assert best["utility"] == pytest.approx(yes - math.log(math.e + 1), abs=1e-12)
 
 
 def test_equal_options_are_said_to_be_equal(call: Client) -> None:

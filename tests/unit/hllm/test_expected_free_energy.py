@@ -185,6 +185,22 @@ def test_bad_input_is_refused(arguments: tuple[Any, ...], said: str) -> None:
         expected_free_energy(*arguments)
 
 
+def test_sums_that_are_a_little_off_are_rounding_however_many_there_are() -> None:
+    A, B, C, qs = model(2, [400], [3], [1])
+    A = [(A[0] * (1 + 5e-7)).astype(np.float32)]
+    assert np.linalg.norm(A[0].sum(axis=0, dtype=float) - 1) > 1e-6
+    found = expected_free_energy(A, B, C, qs)
+    np.testing.assert_allclose(found.risk + found.ambiguity, -found.utility - found.state_gain, atol=1e-12)
+    with pytest.raises(InvalidInput, match="off 1 by 2"):
+        expected_free_energy([A[0].astype(float) * (1 + 1.5e-6)], B, C, qs)
+
+
+@pytest.mark.parametrize("bad", [[[1e308], [1e308]], [[np.inf], [np.inf]], [[np.inf], [-np.inf]], [[np.nan], [1.0]]])
+def test_numbers_that_overflow_are_refused_without_a_warning(bad: list[list[float]]) -> None:
+    with pytest.raises(InvalidInput, match=r"A\[0\] (has a value that is not finite|is not normalised|has a negative)"):
+        expected_free_energy([bad], [np.ones((1, 1, 1))], [np.zeros(2)], [[1.0]])
+
+
 def test_a_table_that_is_too_large_is_refused() -> None:
     large = [np.full((200, 200), 1 / 200)] * 4
     with pytest.raises(InvalidInput, match="joint outcomes"):

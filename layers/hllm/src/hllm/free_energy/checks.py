@@ -65,18 +65,22 @@ def distributions(values: Arrays, name: str, each: str) -> list[Array]:
             sums = table.sum(axis=0)
             off = np.ravel(sums - 1)
             if not (table.min() >= 0 and off @ off <= TOLERANCE**2):
-                raise _no_distribution(table, shown)
+                _judge(table, shown)
             found.append(table / sums)
     return found
 
 
-def _no_distribution(value: Array, name: str) -> InvalidInput:
+def _judge(value: Array, name: str) -> None:
+    """Look again at what is not at once seen to be distributions: many that are each a little off may pass."""
     if not np.isfinite(value).all():
-        return InvalidInput(f"{name} has a value that is not finite: replace NaN and infinity")
+        raise InvalidInput(f"{name} has a value that is not finite: replace NaN and infinity")
     if value.min() < 0:
-        return InvalidInput(f"{name} has a negative probability, {value.min():g}")
+        raise InvalidInput(f"{name} has a negative probability, {value.min():g}")
     off = np.abs(value.sum(axis=0) - 1).max()
-    return InvalidInput(f"{name} is not normalised: a sum over its first axis is off 1 by {off:g}; divide by the sums")
+    if off > TOLERANCE:
+        raise InvalidInput(
+            f"{name} is not normalised: a sum over its first axis is off 1 by {off:g}; divide by the sums"
+        )
 
 
 def counts(values: Arrays, name: str, each: str) -> list[Array]:
