@@ -1,5 +1,6 @@
 """CategoricalHMM: the occasionally dishonest casino, hmmlearn, the sum over all paths."""
 
+import inspect
 from pathlib import Path
 
 import hmmlearn.hmm
@@ -102,6 +103,12 @@ def test_samples_follow_the_tables():
     for state in (0, 1):
         shares = np.bincount(X[states == state, 0], minlength=3) / (states == state).sum()
         np.testing.assert_allclose(shares, model.emissionprob_[state], atol=0.02)
+
+
+def test_the_constructor_takes_hmmlearns_arguments():
+    theirs = inspect.signature(hmmlearn.hmm.CategoricalHMM.__init__).parameters
+    ours = inspect.signature(CategoricalHMM.__init__).parameters
+    assert {name: ours[name].default for name in theirs} == {name: p.default for name, p in theirs.items()}
 
 
 def test_restarts_find_the_dice():

@@ -1,5 +1,6 @@
 """GaussianHMM against hmmlearn 0.3 and against the sum over all paths."""
 
+import inspect
 from itertools import permutations
 
 import hmmlearn.hmm
@@ -252,6 +253,7 @@ def test_bad_observations_are_refused(X, told):
         ({"n_components": 0}, "n_components"),
         ({"covariance_type": "round"}, "covariance_type"),
         ({"params": "stx"}, "letters"),
+        ({"implementation": "fast"}, "implementation"),
         ({"n_iter": 0}, "n_iter"),
         ({"n_restarts": 0}, "n_restarts"),
         ({"stickiness": -1}, "stickiness"),
@@ -300,6 +302,22 @@ def test_bad_parameters_are_refused_where_they_are_used():
         model.sample(1, currstate=2)
     with pytest.raises(InvalidInput, match="setting"):
         model.set_params(colour=1)
+
+
+def test_the_constructor_takes_hmmlearns_arguments_in_their_order():
+    theirs = list(inspect.signature(hmmlearn.hmm.GaussianHMM.__init__).parameters.values())
+    ours = list(inspect.signature(GaussianHMM.__init__).parameters.values())
+    assert [(p.name, p.default) for p in ours[: len(theirs)]] == [(p.name, p.default) for p in theirs]
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[len(theirs) :])
+
+
+def test_iterations_are_told_when_asked_for(capsys):
+    X, _ = gaussian_sequence(np.random.default_rng(0), 50, 2, 1)
+    model = GaussianHMM(2, verbose=True, n_iter=3, random_state=0, implementation="scaling").fit(X)
+    told = capsys.readouterr().err.splitlines()
+    assert [float(line.split()[1]) for line in told] == pytest.approx(model.monitor_.history)
+    law = model.get_stationary_distribution()
+    np.testing.assert_allclose(law @ model.transmat_, law, atol=1e-12)
 
 
 def test_settings_are_read_and_told():

@@ -73,6 +73,7 @@ class AutoregressiveHMM(BaseHMM):
         random_state: RandomState = None,
         n_iter: int = 200,
         tol: float = 1e-6,
+        verbose: bool = False,
         params: str = "stmav",
         init_params: str = "stmav",
         stickiness: float = 0.0,
@@ -90,6 +91,7 @@ class AutoregressiveHMM(BaseHMM):
         self.random_state = random_state
         self.n_iter = n_iter
         self.tol = tol
+        self.verbose = verbose
         self.params = params
         self.init_params = init_params
         self.stickiness = stickiness

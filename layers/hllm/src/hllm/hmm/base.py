@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from hllm.hmm.inference import Statistics
 from hllm.hmm.layout import Layout
 from hllm.hmm.monitor import ConvergenceMonitor
 from hllm.hmm.online import OnlineFilter
+from hllm.hmm.stationary import stationary
 from hllm.hmm.validation import Floats, Ints, RandomState, distributions, generator, observations, sequence_lengths
 
 Lengths = Sequence[int] | ArrayLike | None
@@ -27,6 +29,8 @@ class BaseHMM(ABC):
 
     Of our own: ``n_restarts`` runs Baum-Welch from several starts and keeps the best (Rabiner 1989, §V.B);
     ``stickiness`` adds so many pseudo-transitions from each state to itself (MAP, after Fox et al. 2011, κ);
+    ``verbose`` tells of each iteration on stderr. ``implementation`` ("log" or "scaling") changes nothing here: one
+    recursion is scaled, and goes to logarithms where doubles do not suffice.
     ``allow_collapse`` accepts a fit in which states are empty or equal, which otherwise is FitFailed; ``online()``.
     """
 
@@ -43,8 +47,10 @@ class BaseHMM(ABC):
     tol: float
     n_restarts: int
     allow_collapse: bool
+    verbose: bool
     params: str
     init_params: str
+    implementation: str = "log"
     startprob_: Any
     transmat_: Any
     monitor_: ConvergenceMonitor
@@ -105,6 +111,8 @@ class BaseHMM(ABC):
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise InvalidInput(f"{name} must be a whole number from {least}, got {value!r}")
+        if self.implementation not in ("log", "scaling"):
+            raise InvalidInput(f"implementation must be 'log' or 'scaling', got {self.implementation!r}")
         if not np.isfinite(self.stickiness) or self.stickiness < 0:
             raise InvalidInput(f"stickiness must be 0 or more, got {self.stickiness!r}")
         for name in ("startprob_prior", "transmat_prior"):
@@ -193,6 +201,9 @@ class BaseHMM(ABC):
             except InvalidInput as error:
                 return f"failed in iteration {monitor.iter + 1} ({error})"
             monitor.history.append(statistics.log_likelihood)
+            if self.verbose:
+                gain = monitor.history[-1] - monitor.history[-2] if monitor.iter > 1 else float("nan")
+                sys.stderr.write(f"{monitor.iter:>10d} {monitor.history[-1]:>20.8f} {gain:>+16.8f}\n")
             self._maximise_chain(statistics)
             if set(self.params) - {"s", "t"}:
                 self._maximise(data, statistics.posteriors)
@@ -285,6 +296,11 @@ class BaseHMM(ABC):
         """A filter of this model for observations as they come in, with a copy of its present parameters."""
         self._check()
         return OnlineFilter(self.startprob_, self.transmat_, self._point_emission())
+
+    def get_stationary_distribution(self) -> Floats:
+        """p with p = p A, (n_components,). Raises InvalidInput if the chain has several."""
+        self._check()
+        return stationary(self.transmat_)
 
     # Choice among models.
 

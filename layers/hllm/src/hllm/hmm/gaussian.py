@@ -48,8 +48,10 @@ class GaussianHMM(BaseHMM):
         random_state: RandomState = None,
         n_iter: int = 10,
         tol: float = 1e-2,
+        verbose: bool = False,
         params: str = "stmc",
         init_params: str = "stmc",
+        implementation: str = "log",
         *,
         stickiness: float = 0.0,
         n_restarts: int = 1,
@@ -68,8 +70,10 @@ class GaussianHMM(BaseHMM):
         self.random_state = random_state
         self.n_iter = n_iter
         self.tol = tol
+        self.verbose = verbose
         self.params = params
         self.init_params = init_params
+        self.implementation = implementation
         self.stickiness = stickiness
         self.n_restarts = n_restarts
         self.allow_collapse = allow_collapse
