@@ -21,6 +21,7 @@ from tests.simulation import treelog
 from tests.simulation.entries import EntryWatch
 from tests.simulation.functions import FunctionWatch
 from tests.simulation.invokers import InvocationWatch
+from tests.simulation.learning import LearningWatch
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.sealing import SealedWatch
 from tests.simulation.violation import require
@@ -71,6 +72,7 @@ class Watch:
     """Jobs that somebody asked to cancel, whatever the answer was."""
     functions: FunctionWatch = field(default_factory=FunctionWatch)
     invocations: InvocationWatch = field(default_factory=InvocationWatch)
+    learning: LearningWatch = field(default_factory=LearningWatch)
     sealed: SealedWatch = field(default_factory=SealedWatch)
     entries: EntryWatch = field(default_factory=EntryWatch)
     schedules: dict[tuple[str, str], Scheduled] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Watch:
         self.entries.applied(puts, before)
         by_key = {operation.key: operation for operation in operations}
         self.functions.applied(by_key, before, self.database)
+        self.learning.applied(by_key, before)
         self.sealed.applied(by_key, before, self.database, self.scheduler.now_ms)
         for key, put in puts.items():
             kind, _, subject = key.pk.partition("#")
@@ -140,6 +143,8 @@ class Watch:
             require(now in MOVES[was], f"{job_id} moved from {was} to {now}")
             kinds = EVENTS.get(now.value, {now.value})
             require([e["type"] in kinds for e in events] == [True], f"{job_id}: no event tells of {was} → {now}")
+            if was is State.RUNNING:
+                self.learning.ended(job_id, old, puts, events[0]["type"])
         leaves = [key for key in puts if key.pk == keys.job_partition(job_id) and key.sk.startswith(keys.LEAF)]
         require(
             not (now.terminal and not was.terminal) or len(leaves) == 1, f"{job_id} ended with {len(leaves)} leaves"

@@ -14,6 +14,7 @@ OUTBOX_ONLY: Final = replace(QUICK, resend_ms=4 * 3600 * 1000)
 FEW_WAIT: Final = replace(OUTBOX_ONLY, waiting_max=3, tenant_waiting_max=2)
 TIER_1: Final = replace(OUTBOX_ONLY, pools=(Pool("local", frozenset({"wasm"}), tier=1),))
 TWO_POOLS: Final = replace(OUTBOX_ONLY, pools=POOLS)
+LEARNS: Final = replace(TWO_POOLS, snapshot_ms=2_000, telemetry_ms=4_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,10 @@ class Profile:
     """The certificates of a TPM's maker cannot be had when its evidence is judged."""
     seconds: float = 0.0
     """Beside an agent there is a second process of it, which asks for the key of what the first one runs."""
+    learners: int = 0
+    """Processes that learn from what became of placements."""
+    spoils: int = 0
+    """How often the record of what was learnt is damaged."""
     jumps: int = 0
     """The wall clock is set forward or back so often at most, by an hour or a day."""
 
@@ -143,6 +148,22 @@ _ALL: Final = (
     ),
     # No more faults than a job survives: what is shown is that a clock alone never makes one dead.
     Profile(name="clock", switch=0.3, fault=0.004, weights=_FAULTS, budget=1, jumps=3, jobs=(1, 4)),
+    Profile(
+        name="learning",
+        switch=0.4,
+        fault=0.012,
+        weights={**_FAULTS, "crash": 3.0, "lost": 2.0},
+        stale=0.3,
+        commit_ms=100,
+        commit_fail=0.05,
+        budget=10,
+        policy=LEARNS,
+        jobs=(3, 6),
+        follows=0.0,
+        stops=0.2,
+        learners=2,
+        spoils=2,
+    ),
     Profile(
         name="functions",
         switch=0.4,

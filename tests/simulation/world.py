@@ -16,7 +16,7 @@ from hanzo_compute.adapters.memory import MemoryBlobs, MemoryCommits, MemoryQueu
 from hanzo_compute.model import keys
 from hanzo_compute.services import batches, firing, outbox, reconcile, timekeeping
 from hanzo_compute.services.context import Context
-from tests.simulation import final, invokers
+from tests.simulation import final, invokers, learning
 from tests.simulation.agents import AgentHost
 from tests.simulation.clients import Clients
 from tests.simulation.faults import Faults, Site, Step, Target
@@ -76,6 +76,10 @@ class World:
         self._host("ticker", ticker)
         if self.profile.schedules:
             self._host("ticker-2", ticker)
+        for number in range(self.profile.learners):
+            self._host(f"learner-{number}", learning.learner)
+        if self.profile.spoils:
+            self._host("spoiler", learning.spoiler(random, random.randint(0, self.profile.spoils)))
         self.watch.invocations.left = 8 * self.profile.invokers
         for number in range(self.profile.invokers):
             name = f"invoker-{number}"
@@ -118,6 +122,8 @@ class World:
             # A crash that was aimed at a line is a fault, too.
             profile = replace(self.profile, budget=max(self.profile.budget, self._aimed))
             final.check(self.writer.database, self.blobs, self.watch, executions, profile)
+            if self.profile.learners:
+                learning.check(self.writer.database)
             if self.profile.invokers:
                 self.watch.invocations.check(self.writer.database, self._outside())
             self._forget()
@@ -155,14 +161,19 @@ class World:
             if self.clients.busy or not self.watch.invocations.done or self.writer.database.dirty or views == seen:
                 return False
             seen = views
-            return final.settled(self.writer.database) is None
+            return self._left() is None
 
         limit_s = self.profile.until_s + REST_S + (LATE_S if self.profile.jumps else 0)
         try:
             self.scheduler.run(finished, limit_s * SECOND)
         except Stuck as error:
-            left = final.settled(self.writer.database)
+            left = self._left()
             raise Violation(f"it does not come to rest ({error}): {left}, {self.clients.busy} clients wait") from None
+
+    def _left(self) -> str | None:
+        """What still has to happen."""
+        left = final.settled(self.writer.database)
+        return learning.waiting(self.writer.database) if left is None and self.profile.learners else left
 
     def _forget(self) -> None:
         """Idempotency keys are gone some days later, and nothing is due any more.
