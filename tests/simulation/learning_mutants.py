@@ -7,7 +7,6 @@ from typing import Final
 
 import pytest
 
-from hanzo_compute.model import keys
 from hanzo_compute.ports import Delete, Operation, Put
 from tests.simulation.mutants import Mutant, _transact
 from tests.simulation.ports import SimStore
