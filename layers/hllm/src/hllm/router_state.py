@@ -132,7 +132,8 @@ class Table:
 
     def only(self, names: Sequence[str]) -> Table:
         """The table with no other names than these."""
-        keep = [n for n in self.names if n in set(names)]
+        wanted = set(names)
+        keep = [n for n in self.names if n in wanted]
         return Table(tuple(keep), self.counts[[self.index[n] for n in keep]], self.prior)
 
 
@@ -217,6 +218,7 @@ class RouterState:
 
     def only(self, models: Sequence[str], backends: Sequence[str]) -> RouterState:
         """The part of the state that a decision between these models and backends reads."""
+        models, backends = list(dict.fromkeys(models)), list(dict.fromkeys(backends))
         pairs = [pair_name(m, b) for m in models for b in backends]
         return self._with(
             quality=self.quality.only(models),
