@@ -37,7 +37,7 @@ def step(
     friction and temperature are positive; one seed gives one path.
 
     The step is one of BAOAB, or several equal ones where the potential is too steep for one. Raises InvalidInput for
-    bad arguments, and if ``dt`` needs more than 100,000 steps.
+    bad arguments, and if ``dt`` needs more than 10,000 steps.
     """
     dt = number("dt", dt, above=0.0)
     field = Field.of(parameters, parameters.beliefs(regimes, len(state.pools)))

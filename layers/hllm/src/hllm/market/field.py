@@ -13,7 +13,7 @@ from hllm.errors import InvalidInput
 from .parameters import MarketParameters
 from .state import MarketState
 
-_STEPS_MAX = 100_000
+_STEPS_MAX = 10_000
 _REACH = 200.0
 _HOT = 20.0
 """Temperatures of energy that noise may add: e^-20 of the stationary law is beyond."""
@@ -75,12 +75,12 @@ def substeps(
             np.abs(energy / leading / 2) ** 0.25,
         ]
         reach = np.broadcast_to(2 * np.max(np.broadcast_arrays(*terms), axis=0), state.q.shape)
-    reach = np.where(leading > 0, np.clip(np.nan_to_num(reach, nan=_REACH), np.abs(state.q), _REACH), 0.0)
+        reach = np.where(leading > 0, np.clip(np.nan_to_num(reach, nan=_REACH), np.abs(state.q), _REACH), 0.0)
     fastest = math.sqrt(float(field.curvature(reach).max(initial=0.0)) / parameters.mass)
     steps = dt * max(fastest, parameters.friction) / resolution
     if not steps <= _STEPS_MAX:
         raise InvalidInput(
-            f"dt = {dt} s takes {steps:.3g} steps, more than {_STEPS_MAX}, where the fastest rate is {fastest:.3g}/s: "
+            f"{dt} s take {steps:.3g} steps, more than {_STEPS_MAX}, where the fastest rate is {fastest:.3g}/s: "
             "step more often, start nearer to the reference, or lower stiffness, quartic and friction"
         )
     return max(1, math.ceil(steps))

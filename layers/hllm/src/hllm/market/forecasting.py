@@ -25,6 +25,7 @@ from .state import MarketState
 
 _CURVED, _STRAIGHT = 1.0, 1.5
 """Step times rate. A line is fitted anew this often; where the force is one, the rule's six nodes are what limits."""
+_FORCE_MOST = 1e100
 
 # Gauss and Legendre's rule of six nodes on [0, 1] (Abramowitz, Stegun, table 25.4), and the end of the step.
 _NODES = np.array([0.238619186083197, 0.661209386466265, 0.932469514203152])
@@ -125,10 +126,17 @@ def port_input(
     size = (len(state.pools),)
     excess = spread("demand", demand, size) - spread("supply", supply, size)
     held = spread("inventory", inventory, size)
-    force = parameters.sensitivity * excess / state.capacity
+    variance: Any = 0.0
     if held.any():
         ahead = forecast(state, parameters, parameters.horizon, regimes=regimes, demand=demand, supply=supply)
-        force = force - parameters.risk_aversion * ahead.log_variance * held / state.capacity
+        variance = ahead.log_variance
+    with np.errstate(all="ignore"):
+        force = (parameters.sensitivity * excess - parameters.risk_aversion * variance * held) / state.capacity
+    if not (np.abs(force) < _FORCE_MOST).all():
+        raise InvalidInput(
+            f"demand, supply or inventory press with a force of {np.abs(force).max():.3g}: "
+            "give them in the unit of capacity"
+        )
     return np.asarray(force)
 
 
