@@ -6,6 +6,9 @@ import numpy as np
 
 from hllm.hmm.validation import Floats
 
+ENOUGH = 4096
+"""Points that first means are made from, at most: EM sees all of them afterwards."""
+
 
 def seeds(points: Floats, count: int, rng: np.random.Generator) -> Floats:
     """Spread points of the data, (count, features). Arthur and Vassilvitskii, "k-means++", SODA 2007."""
@@ -27,7 +30,9 @@ def nearest(points: Floats, centres: Floats) -> tuple[np.ndarray, Floats]:
 
 
 def kmeans(points: Floats, count: int, rng: np.random.Generator, tries: int = 4, steps: int = 50) -> Floats:
-    """Centres (count, features) of the best of several runs; an empty cluster takes the farthest point."""
+    """Centres (count, features) of the best of several runs; an empty cluster takes the farthest."""
+    if len(points) > ENOUGH:
+        points = points[rng.choice(len(points), ENOUGH, replace=False)]
     best, least = points[:count], np.inf
     for _ in range(tries):
         centres = seeds(points, count, rng)

@@ -19,12 +19,12 @@ def filter_update(predicted: Floats, log_likelihood: Floats) -> tuple[Floats, fl
     ``predicted`` is P(s_t | y_1..t-1), ``log_likelihood`` holds ln P(y_t | s_t) in nats; both have shape (states,).
     -inf is allowed, but not for every state that is possible. Raises InvalidInput.
     """
-    top = max(log_likelihood.tolist())  # of a few numbers faster than numpy's
+    top = max(log_likelihood.tolist())  # faster than numpy's, of a few numbers
     if not math.isfinite(top):
         raise InvalidInput(f"log_likelihood must be finite for some state and NaN for none, got {log_likelihood}")
     joint = np.exp(log_likelihood - top)
     joint *= predicted
-    evidence = float(np.add.reduce(joint))
+    evidence: float = sum(joint.tolist())
     if evidence > 0:  # NaN is not
         joint /= evidence
         return joint, math.log(evidence) + top
