@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -70,6 +69,8 @@ class Forecast:
         level = number("level", level, above=0.0)
         if level >= 1:
             raise InvalidInput(f"level is {level}; it must be less than 1")
+        from statistics import NormalDist  # ten times as long to import as this module
+
         shift = NormalDist().inv_cdf(level)
         return np.asarray(self.reference * np.exp(self.log_mean + shift * np.sqrt(self.log_variance)))
 
@@ -157,13 +158,17 @@ def _move(moments: Array, slope: Array, bias: Array, parameters: MarketParameter
     q, p, qq, qp, pp = moments
     half, mass, t = parameters.friction / 2, parameters.mass, dt * _NODES
     square = half * half + slope / mass
-    rate = np.sqrt(np.abs(square))
-    x = t * rate
-    grow = np.where(square > 0, np.cosh(x), np.cos(x))
-    turn = np.where(x > 1e-8, np.where(square > 0, np.sinh(x), np.sin(x)) / np.where(rate > 0, rate, 1.0), t)
+    # sin(x)/x and sinh(x)/x are one to rounding below 1e-8, so a rate of zero may be any that is less.
+    rate = np.maximum(np.sqrt(np.abs(square)), 1e-9 / dt)
+    x, slow = t * rate, square > 0
+    grow, turn = (np.cosh(x), np.sinh(x)) if slow.all() else (np.cos(x), np.sin(x))
+    if slow.any() and not slow.all():
+        grow, turn = np.where(slow, np.cosh(x), grow), np.where(slow, np.sinh(x), turn)
     decay = np.exp(-half * t)
-    turn = turn * decay
-    f11, f12, f22 = decay * grow + half * turn, turn / mass, decay * grow - half * turn
+    turn *= decay / rate
+    grow *= decay
+    lag = half * turn
+    f11, f12, f22 = grow + lag, turn / mass, grow - lag
     heat = 2 * parameters.friction * mass * parameters.temperature * dt
     a, b, c, d = f11[-1], f12[-1], slope * turn[-1], f22[-1]
     speed, force = p / mass, bias + slope * q - 2 * half * p
