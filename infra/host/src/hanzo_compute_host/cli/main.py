@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "log": "log:log",
     "attest": "attest:attest",
     "adapter": "adapter:adapter",
+    "bench": "bench:bench",
     "key": "key:key",
     "dlq": "jobs:dlq",
     "schedule": "schedule:schedule",
