@@ -45,8 +45,8 @@ def submit_job(spec: Annotated[JobSpec, Body()], idempotency_key: IdempotencyKey
 def validate(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     """Check all that submitting would check, and show the spec with its defaults."""
     spec = expand(container(), api.caller.tenant, spec)
-    runtime = submit.check(container(), api.caller.tenant, spec)
-    pricing.quote(container(), spec, runtime)
+    runtimes = submit.check(container(), api.caller.tenant, spec)
+    pricing.quotes(container(), spec, runtimes)
     shown = spec.as_json()
     return reply({"valid": True, "spec": shown, "digest": digest(shown)})
 

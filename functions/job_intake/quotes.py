@@ -24,5 +24,5 @@ def quote(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     billed by it, whatever the tariff is later.
     """
     spec = expand(container(), api.caller.tenant, spec)
-    runtime = submit.check(container(), api.caller.tenant, spec)
-    return reply(pricing.quote(container(), spec, runtime).as_json())
+    runtimes = submit.check(container(), api.caller.tenant, spec)
+    return reply(pricing.quote_most(container(), spec, runtimes).as_json())

@@ -9,15 +9,15 @@ from dataclasses import replace
 import pytest
 
 from hanzo_compute.config import LEAST_LOADED, Policy, Pool
-from hanzo_compute.errors import NoCapacity, NotFound
-from hanzo_compute.model import keys
+from hanzo_compute.errors import InvalidSpec, NoCapacity, NotFound
+from hanzo_compute.model import keys, spec, tariff
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.model.states import State
 from hanzo_compute.ports import Put
 from hanzo_compute.routing import placement
-from hanzo_compute.services import cancel, explain, learn, place
+from hanzo_compute.services import cancel, explain, learn, place, pricing
 from tests.support.stepped import Platform
 
 WASM = frozenset({"wasm"})
@@ -234,3 +234,61 @@ def test_a_trace_has_a_bound_and_says_what_it_lost() -> None:
     assert trace["cut"][0] == "decision.inputs"
     assert len(json.dumps(trace)) <= placement.TRACE_MAX + 200
     assert trace["chosen"]["pool"] in [each["pool"] for each in trace["places"]]
+
+
+EITHER = """
+version = "either"
+token = "credit"
+
+[[rate]]
+runtime = "wasm"
+attempt = 1000
+
+[[rate]]
+runtime = "docker"
+attempt = 10
+"""
+
+
+@pytest.fixture
+def either(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """A platform whose source code runs in two runtimes, at different prices, in a pool of each."""
+    monkeypatch.setitem(spec.RUNTIMES_OF, "code", ("wasm", "docker"))
+    pools = (Pool("sandboxes", WASM), Pool("containers", frozenset({"docker"})))
+    platform = Platform(Policy(pools=pools))
+    platform.ctx = replace(platform.ctx, tariff=tariff.parse(EITHER, "either"))
+    pricing.publish(platform.ctx)
+    return platform
+
+
+def test_auto_is_the_cheaper_runtime_where_nothing_else_speaks(either: Platform) -> None:
+    job_id = either.submitted()
+    waiting = either.job(job_id)
+    assert (waiting.runtime, waiting.most, waiting.runtimes) == ("docker", "1000", {"docker": "10", "wasm": "1000"})
+    either.dispatch()
+    placed = either.job(job_id)
+    assert (placed.runtime, placed.pool, placed.most) == ("docker", "containers", "10")
+    assert explain.trace(either.ctx, "acme", job_id)["chosen"] == {"pool": "containers", "runtime": "docker"}
+
+
+def test_auto_leaves_a_runtime_that_does_not_hold_what_it_runs(either: Platform) -> None:
+    lessons(either, good="sandboxes", bad="containers")
+    placed = either.job(either.placed())
+    assert (placed.runtime, placed.pool, placed.most) == ("wasm", "sandboxes", "1000")
+    assert pricing.terms_of(either.ctx, placed).rates.cost({"attempts": 1}) == 1000
+
+
+def test_auto_keeps_to_what_the_requester_pays_and_to_what_is_named(either: Platform) -> None:
+    lessons(either, good="sandboxes", bad="containers")
+    cheap = either.job(either.placed(max_price={"token": "credit", "units": "50"}))
+    assert (cheap.runtime, cheap.runtimes) == ("docker", {})
+    named = either.job(either.placed(runtime="wasm"))
+    assert (named.runtime, named.pool, named.runtimes) == ("wasm", "sandboxes", {})
+    with pytest.raises(InvalidSpec, match="max_price"):
+        either.submitted(max_price={"token": "credit", "units": "5"})
+
+
+def test_auto_is_what_the_source_fits_where_it_fits_one() -> None:
+    platform = Platform(Policy(pools=(Pool("containers", frozenset({"docker"})), Pool("sandboxes", WASM))))
+    placed = platform.job(platform.placed())
+    assert (placed.runtime, placed.pool, placed.runtimes) == ("wasm", "sandboxes", {})

@@ -1,7 +1,7 @@
 """Pools in simulated time, with the router and by the shortest queue: ``python -m tests.bench.hllm.pools``.
 
-Jobs come at random and are placed by the real choice, which learns by the real fold; what agents do is made up. The mean
-time from submission to outcome is that of all seeds.
+Jobs come at random and are placed by the real choice, which learns by the real fold; what agents do is made up. The
+mean time from submission to outcome is that of all seeds.
 """
 
 from __future__ import annotations

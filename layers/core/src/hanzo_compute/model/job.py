@@ -30,6 +30,8 @@ class Job:
     lapses: int = 0
     """Attempts that ended by the platform's fault, since the last that did not."""
     events: int = 0
+    runtimes: dict[str, str] = field(default_factory=dict)
+    """With ``auto``, where several fit: what an attempt costs at most in each, base units. The placement decides."""
     pool: str | None = None
     agent: str | None = None
     agent_key: str | None = None

@@ -43,6 +43,9 @@ UNSUPPORTED_VALUES: Final[dict[str, frozenset[str]]] = {
     "runtime": frozenset({"docker", "kubernetes"}),
 }
 
+RUNTIMES_OF: Final[dict[str, tuple[str, ...]]] = {"module": ("wasm",), "code": ("wasm",), "package": ("wasm",)}
+"""The runtimes that can run each kind of source: what ``auto`` may become."""
+
 BLOB_ID: Final = r"^b1-[0-9a-f]{64}$"
 FUNCTION_NAME: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 VERSION_NUMBER: Final = r"[1-9][0-9]{0,8}"
@@ -326,6 +329,13 @@ class JobSpec(_Strict):
     def deadline_ms(self) -> int | None:
         """The deadline in milliseconds since the epoch."""
         return None if self.deadline is None else parse_time(self.deadline)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Where it may run: the runtime that it names, or with ``auto`` each that can run its source."""
+        if self.runtime != "auto":
+            return (self.runtime,)
+        return next((fit for kind, fit in RUNTIMES_OF.items() if getattr(self.source, kind) is not None), ())
 
     def as_json(self) -> dict[str, Any]:
         """The spec as it is stored and shown: what was given, and the defaults that apply."""

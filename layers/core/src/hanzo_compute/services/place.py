@@ -60,6 +60,8 @@ def place(ctx: Context, job_ids: Iterable[str]) -> dict[str, Job | ComputeError 
             job,
             state=State.PLACED,
             pool=found.pool,
+            runtime=found.runtime,
+            most=str(found.price),
             placed_ms=now,
             ahead=found.load,
             not_before_ms=None,
@@ -116,21 +118,21 @@ def choose(ctx: Context, job: Job, queues: Queues) -> Choice:
     Raises:
         NoCapacity: there is none.
     """
-    able = [pool for pool in ctx.policy.pools if job.runtime in pool.runtimes and job.tier <= pool.tier]
-    if not able:
-        raise NoCapacity(
-            f"no pool here runs {job.runtime} jobs", hint="ask the operator for an agent", runtime=job.runtime
-        )
-    places = [_place(job, pool.name, job.runtime, pool.tier, *queues.look(pool.name)) for pool in able]
+    wanted = {runtime: int(most) for runtime, most in job.runtimes.items()} or {job.runtime: int(job.most)}
+    places = [
+        Place(pool.name, runtime, pool.tier, *queues.look(pool.name), price=price)
+        for pool in ctx.policy.pools
+        for runtime, price in wanted.items()
+        if runtime in pool.runtimes and job.tier <= pool.tier
+    ]
+    if not places:
+        message = f"no pool here runs {' or '.join(wanted)} jobs"
+        raise NoCapacity(message, hint="ask the operator for an agent", runtime=job.runtime)
     now = ctx.clock.now_ms()
     if ctx.policy.routing != HLLM:
         return placement.least_loaded(places, f"HZC_ROUTING={ctx.policy.routing}: least loaded", now_ms=now)
     bounds = Bounds(ctx.policy.begin_ms, ctx.policy.attested_ms)
     return placement.choose(places, learnt(ctx), tier=job.tier, seed=_seed(job), now_ms=now, bounds=bounds)
-
-
-def _place(job: Job, pool: str, runtime: str, tier: int, load: int, head_ms: int) -> Place:
-    return Place(pool, runtime, tier=tier, load=load, head_ms=head_ms, price=int(job.most))
 
 
 def _seed(job: Job) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hanzo_compute.errors import Conflict, FieldProblem, InternalError, InvalidSpec, NotSupported
+from hanzo_compute.errors import ComputeError, Conflict, FieldProblem, InternalError, InvalidSpec, NotSupported
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
 from hanzo_compute.model.spec import JobSpec, Resources
@@ -66,6 +67,29 @@ def quote(ctx: Context, spec: JobSpec, runtime: str) -> Quote:
     found = Quote(rates, spec.retry.max_attempts, rates.cost(quantities), quantities)
     _check(spec, found)
     return found
+
+
+def quotes(ctx: Context, spec: JobSpec, runtimes: Sequence[str]) -> dict[str, Quote]:
+    """:func:`quote` for each of the runtimes that the tariff and the job's ``max_price`` allow, the cheapest first.
+
+    Raises:
+        NotSupported, InvalidSpec: none is allowed; the error is that of the first.
+    """
+    found: dict[str, Quote] = {}
+    refused: ComputeError | None = None
+    for runtime in runtimes:
+        try:
+            found[runtime] = quote(ctx, spec, runtime)
+        except (NotSupported, InvalidSpec) as error:
+            refused = refused or error
+    if refused is not None and not found:
+        raise refused
+    return dict(sorted(found.items(), key=lambda each: each[1].attempt_most))
+
+
+def quote_most(ctx: Context, spec: JobSpec, runtimes: Sequence[str]) -> Quote:
+    """The quote for wherever it may run: that of the dearest."""
+    return list(quotes(ctx, spec, runtimes).values())[-1]
 
 
 def terms_of_call(ctx: Context, runtime: str, profile: str, resources: Resources) -> Terms:

@@ -226,7 +226,7 @@ def _check(ctx: Context, tenant: str, spec: ScheduleSpec) -> None:
             continue
         try:
             whole = expand(ctx, tenant, job)
-            pricing.quote(ctx, whole, submit.check(ctx, tenant, whole))
+            pricing.quote_most(ctx, whole, submit.check(ctx, tenant, whole))
         except InvalidRequest as error:
             kind = NotSupported if isinstance(error, NotSupported) else kind
             problems += _within(f"jobs.{number}", error)

@@ -47,8 +47,8 @@ class Draft:
     row: outbox.Row
 
 
-def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
-    """Check what the spec alone cannot say (function, blobs, deadline, capacity); returns the runtime it will use.
+def check(ctx: Context, tenant: str, spec: JobSpec) -> tuple[str, ...]:
+    """Check what the spec alone cannot say (function, blobs, deadline, capacity); returns the runtimes it may use.
 
     Raises:
         InvalidSpec: a function or blob is missing, or the deadline lies in the past or too far ahead.
@@ -73,13 +73,18 @@ def check(ctx: Context, tenant: str, spec: JobSpec) -> str:
         problems.append(FieldProblem("deadline", "lies more than 30 days ahead", "too_far"))
     if problems:
         raise InvalidSpec(f"{problems[0].field}: {problems[0].message}", fields=problems, hint=problems[0].hint)
-    runtime, tier = "wasm" if spec.runtime == "auto" else spec.runtime, spec.privacy_tier or 0
-    if not any(runtime in pool.runtimes and tier <= pool.tier for pool in ctx.policy.pools):
-        tiers = f" of privacy tier {tier}" if tier else ""
+    tier = spec.privacy_tier or 0
+    able = tuple(
+        runtime
+        for runtime in spec.runtimes
+        if any(runtime in pool.runtimes and tier <= pool.tier for pool in ctx.policy.pools)
+    )
+    if not able:
+        wanted, tiers = " or ".join(spec.runtimes), f" of privacy tier {tier}" if tier else ""
         raise NoCapacity(
-            f"no pool here runs {runtime} jobs{tiers}", hint="ask the operator for an agent", runtime=runtime
+            f"no pool here runs {wanted} jobs{tiers}", hint="ask the operator for an agent", runtime=wanted
         )
-    return runtime
+    return able
 
 
 def submit(
@@ -137,9 +142,9 @@ def prepare(
         InvalidSpec, NotSupported, RateLimited, NoCapacity: see :func:`submit`.
     """
     spec = expand(ctx, tenant, spec)
-    runtime = check(ctx, tenant, spec)
+    quotes = pricing.quotes(ctx, spec, check(ctx, tenant, spec))
     stored = spec.as_json()
-    quote = pricing.quote(ctx, spec, runtime)
+    runtime, quote = next(iter(quotes)), list(quotes.values())[-1]
     admission.admit(ctx, tenant, beside)
     pricing.publish(ctx)
     now = ctx.clock.now_ms()
@@ -166,6 +171,7 @@ def prepare(
         tariff=quote.rates.version,
         token=quote.rates.token,
         most=str(quote.attempt_most),
+        runtimes={name: str(each.attempt_most) for name, each in quotes.items()} if len(quotes) > 1 else {},
     )
     operations: list[Operation] = [
         Put(keys.job(job.id), job.record(), expect=ABSENT, index=records.index(job)),
