@@ -311,6 +311,7 @@ def changed(**head):
         (lambda: NaiveBayesHead().fit([[1.0, -1.0]], ["a"]), "negative"),
         (lambda: NaiveBayesHead().fit([[1.0, math.nan]], ["a"]), "NaN"),
         (lambda: NaiveBayesHead().fit([1.0], ["a"]), "shape"),
+        (lambda: LogisticHead().fit([[1e31], [0.0]], ["a", "b"]), "scale them"),
         (lambda: NaiveBayesHead().fit([[1.0]], ["a", "b"]), "2 labels for 1 rows"),
         (lambda: NaiveBayesHead().fit([[1.0], [2.0]], ["a", 1]), "all as str"),
         (lambda: NaiveBayesHead().fit([[1.0], [2.0]], [0.5, 1.0]), "all as str"),

@@ -13,6 +13,9 @@ from hllm.errors import InvalidInput
 
 Integers = NDArray[np.int64]
 
+_MOST = 1e30
+"""Of features: products of their squares must not overflow."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -84,6 +87,8 @@ def rows(features: Any, width: int | None = None) -> Rows | Dense:
         if values.ndim != 2:
             raise InvalidInput(f"features have shape {values.shape}; give (rows, features)")
         result = Dense(values)
+    if (np.abs(result.values) > _MOST).any():
+        raise InvalidInput(f"features reach {np.abs(result.values).max():.3g}; scale them to {_MOST} or less")
     if width is not None and result.shape[1] != width:
         raise InvalidInput(f"features are {result.shape[1]} wide; this was fitted with {width}")
     return result
