@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -193,3 +196,44 @@ def test_what_fails_leaves_nothing_and_outputs_are_kept(granting: Platform) -> N
     outcome = client.wait(passed, timeout_s=60)["outcome"]
     assert [(each["name"], each["size"]) for each in outcome["outputs"]] == [("a.txt", 20000), ("b.txt", 5)]
     assert entry(granting, "leaves", "k") == b"v"
+
+
+@pytest.mark.slow
+def test_in_javascript_and_from_a_package(granting: Platform, tmp_path: Path) -> None:
+    script = """import * as hzc from "./hzc.js";
+const found = hzc.get("n");
+hzc.put("n", String(Number(found ? hzc.decode(found.value) : "0") + 1), found ? found.version : hzc.ABSENT);
+std.out.puts("counted");
+"""
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    (folder / "main.py").write_text("import other\nother.count()\n")
+    (folder / "other.py").write_text("import hzc\ndef count():\n    hzc.put('n', b'1')\n    print('counted')\n")
+    (tmp_path / "script.js").write_text(script)
+    for name, path in (("script", tmp_path / "script.js"), ("packed", folder)):
+        made = granting.hzc("fn", "deploy", name, str(path), "--kv")
+        assert made.returncode == 0, made
+        ran = granting.hzc("run", "--function", name, timeout=120)
+        assert (ran.returncode, ran.stdout.strip()) == (0, b"counted"), ran
+        assert entry(granting, name, "n") == b"1"
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_killed_leaves_nothing_and_the_next_attempt_counts_once(granting: Platform) -> None:
+    """kill -9 between what was read and the outcome."""
+    code = (
+        "import time, hzc\nvalue, version = hzc.get('n')\nhzc.put('n', str(int(value or b'0') + 1), version)\n"
+        "print('put', flush=True)\ntime.sleep(4)\nprint('done')\n"
+    )
+    deploy(granting, "killed", code, capabilities={"kv": True})
+    client = granting.client()
+    job = client.submit({"source": {"function": "killed"}}).job["id"]
+    until(lambda: client.get(job)["state"] == "running", 60, "it runs")
+    time.sleep(2)
+    pid = granting.pid("agent-1")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert granting.hzc("fn", "kv", "killed", "get", "n").returncode == 2
+    ended = client.wait(job, timeout_s=120)
+    assert (ended["state"], ended["attempt"] > 1, ended["failures"]) == ("succeeded", True, 0), ended
+    assert entry(granting, "killed", "n") == b"1"

@@ -505,6 +505,14 @@ def test_nobody_grants_a_job_anything(source: dict[str, Any]) -> None:
         FunctionSpec.model_validate({"source": source})
 
 
+def test_what_only_the_platform_writes_is_neither_shown_nor_proposed() -> None:
+    assert "capabilities" not in json.dumps(JobSpec.model_json_schema())
+    for wrong in ("capabilites", "x"):
+        with pytest.raises(InvalidSpec) as refused:
+            parse_spec({"source": {"code": "pass", "language": "python", wrong: {}}})
+        assert "capabilities" not in (refused.value.fields[0].hint or "")
+
+
 def test_what_a_job_adds_must_fit_with_what_its_function_has() -> None:
     platform = Platform()
     deploy(platform, env={"A": "x" * 20_000})

@@ -53,7 +53,8 @@ class Job:
     category: str | None = None
     exit_code: int | None = None
     origin: dict[str, str] | None = None
-    """``{"kind": "rerun" | "redrive", "job": id}`` of the job that this one repeats."""
+    """``{"kind": "rerun" | "redrive", "job": id}`` of the job that this one repeats; the schedule and the time that it
+    belongs to; or the ``invocation`` that became it."""
     code: str = ""
     """SHA-256, hex, of what runs."""
     input: str | None = None

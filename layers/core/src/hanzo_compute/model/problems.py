@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -42,13 +43,19 @@ def _model_in(annotation: Any) -> Any:
     return None
 
 
+@cache
+def _fields(model: type[BaseModel]) -> list[str]:
+    """What clients may give: of a stored spec there are fields that its schema does not show."""
+    return list(model.model_json_schema()["properties"])
+
+
 def _hint(model: type[BaseModel], path: Sequence[Any]) -> str | None:
     holder: Any = model
     for step in path[:-1]:
         holder = _child(holder, step)
     if holder is None:
         return None
-    names = list(holder.model_fields)
+    names = _fields(holder)
     close = difflib.get_close_matches(str(path[-1]), names, n=1)
     if close:
         return f"did you mean {'.'.join([*map(str, path[:-1]), close[0]])}?"
