@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 SHOW_AFTER_S = 2.0
 
 _model = click.Path(exists=True, dir_okay=False, path_type=Path)
-_made = click.option("-o", "--out", "target", type=click.Path(dir_okay=False, path_type=Path), required=True)
+_made = click.option(
+    "-o", "--out", "target", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write."
+)
 _force = click.option("--force", is_flag=True, help="Overwrite the file of -o.")
 
 
