@@ -239,6 +239,10 @@ def test_the_unit_of_the_data_does_not_matter():
         ([[1.0, 0.0], [np.inf, 0.0]], r"X\[1, 0\] is infinite"),
         ([[1e200, 0.0], [1e200, 0.0]], "overflow"),
         ([["a", "b"]], "numbers"),
+        ([[1j]], "complex"),
+        ([[1.0], [1.0, 2.0]], "numbers"),
+        ([[1.0], [2.0]], None),
+        (np.ones((20, 2)), None),
         ([[np.nan, np.nan]], "missing"),
     ],
 )
@@ -318,6 +322,17 @@ def test_iterations_are_told_when_asked_for(capsys):
     assert [float(line.split()[1]) for line in told] == pytest.approx(model.monitor_.history)
     law = model.get_stationary_distribution()
     np.testing.assert_allclose(law @ model.transmat_, law, atol=1e-12)
+
+
+def test_extreme_units_and_outliers_give_finite_answers():
+    X = np.random.default_rng(0).normal(size=(200, 1))
+    for factor in (1e-140, 1e140):
+        model = GaussianHMM(2, min_covar=0, covars_prior=0, n_restarts=3, random_state=1).fit(X * factor)
+        assert np.isfinite(model.score(X * factor))
+    far = np.concatenate([X, [[1e8]]])
+    model = GaussianHMM(2, random_state=1).fit(far)
+    assert np.isfinite(model.predict_proba(far)).all()
+    assert model.means_.max() == pytest.approx(1e8)
 
 
 def test_settings_are_read_and_told():

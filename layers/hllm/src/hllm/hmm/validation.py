@@ -24,6 +24,8 @@ def observations(X: ArrayLike, *, features: int | None = None) -> Floats:
     dimensions or features, for no rows, for infinities, and for rows of which only a part is missing.
     """
     try:
+        if np.iscomplexobj(X):
+            raise TypeError("complex numbers have no place here")
         if isinstance(X, np.ma.MaskedArray):
             array = np.where(np.ma.getmaskarray(X), np.nan, np.ma.getdata(X).astype(np.float64))
         else:
