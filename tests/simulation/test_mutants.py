@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from tests.simulation import learning_mutants
+from tests.simulation import learning_mutants, sealing_mutants
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.world import Report, run
 
-ALL = [*MUTANTS, *learning_mutants.MUTANTS]
+ALL = [*MUTANTS, *learning_mutants.MUTANTS, *sealing_mutants.MUTANTS]
 SCHEDULES = 400
 """Within so many, divided among a mutant's profiles, it is caught."""
 
@@ -24,9 +24,7 @@ def hunt(mutant: Mutant) -> tuple[int, Report] | None:
     return None
 
 
-@pytest.mark.parametrize(
-    "mutant", [*MUTANTS, *learning_mutants.MUTANTS], ids=lambda mutant: mutant.name.replace(" ", "-")
-)
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_planted_defect_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.plant(monkeypatch)
     caught = hunt(mutant)
