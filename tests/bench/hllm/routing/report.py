@@ -38,13 +38,26 @@ def show(all_results):
                 f"| {1000 * np.mean(x['paid']):.0f} | {1000 * np.mean(x['utility']):.0f} |"
             )
         print()
-    print("| world | best with posteriors | ratio to `hllm` | ratio to `hllm default` | best without | ratio |")
-    print("|---|---|---|---|---|---|")
+    print("| world | regret | best with posteriors | ratio | best without | ratio | p99, s | paid | utility |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for d in all_results:
         r = d["results"]
         given, bare = best(r, entrants.GIVEN), best(r, entrants.BARE)
-        cells = [
-            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio(r[a]["regret"], r[b]["regret"]))
-            for a, b in (("hllm", given), ("hllm default", given), ("hllm", bare))
+        ratios = ["{:.2f} [{:.2f}, {:.2f}]".format(*ratio(r["hllm"]["regret"], r[x]["regret"])) for x in (given, bare)]
+        more = [
+            f"{scale * np.mean(r['hllm'][key]):.{digits}f} / {scale * np.mean(r[given][key]):.{digits}f}"
+            for key, scale, digits in (("p99", 1, 2), ("paid", 1000, 0), ("utility", 1000, 0))
         ]
-        print(f"| {d['world']} | {given} | {cells[0]} | {cells[1]} | {bare} | {cells[2]} |")
+        ours, theirs, other = (f"{np.mean(r[x]['regret']):.0f}" for x in ("hllm", given, bare))
+        cells = [d["world"], ours, f"{given} {theirs}", ratios[0], f"{bare} {other}", ratios[1], *more]
+        print(f"| {' | '.join(cells)} |")
+    print("\n`hllm default` beside the best with posteriors, and the ablations' regret over that of `hllm`:\n")
+    for d in all_results:
+        r = d["results"]
+        default = ratio(r["hllm default"]["regret"], r[best(r, entrants.GIVEN)]["regret"])
+        print(f"- {d['world']}: default {default[0]:.2f} [{default[1]:.2f}, {default[2]:.2f}]", end="")
+        for name in entrants.ABLATIONS[1:]:
+            if name in r:
+                x = ratio(r["hllm"]["regret"], r[name]["regret"])
+                print(f"; {name[5:]} {x[0]:.2f} [{x[1]:.2f}, {x[2]:.2f}]", end="")
+        print()
