@@ -43,7 +43,7 @@ def test_json_gives_the_state_back_bit_for_bit():
 
 
 @given(st.lists(FEEDBACK, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_feedback_leaves_a_valid_state(batch):
     before = RouterState.new(
         RouterSettings(half_life=10.0, forgetting=0.9), domains=("a", "b"), regimes=("calm", "storm")
