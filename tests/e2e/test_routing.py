@@ -53,6 +53,7 @@ def test_regimes_are_shown(platform: Platform) -> None:
     assert shown.returncode == 0, shown
     assert "spare" in shown.stdout.decode()
     assert "normal" in shown.stdout.decode()
+    assert "none are fitted yet" in shown.stdout.decode()
 
 
 def test_there_is_no_trace_of_no_job(platform: Platform) -> None:

@@ -80,7 +80,9 @@ def regimes(session: Session) -> None:
     facts = [("routing", found["routing"]), ("learnt from", f"{found['folded']:,} attempts")]
     if not found["readable"]:
         facts.append(("state", "what was learnt cannot be read: it is learnt anew with the next attempts"))
-    if fit is not None:
+    if fit is not None and fit["fitted_at"] is None:
+        facts.append(("regimes", "one: none are fitted yet, which is tried once a day"))
+    elif fit is not None:
         quality = "" if fit["held_out"] is None else f", {fit['held_out']:.3f} nats for each held-out row"
         facts.append(("regimes", f"fitted at {fit['fitted_at']} to {fit['rows']} rows{quality}"))
     print_pairs(console, facts)
