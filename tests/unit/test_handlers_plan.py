@@ -106,7 +106,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"options": {"node": {"keep": [[1, 1], [1, 0]]}}}, "options.node.keep", "a column must add up to 1"),
     ({"options": {"node": {"keep": [["1", 0], [0, 1]]}}}, "options.node.keep", "no number"),
     ({"options": {"node": {"keep": [[True, 0], [0, 1]]}}}, "options.node.keep", "no number"),
+    ({"options": {"node": {"keep": [[10**400, 0], [0, 1]]}}}, "options.node.keep", "no probability"),
     ({"outcomes": {"latency": {"met": [0.9, 0.5], "missed": [0.2, 0.5]}}}, "outcomes.latency", "of a state must add"),
+    ({"outcomes": {"latency": {"met": [-(10**400), 0.5], "missed": [1, 0.5]}}}, "outcomes.latency.met", "no prob"),
     ({"outcomes": {"latency": {"met": [0.9]}}}, "outcomes.latency.met", "another shape"),
     ({"goal": {"price": {"low": 1}}}, "goal", "there is no 'price'"),
     ({"goal": {"latency": {"mett": 1}}}, "goal.latency", "there are: met, missed"),
@@ -146,6 +148,21 @@ def test_too_much_is_refused_before_it_is_computed(call: Client) -> None:
     refused = plan(call, outcomes={"x": outcomes, "y": outcomes, "z": outcomes, "w": outcomes}, goal={})
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "outcomes")
     refused = plan(call, outcomes={"x": outcomes, "y": outcomes}, goal={}, horizon=15)
+    assert (refused.status, refused.body["errors"][0]["field"]) == (400, "horizon")
+
+
+def test_steps_count_where_there_is_but_one_action(call: Client) -> None:
+    sizes = (64, 64, 32)
+    beliefs = {f"f{index}": {f"s{state}": 1 / size for state in range(size)} for index, size in enumerate(sizes)}
+    stay = [[float(row == column) for column in range(32)] for row in range(32)]
+    body = {
+        "beliefs": beliefs,
+        "options": {"f2": {"stay": stay}},
+        "outcomes": {"x": {"seen": [[[1] * 32] * 64] * 64}},
+        "goal": {},
+    }
+    assert plan(call, **body, horizon=1).status == 200
+    refused = plan(call, **body, horizon=16)
     assert (refused.status, refused.body["errors"][0]["field"]) == (400, "horizon")
 
 

@@ -15,6 +15,9 @@ import learning.app
 from hanzo_compute import wiring
 from hanzo_compute.config import Policy, Pool, load
 from hanzo_compute.errors import InvalidRequest
+from hanzo_compute.model import keys
+from hanzo_compute.ports import Put
+from hanzo_compute.routing.snapshot import Snapshot
 from hanzo_compute.wiring import Container
 from tests.support.handlers import CONTEXT, SPEC, Client, place, run
 
@@ -44,6 +47,24 @@ def test_a_placement_is_told_to_its_tenant_and_learnt_from(
     assert after["regimes"] == [{"name": "normal", "probability": 1.0}]
     (pool,) = after["pools"]
     assert (pool["pool"], pool["seen"], pool["lost"]) == ("local", 1, 0)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"format": "hllm.router/1"},
+        {"regimes": ["a"], "regime_belief": [1.0], "emission": {}},
+        {"regimes": 5},
+        {"regimes": ["a"], "regime_belief": [1.0], "emission": {"mean": [[1.0]]}, "regime_transition": []},
+    ],
+)
+def test_regimes_are_told_of_a_record_whose_state_is_damaged(
+    container: Container, call: Client, engine: dict[str, object]
+) -> None:
+    body = Snapshot(folded=3, engine=engine).body()
+    container.store.transact([Put(keys.routing(), body)])
+    found = call("GET", "/v1/regimes")
+    assert (found.status, found.body["readable"], found.body["regimes"]) == (200, False, [])
 
 
 def test_the_router_decides_from_the_second_learnt_batch_on(container: Container, call: Client, agent: Client) -> None:

@@ -15,7 +15,7 @@ from hanzo_compute.model import keys
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports import Put, Record
 from hanzo_compute.routing import learning, snapshot
-from hanzo_compute.services import explain, learn, reconcile
+from hanzo_compute.services import explain, learn, reconcile, refit
 from tests.support.faults import FaultyStore, scripted, seeded
 from tests.support.stepped import Platform
 
@@ -135,12 +135,12 @@ def test_whatever_fails_every_row_counts_once(seed: int) -> None:
 
 def test_a_row_that_cannot_be_read_is_dropped_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
     platform = Platform()
-    put(platform, row(), row(wait_ms=-1), row(pool=None), {"at_ms": 3})
+    put(platform, row(), row(wait_ms=-1), row(pool=None), row(wait_ms=10**30), {"at_ms": 3})
     with caplog.at_level(logging.WARNING):
         assert learn.learn(platform.ctx)["warnings"] == 1
-    assert "3 observations cannot be read" in caplog.text
+    assert "4 observations cannot be read" in caplog.text
     found = learn.stored(platform.ctx)[1]
-    assert (found.folded, found.pool("local").seen) == (4, 1)
+    assert (found.folded, found.pool("local").seen) == (5, 1)
 
 
 def test_telemetry_is_kept_once_for_each_interval_and_in_a_ring() -> None:
@@ -177,6 +177,17 @@ def test_a_snapshot_survives_its_record_bit_for_bit() -> None:
         {"pools": {"a": {"wait_ms": float("nan")}}},
         {"pools": {"a": {"seen": "1"}}},
         {"window": None},
+        {"window": {"slot": 1, "seen": 1, "log_wait": None, "waiting": 0}},
+        {"window": {"slot": 1, "seen": "1", "log_wait": 1.0, "waiting": 0}},
+        {"window": {"slot": 1, "seen": 1, "log_wait": 1.0, "waiting": -1}},
+        {"window": {"slot": "1", "seen": 1, "log_wait": 1.0, "waiting": 1}},
+        {"pools": {"a": {"pace_ms": 1e300}}},
+        {"pools": {"a": {"attested_ms": []}}},
+        {"at_ms": 10**18},
+        {"fit": {"mean": [None], "scale": [1.0]}},
+        {"fit": {"mean": [1.0], "scale": [10**400]}},
+        {"fit": {"tried_ms": "x"}},
+        {"fit": {"held_out": float("nan")}},
         {"fit": {"mean": [1.0], "scale": [0.0]}},
         {"fit": {"mean": [1.0], "scale": []}},
         {"engine": 3},
@@ -193,6 +204,56 @@ def test_the_same_rows_give_the_same_snapshot_in_whatever_order_they_are_read() 
     first = learning.fold(snapshot.Snapshot(), rows, **arguments)
     assert learning.fold(snapshot.Snapshot(), rows[::-1], **arguments) == first
     assert first.snapshot.engine is not None
+
+
+def test_a_row_of_a_clock_that_ran_ahead_is_of_now() -> None:
+    """Otherwise nothing would be forgotten any more until that time, and a proof would be fresh as long."""
+    platform = Platform()
+    now, year = platform.clock.now_ms(), 365 * 24 * 3600 * 1000
+    put(platform, row(at_ms=now), row(at_ms=now + year, tier=1, wait_ms=60_000))
+    learn.learn(platform.ctx)
+    found = learn.stored(platform.ctx)[1]
+    assert (found.pool("local").at_ms, found.pool("local").attested_ms) == (now, now)
+    assert found.router.at == now / 1000
+
+
+def test_what_was_learnt_before_a_clock_was_set_back_is_forgotten_as_it_should() -> None:
+    ahead = 1_900_000_000_000
+    now = ahead - 365 * 24 * 3600 * 1000
+    arguments = {"waiting": 0, "interval_ms": 1000, "begin_ms": 100}
+    rows = [row(at_ms=ahead, tier=1, wait_ms=5000) for _ in range(20)]
+    before = learning.fold(snapshot.Snapshot(), rows, now_ms=ahead, **arguments).snapshot
+    missed = before.router.service.rows(["local"])[0, 0, 1]
+    first = learning.fold(before, [row(at_ms=now)], now_ms=now, **arguments).snapshot
+    assert (first.at_ms, first.pool("local").attested_ms) == (now, now)
+    hour = now + 3600 * 1000
+    later = learning.fold(first, [row(at_ms=hour)], now_ms=hour, **arguments).snapshot
+    assert missed > 15
+    assert later.router.service.rows(["local"])[0, 0, 1] < 1.1  # its prior
+
+
+def test_the_next_fit_is_due_though_its_time_was_set_by_a_clock_that_ran_ahead() -> None:
+    platform = Platform()
+    now = platform.clock.now_ms()
+    fit = replace(snapshot.Fit(), tried_ms=now, due_ms=now + 365 * 24 * 3600 * 1000)
+    platform.store.transact([Put(keys.routing(), snapshot.Snapshot(fit=fit).body())])
+    refit.refit(platform.ctx)
+    assert 0 < learn.stored(platform.ctx)[1].fit.due_ms - now <= platform.ctx.policy.refit_ms
+
+
+def test_learning_goes_on_whatever_the_engine_fails_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Platform()
+    put(platform, row())
+    learn.learn(platform.ctx)
+
+    def fails(*_: Any) -> Any:
+        raise OverflowError("a defect")
+
+    monkeypatch.setattr("hllm.router.Router.learn", fails)
+    put(platform, row(at_ms=1))
+    assert learn.learn(platform.ctx) == {"folded": 1, "warnings": 2}
+    assert observed(platform) == []
+    assert learn.stored(platform.ctx)[1].pool("local").seen == 2
 
 
 def test_pools_that_are_gone_are_forgotten_in_the_end() -> None:

@@ -127,7 +127,7 @@ PLAN_POLICIES_MAX: Final = 65_536
 PLAN_TABLE_MAX: Final = 1 << 20
 """Joint states times joint outcomes times joint actions."""
 PLAN_WORK_MAX: Final = 1 << 27
-"""Joint states times joint outcomes times plans times the questions that a trace answers."""
+"""Joint states times joint outcomes times joint actions times beginnings of plans times the questions of a trace."""
 PLAN_NATS_MAX: Final = 1_000_000
 """Largest preference, and largest precision."""
 PLAN_CANDIDATES_MAX: Final = 64

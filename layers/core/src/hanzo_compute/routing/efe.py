@@ -51,8 +51,10 @@ def _bounded(problem: PlanProblem) -> None:
         )
     sizes = [len(each) for each in problem.beliefs.values()]
     table = actions * math.prod(sizes) * math.prod(len(each) for each in problem.outcomes.values())
+    # Beginnings of plans: with one action there are as many as steps, not one.
+    nodes = sum(actions**step for step in range(horizon))
     # A plan for each state that could be known instead, two for the other counterfactuals, and the plan itself.
-    work = table * actions ** (horizon - 1) * (3 + sum(sizes))
+    work = table * nodes * (3 + sum(sizes))
     if table > bounds.PLAN_TABLE_MAX or work > bounds.PLAN_WORK_MAX:
         raise refused(
             "horizon" if table <= bounds.PLAN_TABLE_MAX else "outcomes",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hanzo_compute.model.outcome import Category
+from hanzo_compute.model.spec import TIME_MS_MAX
 from hanzo_compute.routing import regimes
 from hanzo_compute.routing.snapshot import PoolStats, Snapshot, Window
 
@@ -45,7 +46,9 @@ def fold(
     ``waiting`` jobs wait in all pools now. Intervals of telemetry are of ``interval_ms``; a job that began within
     ``begin_ms`` was served as it should.
     """
-    read = sorted(filter(_readable, rows), key=lambda row: int(row["at_ms"]))
+    before = before.as_of(now_ms)
+    read = [{**row, "at_ms": min(int(row["at_ms"]), now_ms)} for row in rows if _readable(row)]
+    read.sort(key=lambda row: int(row["at_ms"]))
     warnings = [f"{len(rows) - len(read)} observations cannot be read"] if len(read) < len(rows) else []
     slot = now_ms // interval_ms
     ended = before.window if before.window.slot not in (-1, slot) else None
@@ -74,9 +77,10 @@ def fold(
 def _learn(
     before: Snapshot, rows: Sequence[Row], telemetry: list[float] | None, begin_ms: int
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """The router's state after the rows. One that the engine refuses is given up for a new one."""
+    """The router's state after the rows. One that the engine cannot go on with is given up for a new one: whatever it
+    fails by, it would fail by it again, and nothing would be learnt any more.
+    """
     try:
-        from hllm.errors import HllmError
         from hllm.router import Feedback, Router, RouterState
     except ImportError as error:
         return before.engine, [f"the engine is not installed: {error}"]
@@ -101,12 +105,12 @@ def _learn(
     if before.engine is not None:
         try:
             return learnt(RouterState.from_dict(before.engine), telemetry), warnings
-        except HllmError as error:
-            warnings.append(f"what the engine had learnt is of no use, it begins anew: {error}")
+        except Exception as error:
+            warnings.append(f"what the engine had learnt is of no use, it begins anew: {error!r}"[:500])
     try:
         return learnt(regimes.new(before.fit), None), warnings
-    except HllmError as error:
-        return None, [*warnings, f"the engine refuses these observations: {error}"]
+    except Exception as error:
+        return None, [*warnings, f"the engine refuses these observations: {error!r}"[:500]]
 
 
 def _met(row: Row, begin_ms: int) -> bool | None:
@@ -118,10 +122,12 @@ def _met(row: Row, begin_ms: int) -> bool | None:
 def _readable(row: Row) -> bool:
     try:
         texts = all(isinstance(row[name], str) for name in ("pool", "runtime", "category"))
-        counts = all(isinstance(row[name], int) and row[name] >= 0 for name in ("at_ms", "ahead", "tier"))
-        times = all(
-            row[name] is None or (isinstance(row[name], int) and row[name] >= 0) for name in ("wait_ms", "run_ms")
-        )
+        counts = all(_is_count(row[name]) for name in ("at_ms", "ahead", "tier"))
+        times = all(row[name] is None or _is_count(row[name]) for name in ("wait_ms", "run_ms"))
     except (KeyError, TypeError):
         return False
     return texts and counts and times
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= TIME_MS_MAX

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -115,15 +114,15 @@ def _table(where: str, table: Any, shape: list[int]) -> NDArray[float64]:
 
     _shaped(where, table, shape)
     found: NDArray[float64] = np.array(table, dtype=np.float64)
-    if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1 + TOLERANCE):
-        raise refused(where, "has a number that is no probability", "probabilities are from 0 to 1")
     return found
 
 
 def _shaped(where: str, table: Any, shape: list[int]) -> None:
     if not shape:
-        if isinstance(table, bool) or not isinstance(table, int | float) or not math.isfinite(table):
+        if isinstance(table, bool) or not isinstance(table, int | float):
             raise refused(where, "has something that is no number", "give probabilities from 0 to 1")
+        if not 0 <= table <= 1 + TOLERANCE:  # compared as it is: a whole number may be too large for a float
+            raise refused(where, "has a number that is no probability", "probabilities are from 0 to 1")
         return
     if not isinstance(table, list) or len(table) != shape[0]:
         sizes = " by ".join(map(str, shape))

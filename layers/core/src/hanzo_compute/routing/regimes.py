@@ -89,7 +89,7 @@ def refit(telemetry: Sequence[tuple[int, Sequence[float]]], before: Fit, *, now_
     best, model = max(found, key=lambda each: each[0])
     try:
         rival = _score(before, seen[cut:], lengths[1])
-    except (HllmError, KeyError, TypeError, ValueError):
+    except (HllmError, KeyError, TypeError, ValueError, ArithmeticError):
         rival = None
     if rival is None:
         rival = held_out(GaussianHMM(1, n_iter=1).fit(units[:cut], lengths[0]))

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+
+from hanzo_compute.model.canonical import EXACT_MAX
+from hanzo_compute.model.spec import TIME_MS_MAX
 
 if TYPE_CHECKING:
     from hllm.router import RouterState
@@ -118,6 +121,23 @@ class Snapshot:
         parts = {"window": asdict(self.window), "fit": asdict(self.fit), "engine": self.engine}
         return {"format": FORMAT, "folded": self.folded, "at_ms": self.at_ms, "pools": pools, **parts}
 
+    def as_of(self, now_ms: int) -> Snapshot:
+        """The same with no time after ``now_ms``: one of a clock that was set back since would count as new until then,
+        and nothing that was seen before it would be forgotten.
+        """
+        pools = {
+            name: replace(
+                stats,
+                at_ms=min(stats.at_ms, now_ms),
+                attested_ms=None if stats.attested_ms is None else min(stats.attested_ms, now_ms),
+            )
+            for name, stats in self.pools.items()
+        }
+        engine, at = self.engine, (self.engine or {}).get("at")
+        if engine is not None and isinstance(at, int | float) and at > now_ms / 1000:
+            engine = {**engine, "at": now_ms / 1000}
+        return replace(self, at_ms=min(self.at_ms, now_ms), pools=pools, engine=engine)
+
     def pool(self, name: str) -> PoolStats:
         """What is known of a pool."""
         return self.pools.get(name, PoolStats())
@@ -152,35 +172,39 @@ def parse(body: Mapping[str, Any]) -> Snapshot:
             engine=None if body["engine"] is None else dict(body["engine"]),
         )
         _check(found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Unreadable(f"the record of what was learnt cannot be read: {error!r}") from None
     return found
 
 
 def _check(found: Snapshot) -> None:
-    numbers: list[Any] = [
-        value
-        for stats in found.pools.values()
-        for value in (stats.wait_ms, stats.pace_ms, stats.run_ms)
-        if value is not None
-    ]
-    counts: list[Any] = [
-        value
-        for stats in found.pools.values()
-        for value in (stats.seen, stats.lost, stats.at_ms, stats.attested_ms or 0)
-    ]
-    if not all(isinstance(value, int | float) and 0 <= value < math.inf for value in numbers):
+    window, fit, pools = found.window, found.fit, found.pools.values()
+    means: list[Any] = [value for stats in pools for value in (stats.wait_ms, stats.pace_ms, stats.run_ms)]
+    if not all(0 <= value <= EXACT_MAX for value in [window.log_wait, *(mean for mean in means if mean is not None)]):
         raise ValueError("a mean is no number of at least 0")
-    if not all(isinstance(value, int) for value in counts):
-        raise ValueError("a count is no whole number")
-    if len(found.fit.mean) != len(found.fit.scale) or not all(scale > 0 for scale in found.fit.scale):
+    counts: list[Any] = [value for stats in pools for value in (stats.seen, stats.lost)]
+    if not all(_is_count(value, EXACT_MAX) for value in [*counts, window.seen, window.waiting, fit.rows]):
+        raise ValueError("a count is no whole number of at least 0")
+    if type(window.slot) is not int or not (fit.held_out is None or math.isfinite(fit.held_out)):
+        raise ValueError("the interval or the fit is none")
+    times: list[Any] = [stats.at_ms for stats in pools]
+    times += [stats.attested_ms for stats in pools if stats.attested_ms is not None]
+    if not all(_is_count(time, TIME_MS_MAX) for time in [*times, fit.tried_ms, fit.due_ms, fit.fitted_ms, found.at_ms]):
+        raise ValueError("a time is none")
+    if len(fit.mean) != len(fit.scale) or not all(0 < scale <= EXACT_MAX for scale in fit.scale):
         raise ValueError("telemetry has no scale")
-    model = found.fit.model
+    if not all(-EXACT_MAX <= mean <= EXACT_MAX for mean in fit.mean):
+        raise ValueError("telemetry has no mean")
+    model = fit.model
     if model is not None:
         count = len(model["regimes"])
         sizes = [len(model[name]) for name in ("startprob", "transmat", "means", "covars", "belief")]
-        if not count or set(sizes) != {count} or len(found.fit.mean) != FEATURES:
+        if not count or set(sizes) != {count} or len(fit.mean) != FEATURES:
             raise ValueError("the model of the regimes has another shape")
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
 
 
 def _mean(before: float | None, value: float | None) -> float | None:

@@ -45,36 +45,39 @@ def trace(ctx: Context, tenant: str, job_id: str, attempt: int | None = None) ->
 def regimes(ctx: Context) -> dict[str, Any]:
     """What was learnt: the regimes with their probabilities now, how they were fitted, and what is known of pools."""
     record = ctx.store.get(keys.routing())
-    found, readable = Snapshot(), True
+    found, shown, readable = Snapshot(), [], True
     if record is not None:
         try:
             found = snapshot.parse(record.body)
-        except snapshot.Unreadable:
+            shown = _regimes(found)
+        except ImportError:
+            log.warning("the engine is not installed: regimes are not shown")
+        except ValueError:  # no snapshot, or no state of the engine
             readable = False
     return {
         "routing": ctx.policy.routing,
         "readable": readable,
         "folded": found.folded,
         "at": format_time(found.at_ms) if found.at_ms else None,
-        "regimes": _regimes(found),
+        "regimes": shown,
         "fit": _fit(found.fit),
         "pools": [{"pool": pool.name, **_pool(found.pool(pool.name))} for pool in ctx.policy.pools],
     }
 
 
 def _regimes(found: Snapshot) -> list[dict[str, Any]]:
-    engine = found.engine or {}
-    names, belief = engine.get("regimes", []), engine.get("regime_belief", [])
-    emission, stays = engine.get("emission"), engine.get("regime_transition", [])
+    if found.engine is None:
+        return []
+    state = found.router
     shown = []
-    for number, (name, probability) in enumerate(zip(names, belief, strict=False)):
+    for number, (name, probability) in enumerate(zip(state.regimes, state.regime_belief.tolist(), strict=True)):
         each: dict[str, Any] = {"name": name, "probability": probability}
-        if emission is not None:
-            means = [
-                m + s * x for x, m, s in zip(emission["mean"][number], found.fit.mean, found.fit.scale, strict=True)
-            ]
+        if state.emission is not None:
+            centre = state.emission.mean[number].tolist()
+            means = [m + s * x for x, m, s in zip(centre, found.fit.mean, found.fit.scale, strict=True)]
             waiting, wait_ms = (math.expm1(min(mean, 50.0)) for mean in means)
-            each |= {"stays": stays[number][number], "waiting": round(waiting, 2), "wait_ms": round(wait_ms, 1)}
+            stays = float(state.regime_transition[number, number])
+            each |= {"stays": stays, "waiting": round(waiting, 2), "wait_ms": round(wait_ms, 1)}
         shown.append(each)
     return shown
 

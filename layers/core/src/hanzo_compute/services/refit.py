@@ -32,7 +32,7 @@ def refit(ctx: Context) -> dict[str, int]:
     if ctx.policy.routing != HLLM or record is None or not _due(ctx, record):
         return {}
     rev, before = learn.stored(ctx)
-    if before.fit.due_ms > _now(ctx):
+    if _waits(ctx, before):
         return {}
     telemetry = _telemetry(ctx)
     try:
@@ -56,9 +56,14 @@ def refit(ctx: Context) -> dict[str, int]:
 
 def _due(ctx: Context, record: Record) -> bool:
     try:
-        return snapshot.parse(record.body).fit.due_ms <= _now(ctx)
+        return not _waits(ctx, snapshot.parse(record.body))
     except snapshot.Unreadable:
         return False  # the learner makes a new one
+
+
+def _waits(ctx: Context, found: Snapshot) -> bool:
+    """Whether the next fit is not due yet; a time further ahead than one is set to is of a clock that was set back."""
+    return 0 < found.fit.due_ms - _now(ctx) <= ctx.policy.refit_ms
 
 
 def _with(before: Snapshot, fit: Fit, *, promoted: bool) -> Snapshot:
@@ -69,12 +74,14 @@ def _with(before: Snapshot, fit: Fit, *, promoted: bool) -> Snapshot:
 
 def _telemetry(ctx: Context) -> list[tuple[int, list[float]]]:
     rows: list[tuple[int, list[float]]] = []
+    last = _now(ctx) // ctx.policy.telemetry_ms
     after = ""
     while True:
         page = ctx.store.query(keys.telemetry(0).pk, after=after, limit=PAGE)
         for record in page:
             slot, seen = record.body.get("slot"), record.body.get("seen")
-            if isinstance(slot, int) and isinstance(seen, list) and len(seen) == FEATURES:
+            # Of a later interval than this one there is only what a clock wrote that was set back since.
+            if isinstance(slot, int) and slot <= last and isinstance(seen, list) and len(seen) == FEATURES:
                 rows.append((slot, [float(x) for x in seen]))
         if len(page) < PAGE:
             return rows
