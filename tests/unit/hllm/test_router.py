@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hllm import router_terms
 from hllm.errors import HllmError, InvalidInput
 from hllm.router import Candidate, Feedback, NoCandidate, Request, Router, RouterSettings, RouterState
 
@@ -181,3 +182,20 @@ def test_expected_mode_is_curious_and_a_finer_table_is_believed_when_it_predicts
 def test_bad_input_is_told(call, message):
     with pytest.raises(InvalidInput, match=message):
         call(RouterState.new(domains=("x", "y")))
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, 2**64, 2**128 - 1])
+def test_the_generator_of_a_seed_is_philox_with_that_key(seed):
+    ours = np.random.Generator(np.random.Philox(router_terms._Key(seed)))
+    assert (ours.random(9) == np.random.Generator(np.random.Philox(key=seed)).random(9)).all()
+
+
+def test_what_a_state_keeps_of_earlier_routes_changes_nothing():
+    """The same decisions from a state that has seen many sets of routes and from one that is new each time."""
+    state = ROUTER.learn(RouterState.new(), [Feedback("m1", "b1", True, False), Feedback("m0", "b2", False, True)])
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        routes = [Candidate(f"c{i}", f"b{rng.integers(4)}", f"m{rng.integers(3)}") for i in range(rng.integers(1, 6))]
+        new = RouterState.from_dict(state.to_dict())
+        kept, fresh = (ROUTER.decide(each, Request(), routes, seed=seed).trace.to_dict() for each in (state, new))
+        assert kept == fresh

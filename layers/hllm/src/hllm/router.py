@@ -17,7 +17,8 @@ import numpy as np
 
 from hllm.errors import InvalidInput, NoCandidate
 from hllm.router_choice import Choice, choose
-from hllm.router_state import MODES, Array, Emission, RouterSettings, RouterState, Table, load_level, pair_name
+from hllm.router_rows import pair_name
+from hllm.router_state import MODES, Array, Emission, RouterSettings, RouterState, Table, load_level
 from hllm.router_terms import draw, weights
 from hllm.routes import Candidate, Feedback, Request, number
 from hllm.trace import Trace
@@ -147,13 +148,13 @@ def _vector(x: Sequence[float], size: int, name: str) -> Array:
         v = np.array(x, dtype=np.float64)
     except (TypeError, ValueError):
         raise InvalidInput(f"{name} is {x!r}: give {size} finite numbers") from None
-    if v.shape != (size,) or not float(np.abs(v).max()) <= 1e100:  # a NaN is not
+    if v.shape != (size,) or not all(abs(y) <= 1e100 for y in v.tolist()):  # a NaN is not
         raise InvalidInput(f"{name} has shape {v.shape}, or a number out of range: give {size} finite numbers")
     return v
 
 
 def _update(prior: Array, log_likelihood: Array) -> Array:
-    q = np.maximum(prior, FLOOR) * np.exp(log_likelihood - log_likelihood.max())
+    q = np.maximum(prior, FLOOR) * np.exp(log_likelihood - max(log_likelihood.tolist()))
     q = np.maximum(q, FLOOR)
     return np.asarray(q / q.sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,11 +56,12 @@ def evaluate(
     quality, service = outcomes(draws, domain, regime)
     price = np.array([r.price for r in routes], dtype=np.float64)
     utility = request.value * quality.good - request.miss_cost * (1 - service.good) - price
-    surprise = entropy(quality.good) + entropy(service.good)
+    of_quality, of_service = entropy(np.array([quality.good, service.good]))
+    surprise = of_quality + of_service
     ambiguity = quality.ambiguity + service.ambiguity
     information = (surprise - ambiguity).clip(min=0.0)
     gain = quality.gain + service.gain
-    norm = float(np.logaddexp(s.gamma * request.value, 0.0) + np.logaddexp(0.0, -s.gamma * request.miss_cost))
+    norm = _softplus(s.gamma * request.value) + _softplus(-s.gamma * request.miss_cost)
     value = norm - s.gamma * utility
     efe = value - s.curiosity * (information + gain)
     return Terms(
@@ -75,6 +77,10 @@ def evaluate(
     )
 
 
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
 def choose(
     state: RouterState, request: Request, routes: Sequence[Candidate], draws: Draws, domain: Array, regime: Array
 ) -> Choice:
@@ -86,7 +92,8 @@ def choose(
     if len(left) == 1:
         return Choice(rejected, terms, left[0], "the only candidate that the constraints leave")
     loads = [r.load for r in routes]
-    if not _has_data(state, routes, left):
+    rows = draws.rows
+    if not any(map(rows.known.__getitem__, left)):
         i = min(left, key=lambda i: (loads[i], routes[i].price, routes[i].name))
         return Choice(rejected, terms, i, "no data: least loaded")
     efe = terms.efe.tolist()
@@ -97,28 +104,17 @@ def choose(
     if not lighter:
         return Choice(rejected, terms, best, why)
     # Routes that the data cannot tell apart share the load: a queue is a cost that the counts see only later.
-    (ok, ok_var), (met, met_var) = moments(state, draws, domain, regime)
+    (ok, ok_var), (met, met_var) = moments(rows, domain, regime)
     utility = request.value * ok - request.miss_cost * (1 - met) - terms.price
-    variance = request.value**2 * (draws.of_model != draws.of_model[best]) * (ok_var + ok_var[best])
-    variance = variance + request.miss_cost**2 * (draws.of_backend != draws.of_backend[best]) * (
-        met_var + met_var[best]
-    )
+    variance = request.value**2 * (rows.of_model != rows.of_model[best]) * (ok_var + ok_var[best])
+    variance = variance + request.miss_cost**2 * (rows.of_backend != rows.of_backend[best]) * (met_var + met_var[best])
     near = (utility[best] - utility <= state.settings.credible * np.sqrt(variance)).tolist()
     equal = [i for i in lighter if near[i]]
     if equal:
         why = f"as good as {routes[best].name} as far as the data tell, and less loaded"
-        best = min(equal, key=lambda i: (loads[i], efe[i], routes[i].name))
+        load = min([loads[i] for i in equal])
+        best = min([i for i in equal if loads[i] == load], key=lambda i: (efe[i], routes[i].name))
     return Choice(rejected, terms, best, why)
-
-
-def _has_data(state: RouterState, routes: Sequence[Candidate], left: list[int]) -> bool:
-    """Whether anything is known of any of the routes: half an observation that is not yet forgotten."""
-    for i in left:
-        for table, name in ((state.service, routes[i].backend), (state.quality, routes[i].model)):
-            row = table.index.get(name)
-            if row is not None and float((table.counts[row] - table.prior).sum()) >= 0.5:
-                return True
-    return False
 
 
 def _short(resources: list[tuple[str, float]], limits: Mapping[str, float]) -> str | None:

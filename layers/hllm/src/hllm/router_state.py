@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hllm.errors import InvalidInput
+from hllm.router_rows import Reads, Rows, pair_name
 from hllm.routes import number
 
 Array = NDArray[np.float64]
@@ -26,6 +27,8 @@ FORMAT = "hllm.router/1"
 MODES = ("sampled", "expected")
 LEAST_PRIOR = 0.1
 """Below it the two gamma variates of a Dirichlet sample may both underflow to 0."""
+ROWS_KEPT = 16
+"""Sets of routes whose rows a state keeps."""
 LOAD_LEVELS = 4
 """Levels of load: nothing waits, fewer than 4 wait, fewer than 16, more."""
 
@@ -120,7 +123,7 @@ class Table:
         if not self.names:
             return np.broadcast_to(self.prior, (len(at), *self.counts.shape[1:])).copy()
         out = self.counts[at]
-        if min(at) < 0:
+        if min(at, default=0) < 0:
             out[np.array(at) < 0] = self.prior
         return out
 
@@ -162,6 +165,7 @@ class RouterState:
     service_score: Array
     version: int = 0
     at: float | None = None
+    _rows: dict[Reads, Rows] = field(init=False, repr=False, default_factory=dict)
 
     @classmethod
     def new(
@@ -228,8 +232,26 @@ class RouterState:
             service_loads=self.service_loads.only(backends),
         )
 
+    def rows(self, reads: Reads) -> Rows:
+        """What routes of these (model, backend) read; kept, as routes recur while a state is in use."""
+        found = self._rows.get(reads)
+        if found is None:
+            if len(self._rows) >= ROWS_KEPT:
+                self._rows.clear()
+            found = self._rows[reads] = Rows(self, reads)
+        return found
+
+    def part(self, reads: Reads) -> tuple[dict[str, Any], str]:
+        """The JSON of the part that routes of these (model, backend) read, and its digest. It is shared between
+        decisions: it is not to be written to."""
+        rows = self.rows(reads)
+        if rows.rendered is None:
+            state = self.only([model for model, _ in reads], [backend for _, backend in reads])
+            rows.rendered = state.to_dict(), state.digest()
+        return rows.rendered
+
     def _with(self, **changes: Any) -> RouterState:
-        return RouterState(**({f.name: getattr(self, f.name) for f in fields(self)} | changes))
+        return replace(self, **changes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RouterState) and self.to_dict() == other.to_dict()
@@ -297,11 +319,6 @@ class RouterState:
 
 
 TABLES = ("quality", "quality_pairs", "service", "service_domains", "service_loads")
-
-
-def pair_name(model: str, backend: str) -> str:
-    """The name of a (model, backend) row; no two pairs share one."""
-    return f"{len(model)}:{model}:{backend}"
 
 
 def load_level(load: float) -> int:

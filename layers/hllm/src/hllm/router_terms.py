@@ -12,16 +12,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 from hllm.free_energy.dirichlet import parameter_gain
-from hllm.router_state import Array, RouterState, Table, load_level, pair_name
+from hllm.router_rows import Index, Rows
+from hllm.router_state import Array, RouterState, load_level
 from hllm.routes import Candidate
 
-Index = NDArray[np.intp]
 Entry = tuple[float, Array, Array | None, Index, bool]
+
+
+class _Key(ISeedSequence):
+    """Makes ``Philox(_Key(k))`` the generator ``Philox(key=k)``, which asks the system for entropy to throw it away."""
+
+    def __init__(self, key: int) -> None:
+        self.words = [key & 2**64 - 1, key >> 64]
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        return np.array(self.words, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,15 +51,12 @@ class Draws:
     """Leaves of the tables with their probabilities: what a decision needs besides the beliefs.
 
     Each entry is (weight of the expert, probabilities (n, J), parameter gain (n, J) or None, leaf of each route (N,),
-    whether the columns are regimes by domains). ``of_model`` and ``of_backend`` (N,) index the sorted names.
+    whether the columns are regimes by domains).
     """
 
     quality: list[Entry]
     service: list[Entry]
-    models: list[str]
-    backends: list[str]
-    of_model: Index
-    of_backend: Index
+    rows: Rows
 
 
 def entropy(p: Array) -> Array:
@@ -69,80 +78,62 @@ def weights(score: Array) -> list[float]:
 def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) -> Draws:
     """The probabilities that a decision uses. Names are sorted first: the order of ``routes`` changes nothing."""
     s = state.settings
-    rng = np.random.Generator(np.random.Philox(key=seed)) if mode == "sampled" else None
+    rng = np.random.Generator(np.random.Philox(_Key(seed))) if mode == "sampled" else None  # type: ignore[arg-type]
     pick = rng.random(2).tolist() if rng else [None, None]
-    models = sorted({r.model for r in routes})
-    backends = sorted({r.backend for r in routes})
-    at_model = {n: i for i, n in enumerate(models)}
-    at_backend = {n: i for i, n in enumerate(backends)}
-    of_model = np.array([at_model[r.model] for r in routes], dtype=np.intp)
-    of_backend = np.array([at_backend[r.backend] for r in routes], dtype=np.intp)
+    rows = state.rows(tuple([(r.model, r.backend) for r in routes]))
 
-    parent = state.quality.rows(models)
-    p, gain = _cells(parent, rng)
+    p, gain = _cells(rows.quality, rng)
     quality: list[Entry] = []
     for expert, weight in _experts(state.quality_score, pick[0], s.backoff):
         if expert == 0:
-            quality.append((weight, p, gain, of_model, False))
-            continue
-        pairs = sorted({(r.model, r.backend) for r in routes})
-        leaf = {x: i for i, x in enumerate(pairs)}
-        above = p[[at_model[m] for m, _ in pairs]]
-        cells = state.quality_pairs.rows([pair_name(m, b) for m, b in pairs]) + _pseudo(above, s.backoff)
-        quality.append((weight, *_cells(cells, rng), np.array([leaf[r.model, r.backend] for r in routes]), False))
+            quality.append((weight, p, gain, rows.of_model, False))
+        else:
+            cells = rows.quality_pairs + _pseudo(p[rows.model_of_pair], s.backoff)
+            quality.append((weight, *_cells(cells, rng), rows.of_pair, False))
 
-    parent = state.service.rows(backends)
-    p, gain = _cells(parent, rng)
+    p, gain = _cells(rows.service, rng)
     service: list[Entry] = []
     for expert, weight in _experts(state.service_score, pick[1], s.backoff):
         if expert == 0:
-            service.append((weight, p, gain, of_backend, False))
+            service.append((weight, p, gain, rows.of_backend, False))
         elif expert == 1:
-            cells = state.service_domains.rows(backends) + _pseudo(p[:, :, None], s.backoff)
-            q, g = _cells(cells, rng)
-            flat = (len(backends), -1)
-            service.append((weight, q.reshape(flat), None if g is None else g.reshape(flat), of_backend, True))
+            q, g = _cells(rows.service_domains + _pseudo(p[:, :, None], s.backoff), rng)
+            flat = (len(p), -1)
+            service.append((weight, q.reshape(flat), None if g is None else g.reshape(flat), rows.of_backend, True))
         else:
-            levels = sorted({(r.backend, load_level(r.load)) for r in routes})
-            leaf_at = {x: i for i, x in enumerate(levels)}
-            row = [at_backend[b] for b, _ in levels]
-            counts = state.service_loads.rows(backends)[row, :, [x for _, x in levels]]
+            of_route = [(rows.at_backend[r.backend], load_level(r.load)) for r in routes]
+            cells_read = sorted(set(of_route))
+            leaf = {x: i for i, x in enumerate(cells_read)}
+            row = [b for b, _ in cells_read]
+            counts = rows.service_loads[row, :, [level for _, level in cells_read]]
             q, g = _cells(counts + _pseudo(p[row], s.backoff), rng)
-            service.append((weight, q, g, np.array([leaf_at[r.backend, load_level(r.load)] for r in routes]), False))
-    return Draws(quality, service, models, backends, of_model, of_backend)
+            service.append((weight, q, g, np.array([leaf[x] for x in of_route]), False))
+    return Draws(quality, service, rows)
 
 
 def outcomes(draws: Draws, domain: Array, regime: Array) -> tuple[Outcome, Outcome]:
     """Quality and service of each route under the beliefs (D,) and (K,)."""
-    return _outcome(draws.quality, domain, domain), _outcome(draws.service, regime, np.outer(regime, domain).ravel())
+    return _outcome(draws.quality, domain, regime), _outcome(draws.service, regime, domain)
 
 
-def moments(
-    state: RouterState, draws: Draws, domain: Array, regime: Array
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def moments(rows: Rows, domain: Array, regime: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """(mean, variance), each (N,), of P(ok) and of P(SLO met) of each route under the factored tables' posteriors."""
-
-    def of(table: Table, names: list[str], leaf: Index, q: Array) -> tuple[Array, Array]:
-        a = table.rows(names)
-        n = a[..., 0] + a[..., 1]
-        mean = a[..., 0] / n
-        return (mean @ q)[leaf], ((mean * (1 - mean) / (n + 1)) @ (q * q))[leaf]
-
+    (ok, ok_var), (met, met_var) = rows.moments
+    model, backend = rows.of_model, rows.of_backend
     return (
-        of(state.quality, draws.models, draws.of_model, domain),
-        of(state.service, draws.backends, draws.of_backend, regime),
+        ((ok @ domain)[model], (ok_var @ (domain * domain))[model]),
+        ((met @ regime)[backend], (met_var @ (regime * regime))[backend]),
     )
 
 
-def _outcome(entries: list[Entry], single: Array, joint: Array) -> Outcome:
-    good = ambiguity = gain = np.zeros(len(entries[0][3]))
+def _outcome(entries: list[Entry], single: Array, crossing: Array) -> Outcome:
+    terms = []
     for weight, p, g, leaf, crossed in entries:
-        q = joint if crossed else single
-        good = good + weight * (p @ q)[leaf]
-        ambiguity = ambiguity + weight * (entropy(p) @ q)[leaf]
-        if g is not None:
-            gain = gain + weight * (g @ q)[leaf]
-    return Outcome(good, ambiguity, gain)
+        q = (single[:, None] * crossing).ravel() if crossed else single
+        good, ambiguity = (p @ q)[leaf], (entropy(p) @ q)[leaf]
+        gain = np.zeros(len(leaf)) if g is None else (g @ q)[leaf]
+        terms.append((good, ambiguity, gain) if weight == 1 else (weight * good, weight * ambiguity, weight * gain))
+    return Outcome(*terms[0]) if len(terms) == 1 else Outcome(*[sum(each) for each in zip(*terms, strict=True)])
 
 
 def _experts(score: Array, pick: float | None, backoff: float) -> list[tuple[int, float]]:

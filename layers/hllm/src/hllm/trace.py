@@ -42,8 +42,11 @@ class Trace:
     choice: Choice
 
     def inputs(self) -> dict[str, Any]:
-        """All that ``recompute`` needs, as JSON; of the state, the rows that the candidates read."""
-        state = self.state.only([c.model for c in self.candidates], [c.backend for c in self.candidates])
+        """All that ``recompute`` needs, as JSON; of the state, the rows that the candidates read.
+
+        ``state`` is shared with other traces: it is not to be written to.
+        """
+        state, digest = self.state.part(tuple([(c.model, c.backend) for c in self.candidates]))
         return {
             "engine": ENGINE,
             "numpy": np.__version__,
@@ -51,8 +54,8 @@ class Trace:
             "seed": self.seed,
             "request": self.request.to_dict(),
             "candidates": [c.to_dict() for c in self.candidates],
-            "state": state.to_dict(),
-            "state_digest": state.digest(),
+            "state": state,
+            "state_digest": digest,
         }
 
     def to_dict(self, *, counterfactuals: bool = True) -> dict[str, Any]:

@@ -6,12 +6,13 @@ refuses ends in the shortest queue, and the trace says why.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from hanzo_compute.routing.snapshot import PoolStats, Snapshot
+from pydantic_core import to_json
+
+from hanzo_compute.routing.snapshot import NOTHING, PoolStats, Snapshot
 
 if TYPE_CHECKING:
     from hllm.router import Candidate
@@ -184,28 +185,32 @@ def _choice(
 
 
 def _observed(place: Place, learnt: Snapshot | None) -> Body:
-    stats = PoolStats() if learnt is None else learnt.pool(place.pool)
-    seen = {
+    stats = NOTHING if learnt is None else learnt.pool(place.pool)
+    seen: Body = {
         "pool": place.pool,
         "runtime": place.runtime,
         "load": place.load,
-        "head_ms": place.head_ms or None,
         "price": str(place.price),
         "seen": stats.seen,
         "lost": stats.lost,
-        "wait_ms": _rounded(stats.wait_ms),
-        "run_ms": _rounded(stats.run_ms),
-        "predicted_wait_ms": _rounded(predicted_wait_ms(place, stats)),
-        "attested_ms": stats.attested_ms,
+        "predicted_wait_ms": round(predicted_wait_ms(place, stats), 1),
     }
-    return {name: value for name, value in seen.items() if value is not None}
+    if place.head_ms:
+        seen["head_ms"] = place.head_ms
+    if stats.wait_ms is not None:
+        seen["wait_ms"] = round(stats.wait_ms, 1)
+    if stats.run_ms is not None:
+        seen["run_ms"] = round(stats.run_ms, 1)
+    if stats.attested_ms is not None:
+        seen["attested_ms"] = stats.attested_ms
+    return seen
 
 
 def bounded(trace: Body) -> Body:
     """The trace, within TRACE_MAX bytes: first it loses what it could be recomputed from, then what is far from the
     choice; ``cut`` says what it has lost."""
     cut: list[str] = []
-    while len(json.dumps(trace)) > TRACE_MAX:
+    while len(to_json(trace)) > TRACE_MAX:
         decision, chosen = trace.get("decision", {}), trace["chosen"]
         if "inputs" in decision:
             trace = {**trace, "decision": {name: value for name, value in decision.items() if name != "inputs"}}
@@ -221,10 +226,6 @@ def bounded(trace: Body) -> Body:
             cut.append("places")
             break
     return {**trace, "cut": cut} if cut else trace
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
 
 
 def explained(decision: Body) -> Body:

@@ -62,6 +62,10 @@ class PoolStats:
         )
 
 
+NOTHING: Final = PoolStats()
+"""What is known of a pool before anything is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """What has been seen of the current interval of telemetry."""
@@ -140,7 +144,7 @@ class Snapshot:
 
     def pool(self, name: str) -> PoolStats:
         """What is known of a pool."""
-        return self.pools.get(name, PoolStats())
+        return self.pools.get(name, NOTHING)
 
     @cached_property
     def router(self) -> RouterState:
