@@ -66,6 +66,11 @@ def test_a_tape_of_ones_own_with_one_candidate_has_no_regret(hzc: Hzc) -> None:
         (lambda rows: rows[2].update(evidence=None), "line 3"),
         (lambda rows: rows[1].update(evidence=[1.0]), "refuses this tape"),
         (lambda rows: rows.insert(1, "text"), "line 2"),
+        (lambda rows: rows[0].update(value=10**400), "line 1"),
+        (lambda rows: rows[0].update(value=1e308), "refuses this tape"),
+        (lambda rows: rows[2]["candidates"][0].update(price=10**400), "line 3"),
+        (lambda rows: rows[2]["evidence"].__setitem__(0, 10**400), "refuses this tape"),
+        (lambda rows: rows[0]["state"]["settings"].update(backoff=1e-320), "refuses this tape"),
     ],
 )
 def test_what_is_no_tape_is_told(hzc: Hzc, change: Any, told: str) -> None:
@@ -73,3 +78,8 @@ def test_what_is_no_tape_is_told(hzc: Hzc, change: Any, told: str) -> None:
     change(rows)
     result = hzc("bench", "routing", written("bad.jsonl", rows), code=2)
     assert told in result.stderr
+
+
+def test_a_tape_that_is_nested_without_end_is_told(hzc: Hzc) -> None:
+    Path("deep.jsonl").write_text(json.dumps(packaged()[0]) + "\n" + "[" * 100_000)
+    assert "line 2" in hzc("bench", "routing", "deep.jsonl", code=2).stderr

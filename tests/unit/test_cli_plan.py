@@ -40,6 +40,9 @@ def test_files_that_hold_no_problem(hzc: Hzc, tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     file.write_text("{")
     assert "is not JSON" in hzc("plan", str(file), code=2).stderr
+    for text in ("[" * 100_000, '{"horizon": NaN}', '{"horizon": 1e400}'):
+        file.write_text(text)
+        assert "is not JSON" in hzc("plan", str(file), code=2).stderr
     file.write_text("[]")
     assert "must be a JSON object" in hzc("plan", str(file), code=2).stderr
     file.write_text(json.dumps(json.loads(EXAMPLE.read_text()) | {"goal": {"price": {}}}))

@@ -244,6 +244,8 @@ HOSTILE: dict[str, Any] = {
     "matrices are a list": lambda t, m: (t, m | {"matrices": "[]"}),
     "a matrix without a shape": lambda t, m: (t, changed(m, Q, "F32")),
     "a matrix of integers": lambda t, m: (t, changed(m, Q, ["I32", [16, 20]])),
+    "a type that is a list": lambda t, m: (t, changed(m, Q, [["F32"], [16, 20]])),
+    "a type that is an object": lambda t, m: (t, changed(m, Q, [{"F32": 1}, [16, 20]])),
     "a matrix of one length": lambda t, m: (t, changed(m, Q, ["F32", [320]])),
     "a matrix of many lengths": lambda t, m: (t, changed(m, Q, ["F32", [1] * 99])),
     "a matrix of another shape": lambda t, m: (t, changed(m, Q, ["F32", [20, 16]])),

@@ -90,6 +90,9 @@ def test_what_is_not_a_model_is_refused(tmp_path):
         good | {"parameters": good["parameters"] | {"means_": "x"}},
         good | {"parameters": good["parameters"] | {"_covars_": [-1.0, 1.0]}},
         good | {"settings": good["settings"] | {"n_components": "2"}},
+        good | {"class": ["GaussianHMM"]}, good | {"class": {}},
+        good | {"settings": good["settings"] | {"min_covar": 10**400}},
+        good | {"parameters": good["parameters"] | {"startprob_": [10**400, 0]}},
     ]  # fmt: skip
     for each in bad:
         with pytest.raises(HllmError):
@@ -98,6 +101,10 @@ def test_what_is_not_a_model_is_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(InvalidInput, match="JSON"):
         load(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(InvalidInput, match="JSON"):
+        load(path)
+    path.write_text("{")
     with pytest.raises(NotFitted):
         save(GaussianHMM(1), path)
     assert path.read_text() == "{"

@@ -130,6 +130,10 @@ def test_a_hostile_state_is_refused(hostile):
     [
         {"mode": "x"},
         {"gamma": -1.0},
+        {"gamma": 1e308},
+        {"backoff": 1e308},
+        {"backoff": 1e-320},
+        {"service_prior": (1.0, 1e308)},
         {"curiosity": float("nan")},
         {"forgetting": 1.1},
         {"half_life": 0.0},

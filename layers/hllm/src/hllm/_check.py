@@ -17,7 +17,7 @@ def array(name: str, value: Any, shape: tuple[int, ...] | None = None) -> Array:
     """A finite float64 array, of this shape if one is given. It may share memory with ``value``."""
     try:
         result = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{name} is no array of numbers ({error}); give floats") from None
     if shape is not None and result.shape != shape:
         raise InvalidInput(f"{name} has shape {result.shape}; {shape} is expected")

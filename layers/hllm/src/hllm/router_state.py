@@ -29,6 +29,12 @@ LEAST_PRIOR = 0.1
 """Below it the two gamma variates of a Dirichlet sample may both underflow to 0."""
 ROWS_KEPT = 16
 """Sets of routes whose rows a state keeps."""
+MOST_COUNTED = 1e15
+"""A cell holds no more: beyond it one more observation changes nothing."""
+LARGEST = 1e100
+"""Of settings, credits, loads and telemetry: products of two of them must not overflow."""
+UNITS = 1e10
+"""Telemetry is standardised: means and deviations are within this factor of 1."""
 LOAD_LEVELS = 4
 """Levels of load: nothing waits, fewer than 4 wait, fewer than 16, more."""
 
@@ -60,8 +66,10 @@ class RouterSettings:
         if self.mode not in MODES:
             raise InvalidInput(f"mode is {self.mode!r}: give one of {', '.join(MODES)}")
         for name in ("gamma", "curiosity", "backoff", "credible"):
-            if number(getattr(self, name), name) < 0:
-                raise InvalidInput(f"{name} is {getattr(self, name)!r}: give a number of at least 0")
+            if not 0 <= number(getattr(self, name), name) <= LARGEST:
+                raise InvalidInput(f"{name} is {getattr(self, name)!r}: give a number from 0 to {LARGEST:g}")
+        if 0 < self.backoff < 2 * LEAST_PRIOR:
+            raise InvalidInput(f"backoff is {self.backoff!r}: give 0, or at least {2 * LEAST_PRIOR}")
         for name in ("forgetting", "scores_kept"):
             if not 0 < number(getattr(self, name), name) <= 1:
                 raise InvalidInput(f"{name} is {getattr(self, name)!r}: give a number in (0, 1]")
@@ -69,8 +77,14 @@ class RouterSettings:
             raise InvalidInput(f"half_life is {self.half_life!r}: give seconds above 0, or None")
         for name in ("quality_prior", "service_prior"):
             pair = getattr(self, name)
-            if not isinstance(pair, tuple) or len(pair) != 2 or not all(number(x, name) >= LEAST_PRIOR for x in pair):
-                raise InvalidInput(f"{name} is {pair!r}: give two pseudo-counts (good, bad) of at least {LEAST_PRIOR}")
+            if not (
+                isinstance(pair, tuple)
+                and len(pair) == 2
+                and all(LEAST_PRIOR <= number(x, name) <= MOST_COUNTED for x in pair)
+            ):
+                raise InvalidInput(
+                    f"{name} is {pair!r}: give two pseudo-counts (good, bad) from {LEAST_PRIOR} to {MOST_COUNTED:g}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +103,11 @@ class Emission:
             raise InvalidInput(
                 "a telemetry covariance is not positive definite: refit with a floor (min_covar)"
             ) from None
+        scale = np.diagonal(factor, axis1=-2, axis2=-1)
+        if not (np.abs(self.mean).max() <= UNITS and np.abs(factor).max() <= UNITS and scale.min() >= 1 / UNITS):
+            raise InvalidInput(f"telemetry is not standardised: a mean or deviation is beyond a factor of {UNITS:g}")
         object.__setattr__(self, "whiten", np.linalg.inv(factor))
-        logs = np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+        logs = np.log(scale).sum(-1)
         object.__setattr__(self, "log_norm", -logs - 0.5 * self.mean.shape[1] * np.log(2 * np.pi))
 
     def log_likelihood(self, x: Array) -> Array:
@@ -376,6 +393,6 @@ def _table(x: Any, like: Table, name: str) -> Table:
         return like
     counts = _array(list(x.values()), (len(x), *like.counts.shape[1:]), name)
     least = 0.99 * LEAST_PRIOR if like.prior[0] > 0 else 0.0  # decay may round below the prior
-    if (counts < least).any() or (counts > 1e15).any():
-        raise InvalidInput(f"{name} has counts out of range: give counts from {least} to 1e15")
+    if (counts < least).any() or (counts > MOST_COUNTED).any():
+        raise InvalidInput(f"{name} has counts out of range: give counts from {least} to {MOST_COUNTED:g}")
     return Table(tuple(x), counts, like.prior)

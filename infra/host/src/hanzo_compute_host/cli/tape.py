@@ -54,7 +54,7 @@ def read(path: Path | None) -> Tape:
         try:
             row = json.loads(line)
             rows.append(_head(row) if n == 1 else _checked(row))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise errors.InvalidRequest(
                 f"line {n} is no line of a routing tape: {error}", hint=f"The first line has format {FORMAT}."
             ) from None
@@ -209,6 +209,9 @@ def _checked(row: Row) -> Row:
 
 
 def _number(x: Any, key: str) -> float:
-    if not isinstance(x, (int, float)) or not math.isfinite(x):
-        raise ValueError(f"{key} is {x!r}, not a finite number")
-    return float(x)
+    try:
+        if isinstance(x, (int, float)) and math.isfinite(x):
+            return float(x)
+    except OverflowError:
+        raise ValueError(f"{key} is a number that is too large") from None
+    raise ValueError(f"{key} is {x!r}, not a finite number")

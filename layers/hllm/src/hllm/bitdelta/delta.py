@@ -115,7 +115,7 @@ class _Loader:
         return Delta(base, matrices, dict(sorted(values.items())))
 
     def _entry(self, name: str, claim: Any) -> Entry:
-        if not isinstance(claim, list) or len(claim) != 2 or claim[0] not in WEIGHTS or not isinstance(claim[1], list):
+        if not isinstance(claim, list) or list(map(type, claim)) != [str, list] or claim[0] not in WEIGHTS:
             self._refuse(f"matrix {name!r} must have a dtype of weights and a shape")
         lengths = claim[1]
         if not 2 <= len(lengths) <= safetensors.RANK_MAX or not all(type(n) is int and 0 < n < 2**48 for n in lengths):

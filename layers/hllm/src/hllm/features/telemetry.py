@@ -99,7 +99,7 @@ class TelemetryStandardizer:
     def _read(self, values: Any) -> tuple[Array, NDArray[np.bool_]]:
         try:
             x = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InvalidInput(f"values are no numbers ({error}); give floats, and NaN for what is missing") from None
         if x.ndim not in (1, 2) or x.shape[-1] != len(self.columns):
             raise InvalidInput(f"values have shape {x.shape}; give ({len(self.columns)},) or (N, {len(self.columns)})")

@@ -47,7 +47,7 @@ def _listed(values: Arrays, name: str, each: str) -> list[Any]:
 def _array(value: Any, name: str) -> Array:
     try:
         found = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"{name} is no array of numbers: {error}") from None
     if found.ndim == 0 or found.size == 0:
         raise InvalidInput(f"{name} has shape {found.shape}: it needs a dimension and an element")
@@ -132,7 +132,7 @@ def number(value: Any, name: str, low: float, high: float = np.inf) -> float:
     """A finite number from ``low`` to ``high``."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = float("nan")
     if not (np.isfinite(found) and low <= found <= high):
         raise InvalidInput(f"{name} is {value!r}: it is a finite number from {low:g} to {high:g}")

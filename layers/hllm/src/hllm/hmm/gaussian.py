@@ -12,7 +12,7 @@ from hllm.errors import InvalidInput, NotFitted
 from hllm.hmm import clusters, covariance
 from hllm.hmm.base import BaseHMM, Lengths, checked_rows
 from hllm.hmm.features import Quadratic
-from hllm.hmm.validation import Floats, Ints, RandomState
+from hllm.hmm.validation import LARGEST, Floats, Ints, RandomState
 
 
 class GaussianHMM(BaseHMM):
@@ -101,8 +101,8 @@ class GaussianHMM(BaseHMM):
         self.means_ = np.asarray(self.means_, dtype=np.float64)
         if self.means_.ndim != 2 or len(self.means_) != self.n_components or not self.means_.shape[1]:
             raise InvalidInput(f"means_ must have shape ({self.n_components}, n_features), got {self.means_.shape}")
-        if not np.isfinite(self.means_).all():
-            raise InvalidInput("means_ must be finite")
+        if not (np.abs(self.means_) < LARGEST).all():  # NaN fails
+            raise InvalidInput(f"means_ must be finite, and below {LARGEST:g}")
         self._covars_ = covariance.checked(
             self._covars_, self.covariance_type, self.n_components, features=self.n_features
         )

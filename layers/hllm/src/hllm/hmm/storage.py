@@ -57,7 +57,7 @@ def to_dict(model: BaseHMM) -> dict[str, Any]:
 
 def from_dict(stored: Any) -> BaseHMM:
     """The model that ``to_dict`` told of. Raises InvalidInput if it is not one, or its parameters are not usable."""
-    if not isinstance(stored, dict) or stored.get("format") != FORMAT or stored.get("class") not in CLASSES:
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT or str(stored.get("class")) not in CLASSES:
         raise InvalidInput(f"this is no stored model: expected format {FORMAT!r} and a class of {sorted(CLASSES)}")
     cls = CLASSES[stored["class"]]
     settings, parameters = stored.get("settings"), stored.get("parameters")
@@ -74,7 +74,7 @@ def from_dict(stored: Any) -> BaseHMM:
         model._check()
     except InvalidInput:
         raise
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise InvalidInput(f"the stored {cls.__name__} is damaged: {error}") from error
     return model
 
@@ -92,6 +92,6 @@ def load(path: str | os.PathLike[str]) -> BaseHMM:
     """Reads what ``save`` wrote. Raises InvalidInput if it is not that, OSError if it cannot be read."""
     try:
         stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is not JSON: {error}") from error
     return from_dict(stored)

@@ -30,7 +30,7 @@ def observations(X: ArrayLike, *, features: int | None = None) -> Floats:
             array = np.where(np.ma.getmaskarray(X), np.nan, np.ma.getdata(X).astype(np.float64))
         else:
             array = np.asarray(X, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(f"X must be an array of numbers: {error}") from error
     if array.ndim != 2:
         raise InvalidInput(

@@ -25,7 +25,8 @@ def plan(session: Session, /, file: Path) -> None:
     """
     try:
         problem = json.loads(file.read_bytes())
-    except ValueError as error:
+        json.dumps(problem, allow_nan=False)  # which Python reads, and JSON does not have
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{file} is not JSON: {error}") from None
     if not isinstance(problem, dict):
         raise click.UsageError(f"{file} holds no planning problem: it must be a JSON object")
