@@ -1,9 +1,10 @@
-"""The routing experiment: `tune` (writes settings.json), then `run` (fresh seeds), then `report`; and `check`.
+"""The routing experiment: `tune` (writes settings.json), then `run` (fresh seeds), then `report`; `check`; `curiosity`.
 
     python -m tests.bench.hllm.routing tune [WORLD ...]
     python -m tests.bench.hllm.routing run [WORLD ...]
     python -m tests.bench.hllm.routing report
     python -m tests.bench.hllm.routing check     the shipped router beside its vectorised form
+    python -m tests.bench.hllm.routing curiosity whether the information term earns its place
 
 Tuning: seeds 0-5. Reported: 20 seeds from 1000, with the settings of settings.json, which was committed before.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.hllm.peers import ROOT
-from tests.bench.hllm.routing import check, entrants, report, warm, worlds
+from tests.bench.hllm.routing import check, curiosity, entrants, report, warm, worlds
 
 HERE = Path(__file__).parent
 WORLDS = ("easy", "hard", "regimes", "interaction", "drift", "load", "alibaba")
@@ -91,6 +92,8 @@ def main(arguments):
         )
     elif command == "check":
         check.main()
+    elif command == "curiosity":
+        curiosity.main(settings)
     else:
         raise SystemExit(__doc__)
 
