@@ -1,9 +1,9 @@
 """Whether the router's information term earns its place in the mode `sampled`: a rule, written before it was run.
 
-Seeds 2000 to 2019, 3,000 requests, four runs of each setting per seed, settings of settings.json; the worlds easy, hard,
-interaction and drift. The ratio is the mean regret with curiosity 0 over that with curiosity 1, its interval the 95 %
-bootstrap over seeds, paired. Rule: if the interval's upper end is at most 1.02 in all four worlds, curiosity 0 becomes
-the default of that mode; else the default stays 1.
+Seeds 2000 to 2019, 3,000 requests, four runs of each setting per seed, settings of settings.json; the worlds easy,
+hard, interaction and drift. The ratio is the mean regret with curiosity 0 over that with curiosity 1, its interval the
+95 % bootstrap over seeds, paired. Rule: if the interval's upper end is at most 1.02 in all four worlds, curiosity 0
+becomes the default of that mode; else the default stays 1.
 """
 
 from __future__ import annotations

@@ -67,6 +67,16 @@ def beliefs(world):
     return Beliefs(domain, regime, states)
 
 
+def regimes(world, states):
+    """The filtered beliefs about the regimes in the warm-up, (W, R, 3), beginning undecided."""
+    b = np.stack([s.regime_transition for s in states])
+    like = np.stack([_densities(s.emission, world.warm_telemetry[:, r]) for r, s in enumerate(states)], axis=1)
+    q, out = np.full(like.shape[1:], 1 / REGIMES), np.empty(like.shape)
+    for t in range(len(out)):
+        out[t] = q = _step(q, b, like[t])
+    return out
+
+
 def _densities(emission, x):
     """(T, K) log densities of (T, m) observations."""
     y = np.einsum("kij,tkj->tki", emission.whiten, x[:, None] - emission.mean)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from tests.bench.hllm.peers import python_of
+from tests.bench.hllm.routing import prices
 
 DOMAINS = ("STEM", "CS", "MED", "LEGAL", "GEN", "GSM8K")
 QUALITY = np.array([[0.50, 0.60, 0.75, 0.54, 0.81, 0.64], [0.58, 0.80, 0.86, 0.76, 0.90, 0.86]])
@@ -50,6 +51,9 @@ class World:
     warm_telemetry: np.ndarray  # (W, R, m)
     feedback: float = 0.0  # how strongly an arm's backend suffers from its own load
     telemetry_key: str = ""
+    settled: np.ndarray | None = None  # (T, R, 6) what is paid, where that is not the posted price
+    posted: np.ndarray | None = None  # (W + T + tail, R, 3) prices of the backends, where they move
+    excess: np.ndarray | None = None  # (W + T + tail, R, 3) their excess demand
 
 
 def chain(rng, steps, states, stay):
@@ -92,7 +96,8 @@ def make(name, seeds, steps):
 
 def _one(name, seed, steps):
     rng = np.random.default_rng([seed, 7])
-    total = WARM + steps
+    end = WARM + steps
+    total = end + (prices.TAIL if name in prices.WORLDS else 0)
     domain = chain(rng, total, 6, 0.98)
     evidence = evidence_of(rng, domain)
     stay, noise = (0.97, 2.0) if name == "hard" else (0.995, 1.0)
@@ -126,15 +131,20 @@ def _one(name, seed, steps):
     surge = 1 + 0.8 * stress[:, None] * np.array([0.3, 0.6, 1.0])
     jitter = np.exp(0.1 * rng.standard_normal((total, 3)))
     price = MODEL_PRICE[MODEL_OF] + (BACKEND_PRICE * surge * jitter)[:, BACKEND_OF]
-    return {
-        "domain": domain[WARM:],
-        "evidence": evidence[WARM:],
-        "telemetry": telemetry[WARM:],
-        "price": price[WARM:],
-        "ok": ok[WARM:],
-        "met": met[WARM:],
-        "uniform": rng.random(total)[WARM:],
-        "normal": rng.standard_normal(total)[WARM:],
+    more = {}
+    if name in prices.WORLDS:
+        posted, excess = prices.walk(name, rng, regime)
+        price = MODEL_PRICE[MODEL_OF] + posted[:, BACKEND_OF]
+        more = {"posted": posted, "excess": excess}
+    return more | {
+        "domain": domain[WARM:end],
+        "evidence": evidence[WARM:end],
+        "telemetry": telemetry[WARM:end],
+        "price": price[WARM:end],
+        "ok": ok[WARM:end],
+        "met": met[WARM:end],
+        "uniform": rng.random(total)[WARM:end],
+        "normal": rng.standard_normal(total)[WARM:end],
         "warm_evidence": evidence[:WARM],
         "warm_telemetry": telemetry[:WARM],
     }
@@ -143,7 +153,8 @@ def _one(name, seed, steps):
 def run(world, agent, runs_per_seed=1):
     """Plays an agent of R x runs_per_seed runs (seed-major) through the world; returns per-run totals and latencies.
 
-    Regret is pseudo-regret in credits against the best arm under the true rates at this request, load included.
+    Regret is pseudo-regret in credits against the best arm under the true rates at this request, load included, and
+    under the price that will be paid.
     """
     steps, seeds = world.domain.shape
     runs = seeds * runs_per_seed
@@ -156,12 +167,13 @@ def run(world, agent, runs_per_seed=1):
         price, met = world.price[t, of], world.met[t, of]
         if world.feedback:
             met = met * np.exp(-world.feedback * np.maximum(load[:, BACKEND_OF] - 2.0, 0.0))
-        true = VALUE * world.ok[t, of] - MISS * (1 - met) - price
+        pays = price if world.settled is None else world.settled[t, of]
+        true = VALUE * world.ok[t, of] - MISS * (1 - met) - pays
         arm = agent.choose(t, price, load)
         mean = true[row, arm]
         regret += true.max(1) - mean
         value += mean
-        paid += price[row, arm]
+        paid += pays[row, arm]
         ok = world.uniform[t, of] < world.ok[t, of, arm]
         slow = np.exp(SPREAD * (world.normal[t, of] - ndtri(met[row, arm])))
         latency[t] = slow

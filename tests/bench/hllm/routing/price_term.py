@@ -1,0 +1,123 @@
+"""The price term: does a router do better with the market's forecast of what a job will pay than with what is posted?
+
+    python -m tests.bench.hllm.routing.price_term tune     writes price_settings.json
+    python -m tests.bench.hllm.routing.price_term run      seeds 3000-3019, prints the tables
+
+A job pays the price at which it begins, 1 to 20 requests after it was routed, and all agents know how long that is on
+each backend. What an agent takes for the price is the posted one, the `forecast` of hllm.market, a linear
+`regression`, or, as a bound, what will be `known`. Each agent's settings are tuned for the posted and for the forecast
+price, on seeds 0-5; with the other two it has those of the forecast. Regret is against an oracle that knows the rates
+and the price that will be paid, which no agent can: ratios are nearer to 1 than against one that must forecast.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.hllm.routing import entrants, forecasts, prices, report, warm, worlds
+
+SETTINGS = Path(__file__).parent / "price_settings.json"
+PLACES = tuple((name, waits) for name in prices.WORLDS for waits in prices.WAITS)
+OURS, PEERS = "hllm", ("linucb+", "thompson+", "ucb1+", "d-ucb+", "cheapest+", "epsilon-greedy+")
+TUNING, FRESH = tuple(range(6)), tuple(range(3000, 3020))
+STEPS_TUNING, STEPS, RUNS = 1500, 2000, 2
+PRICES = ("posted", "forecast", "regression", "known")
+
+
+def make(name, waits, seeds, steps):
+    """(worlds by what is taken for the price, beliefs, P(P > cap) and whether it was)."""
+    world = worlds.make(name, seeds, steps)
+    beliefs = warm.beliefs(world)
+    after = prices.WAITS[waits]
+    paid = prices.settled(world.posted, after)[worlds.WARM :]
+    told, caps = forecasts.views(
+        world.posted, world.excess, warm.regimes(world, beliefs.states), beliefs.regime, after
+    )  # fmt: skip
+    told |= {"posted": world.posted[worlds.WARM : worlds.WARM + steps], "known": paid}
+    by_price = {k: replace(world, price=arms(told[k]), settled=arms(paid)) for k in PRICES}
+    return by_price, beliefs, {"told": told, "paid": paid, "caps": caps}
+
+
+def arms(backends):
+    """(T, R, 6) prices of the routes from those of the backends."""
+    return worlds.MODEL_PRICE[worlds.MODEL_OF] + backends[..., worlds.BACKEND_OF]
+
+
+def tune(name, waits, seeds=TUNING, steps=STEPS_TUNING):
+    """The best setting of each agent by mean regret, for the posted and for the forecast price."""
+    by_price, beliefs, _ = make(name, waits, seeds, steps)
+    out = {}
+    for agent in (OURS, *PEERS):
+        some = entrants.grid(agent)
+        for price in ("posted", "forecast"):
+            regret = np.zeros(len(some))
+            for at in entrants.groups(agent, some):
+                player = entrants.make(agent, seeds, [some[i] for i in at], 1, by_price[price], beliefs)
+                regret[at] = worlds.run(by_price[price], player, len(at))["regret"].reshape(-1, len(at)).mean(0)
+            out.setdefault(agent, {})[price] = some[int(regret.argmin())]
+        print(name, waits, agent, out[agent], flush=True)
+    return out
+
+
+def play(name, waits, settings, seeds=FRESH, steps=STEPS, runs=RUNS):
+    """Means by seed of every agent with every price, and how well prices were told."""
+    by_price, beliefs, seen = make(name, waits, seeds, steps)
+    results = {}
+    for agent in (OURS, *PEERS):
+        for price in PRICES:
+            setting = settings[agent]["posted" if price == "posted" else "forecast"]
+            player = entrants.make(agent, seeds, [setting] * runs, 2, by_price[price], beliefs)
+            out = worlds.run(by_price[price], player, runs)
+            results[agent, price] = {k: v.reshape(len(seeds), runs).mean(1) for k, v in out.items()}
+    return results, accuracy(seen)
+
+
+def accuracy(seen):
+    """The error of each price, root mean square over that of the posted one; and Brier scores of P(P > cap): the
+    market's, that of the posted price taken as certain, that of how often it is so."""
+    told, paid, caps = seen["told"], seen["paid"], seen["caps"]
+    rms = {k: float(np.sqrt(((told[k] - paid) ** 2).mean())) for k in PRICES[:3]}
+    over = paid > caps
+    brier = [float(((p - over) ** 2).mean()) for p in (told["exceeds"], told["posted"] > caps, over.mean())]
+    return {k: v / rms["posted"] for k, v in rms.items()}, brier
+
+
+def show(name, waits, results, told):
+    """Prints a place's rows: regrets, and ratios of the regret with the posted price over that with another."""
+    peer = min(PEERS, key=lambda a: min(results[a, p]["regret"].mean() for p in PRICES[:2]))
+    for agent in (OURS, peer):
+        base = results[agent, "posted"]
+        row = [f"{name}, {waits}", agent, f"{base['regret'].mean():.0f}"]
+        for price in PRICES[1:]:
+            x = results[agent, price]
+            ratio = "{:.2f} [{:.2f}, {:.2f}]".format(*report.ratio(x["regret"], base["regret"]))
+            row.append(f"{x['regret'].mean():.0f}: {ratio}")
+        row += [
+            " / ".join(f"{1000 * results[agent, p][key].mean():.0f}" for p in PRICES[:2]) for key in ("paid", "utility")
+        ]
+        print(f"| {' | '.join(row)} |", flush=True)
+    ours, theirs = results[OURS, "forecast"]["regret"], results[peer, "forecast"]["regret"]
+    print("  both with the forecast, theirs over ours: {:.2f} [{:.2f}, {:.2f}]".format(*report.ratio(ours, theirs)))
+    print(f"  errors {told[0]}; Brier {told[1]}", flush=True)
+
+
+def main(arguments):
+    settings = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
+    for name, waits in PLACES:
+        key = f"{name} {waits}"
+        if arguments == ["tune"]:
+            settings[key] = tune(name, waits)
+            SETTINGS.write_text(json.dumps(settings, indent=1) + "\n")
+        elif arguments == ["run"]:
+            show(name, waits, *play(name, waits, settings[key]))
+        else:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
