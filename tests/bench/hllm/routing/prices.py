@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-WORLDS = ("surges", "market")
+WORLDS = ("surges", "market", "dear surges", "dear market")
+"""In the dear ones the prices of backends are four times as high."""
 BASE = np.array([0.03, 0.05, 0.08])
 """Credits at (shared, reserved, dedicated) when nothing is the matter."""
 WAITS = {"short": (4, 2, 1), "long": (20, 10, 5)}
@@ -30,8 +31,8 @@ def walk(name, rng, regime):
     shock = 0.5 * np.sqrt(1 - 0.97**2) * rng.standard_normal((steps, 3))
     for t in range(steps):
         excess[t] = e = 0.97 * e + shock[t]
-    q = _surges(rng, regime, excess) if name == "surges" else _market(rng, regime, excess)
-    return BASE * np.exp(q), excess
+    q = (_surges if name.endswith("surges") else _market)(rng, regime, excess)
+    return (4 if name.startswith("dear") else 1) * BASE * np.exp(q), excess
 
 
 def _surges(rng, regime, excess):
