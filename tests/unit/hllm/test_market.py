@@ -135,7 +135,7 @@ def test_far_prices_come_back_without_overflow():
     q=st.floats(-8, 8),
     p=st.floats(-5, 5),
     stiffness=st.floats(-1, 1),
-    quartic=st.floats(1e-6, 2),
+    quartic=st.floats(1e-3, 2),  # less holds a price within no bounds that there are
     dt=st.floats(0.01, 20),
     excess=st.floats(-10, 10),
 )
