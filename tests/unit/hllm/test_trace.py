@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -142,7 +143,11 @@ def test_the_trace_of_no_candidate_recomputes():
         lambda t: t.clear(),
         lambda t: t["inputs"].update(engine="other"),
         lambda t: t["inputs"].update(state=None),
-        lambda t: t["inputs"]["state"].update(version=9),
+        lambda t: t["inputs"].update(state=t["inputs"]["state"].replace('"version":1', '"version":9')),
+        lambda t: t["inputs"].update(state=json.loads(t["inputs"]["state"])),
+        lambda t: t["inputs"].update(state="\ud800"),
+        lambda t: t["inputs"].update(state="{", state_digest=sha256(b"{").hexdigest()),
+        lambda t: t["inputs"].update(state="3", state_digest=sha256(b"3").hexdigest()),
         lambda t: t["inputs"].update(candidates=3),
         lambda t: t["inputs"].update(candidates=[3]),
         lambda t: t["inputs"].update(request=[]),

@@ -104,12 +104,19 @@ def choose(
     if not lighter:
         return Choice(rejected, terms, best, why)
     # Routes that the data cannot tell apart share the load: a queue is a cost that the counts see only later.
-    (ok, ok_var), (met, met_var) = moments(rows, domain, regime)
-    utility = request.value * ok - request.miss_cost * (1 - met) - terms.price
-    variance = request.value**2 * (rows.of_model != rows.of_model[best]) * (ok_var + ok_var[best])
-    variance = variance + request.miss_cost**2 * (rows.of_backend != rows.of_backend[best]) * (met_var + met_var[best])
-    near = (utility[best] - utility <= state.settings.credible * np.sqrt(variance)).tolist()
-    equal = [i for i in lighter if near[i]]
+    ok, ok_var, met, met_var = (x.tolist() for x in moments(rows, domain, regime))
+    value, cost, price = request.value, request.miss_cost, terms.price.tolist()
+
+    def mean(i: int) -> float:
+        return float(value * ok[i] - cost * (1 - met[i]) - price[i])
+
+    def deviation(i: int) -> float:
+        of_model = value * value * (ok_var[i] + ok_var[best]) if routes[i].model != routes[best].model else 0.0
+        of_backend = cost * cost * (met_var[i] + met_var[best]) if routes[i].backend != routes[best].backend else 0.0
+        return math.sqrt(of_model + of_backend)
+
+    most, credible = mean(best), state.settings.credible
+    equal = [i for i in lighter if most - mean(i) <= credible * deviation(i)]
     if equal:
         why = f"as good as {routes[best].name} as far as the data tell, and less loaded"
         load = min([loads[i] for i in equal])

@@ -42,7 +42,7 @@ class Rows:
         self.service = state.service.rows(self.backends)
         self._priors = state.quality.prior, state.service.prior
         self._finer = state.quality_pairs, state.service_domains, state.service_loads  # the state would be a cycle
-        self.rendered: tuple[dict[str, Any], str] | None = None
+        self.rendered: tuple[str, str] | None = None
         """What a trace holds of the state, and its digest."""
 
     @cached_property

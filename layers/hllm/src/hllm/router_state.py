@@ -258,13 +258,12 @@ class RouterState:
             found = self._rows[reads] = Rows(self, reads)
         return found
 
-    def part(self, reads: Reads) -> tuple[dict[str, Any], str]:
-        """The JSON of the part that routes of these (model, backend) read, and its digest. It is shared between
-        decisions: it is not to be written to."""
+    def part(self, reads: Reads) -> tuple[str, str]:
+        """The canonical JSON of the part that routes of these (model, backend) read, and its SHA-256 (hex)."""
         rows = self.rows(reads)
         if rows.rendered is None:
-            state = self.only([model for model, _ in reads], [backend for _, backend in reads])
-            rows.rendered = state.to_dict(), state.digest()
+            text = self.only([model for model, _ in reads], [backend for _, backend in reads])._canonical()
+            rows.rendered = text, sha256(text.encode()).hexdigest()
         return rows.rendered
 
     def _with(self, **changes: Any) -> RouterState:
@@ -278,7 +277,10 @@ class RouterState:
 
     def digest(self) -> str:
         """The SHA-256 (hex) of the state's canonical JSON."""
-        return sha256(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return sha256(self._canonical().encode()).hexdigest()
+
+    def _canonical(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON; ``from_dict`` gives it back bit for bit."""

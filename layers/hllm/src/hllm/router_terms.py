@@ -116,13 +116,15 @@ def outcomes(draws: Draws, domain: Array, regime: Array) -> tuple[Outcome, Outco
     return _outcome(draws.quality, domain, regime), _outcome(draws.service, regime, domain)
 
 
-def moments(rows: Rows, domain: Array, regime: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """(mean, variance), each (N,), of P(ok) and of P(SLO met) of each route under the factored tables' posteriors."""
+def moments(rows: Rows, domain: Array, regime: Array) -> tuple[Array, Array, Array, Array]:
+    """Mean and variance of P(ok), then of P(SLO met), each (N,), under the factored tables' posteriors."""
     (ok, ok_var), (met, met_var) = rows.moments
     model, backend = rows.of_model, rows.of_backend
     return (
-        ((ok @ domain)[model], (ok_var @ (domain * domain))[model]),
-        ((met @ regime)[backend], (met_var @ (regime * regime))[backend]),
+        (ok @ domain)[model],
+        (ok_var @ (domain * domain))[model],
+        (met @ regime)[backend],
+        (met_var @ (regime * regime))[backend],
     )
 
 

@@ -7,8 +7,10 @@ to within 1e-9 with the same ranking. Keys are those of HIP-7.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from hllm.routes import Candidate, Request
 
 __all__ = ["Trace", "recompute"]
 
-ENGINE = "hllm.router/1"
+ENGINE = "hllm.router/2"
 GRID = 8
 """Points that are tried in each direction of a belief before the boundary is bisected."""
 BISECTIONS = 40
@@ -44,7 +46,7 @@ class Trace:
     def inputs(self) -> dict[str, Any]:
         """All that ``recompute`` needs, as JSON; of the state, the rows that the candidates read.
 
-        ``state`` is shared with other traces: it is not to be written to.
+        ``state`` is a string: canonical JSON, whose SHA-256 is ``state_digest``, made once for all such decisions.
         """
         state, digest = self.state.part(tuple([(c.model, c.backend) for c in self.candidates]))
         return {
@@ -147,9 +149,7 @@ def recompute(trace: Mapping[str, Any]) -> dict[str, Any]:
     inputs = given.get("inputs") if isinstance(given, Mapping) else None
     if not isinstance(inputs, Mapping) or inputs.get("engine") != ENGINE:
         raise InvalidInput(f"the trace has no inputs of engine {ENGINE}: give what Trace.to_dict gave")
-    state = RouterState.from_dict(inputs.get("state"))
-    if state.digest() != inputs.get("state_digest"):
-        raise InvalidInput("the trace's state is not the one of its digest: it was altered")
+    state = _state(inputs.get("state"), inputs.get("state_digest"))
     candidates = inputs.get("candidates")
     if not isinstance(candidates, list):
         raise InvalidInput("the trace's candidates are no list: give what Trace.to_dict gave")
@@ -163,7 +163,18 @@ def recompute(trace: Mapping[str, Any]) -> dict[str, Any]:
     return made.to_dict(counterfactuals=bool(trace.get("counterfactuals", True)))
 
 
+def _state(text: Any, digest: Any) -> RouterState:
+    if not isinstance(text, str) or sha256(text.encode(errors="replace")).hexdigest() != digest:
+        raise InvalidInput("the trace's state is not the one of its digest: it was altered")
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the trace's state is no JSON: give what Trace.to_dict gave") from None
+    return RouterState.from_dict(given)
+
+
 def _rows(candidates: tuple[Candidate, ...], t: Terms) -> list[dict[str, Any]]:
+    columns = (t.efe, t.utility, t.information + t.gain, t.risk, t.ambiguity, t.gain, t.ok, t.met, t.price)
     rows = [
         {
             "action": c.name,
@@ -171,18 +182,20 @@ def _rows(candidates: tuple[Candidate, ...], t: Terms) -> list[dict[str, Any]]:
             "model": c.model,
             "backend": c.backend,
             "adapter": c.adapter,
-            "efe": float(t.efe[i]),
-            "utility": float(t.utility[i]),
-            "curiosity": float(t.information[i] + t.gain[i]),
-            "risk": float(t.risk[i]),
-            "ambiguity": float(t.ambiguity[i]),
-            "parameter_gain": float(t.gain[i]),
-            "p_ok": float(t.ok[i]),
-            "p_met": float(t.met[i]),
-            "price": float(t.price[i]),
+            "efe": efe,
+            "utility": utility,
+            "curiosity": curiosity,
+            "risk": risk,
+            "ambiguity": ambiguity,
+            "parameter_gain": gain,
+            "p_ok": ok,
+            "p_met": met,
+            "price": price,
             "load": float(c.load),
         }
-        for i, c in enumerate(candidates)
+        for c, efe, utility, curiosity, risk, ambiguity, gain, ok, met, price in zip(
+            candidates, *[column.tolist() for column in columns], strict=True
+        )
     ]
     return sorted(rows, key=lambda r: (r["efe"], r["action"]))
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 
 from hanzo_compute.routing.snapshot import NOTHING, PoolStats, Snapshot
-
-if TYPE_CHECKING:
-    from hllm.router import Candidate
 
 Body = dict[str, Any]
 
@@ -112,12 +109,21 @@ def predicted_wait_ms(place: Place, stats: PoolStats) -> float:
 def _decide(
     places: Sequence[Place], learnt: Snapshot, tier: int, seed: int, now_ms: int, bounds: Bounds
 ) -> tuple[Place, Body]:
-    from hllm.router import Request, Router
+    from hllm.router import Candidate, Request, Router
 
     dearest = max(place.price for place in places) or 1
     stale = _stale(places, learnt, tier, now_ms, bounds)
     candidates = [
-        _candidate(place, learnt.pool(place.pool), dearest, bounds, stale.get(place.pool, "")) for place in places
+        Candidate(
+            name=place.name,
+            backend=place.pool,
+            model=place.runtime,
+            price=PRICE_SHARE * place.price / dearest + MISS_COST * _late(place, learnt.pool(place.pool), bounds),
+            tier=place.tier,
+            load=float(place.load),
+            excluded=stale.get(place.pool, ""),
+        )
+        for place in places
     ]
     request = Request(tier=tier, miss_cost=MISS_COST)
     decision = Router().decide(learnt.router, request, candidates, seed=seed)
@@ -127,19 +133,9 @@ def _decide(
     return chosen, {name: value for name, value in trace.items() if name != "counterfactuals"}
 
 
-def _candidate(place: Place, stats: PoolStats, dearest: int, bounds: Bounds, stale: str) -> Candidate:
-    from hllm.router import Candidate
-
-    late = min(1.0, predicted_wait_ms(place, stats) / bounds.begin_ms)
-    return Candidate(
-        name=place.name,
-        backend=place.pool,
-        model=place.runtime,
-        price=PRICE_SHARE * place.price / dearest + MISS_COST * late,
-        tier=place.tier,
-        load=float(place.load),
-        excluded=stale,
-    )
+def _late(place: Place, stats: PoolStats, bounds: Bounds) -> float:
+    """How far a job that is placed there will begin beyond its time: 0 to 1."""
+    return min(1.0, predicted_wait_ms(place, stats) / bounds.begin_ms)
 
 
 def _stale(places: Sequence[Place], learnt: Snapshot, tier: int, now_ms: int, bounds: Bounds) -> dict[str, str]:
