@@ -213,6 +213,7 @@ def test_completion_completes() -> None:
     )
     assert set(done.stdout.split()) == {
         "plain,receipt",
+        "plain,regimes",
         "plain,replay",
         "plain,restart",
         "plain,result",
