@@ -155,4 +155,4 @@ class _Loader:
         return found
 
     def _refuse(self, why: str) -> NoReturn:
-        raise InvalidInput(f"{self._file.path.name} is no delta of {FORMAT}: {why}")
+        raise InvalidInput(f"{self._file.path.name} is no delta of {FORMAT}: {safetensors.brief(why)}")

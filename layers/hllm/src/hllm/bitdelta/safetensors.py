@@ -26,6 +26,7 @@ HEADER_MAX: Final = 100_000_000
 """Bytes; the format's own bound."""
 RANK_MAX: Final = 64
 """Of numpy's arrays."""
+SAID_MAX: Final = 500
 METADATA: Final = "__metadata__"
 
 
@@ -75,7 +76,7 @@ class File(Mapping[str, Tensor]):
         del self._bytes
 
     def _refuse(self, why: str) -> NoReturn:
-        raise InvalidInput(f"{self.path.name} is no safetensors file: {why}")
+        raise InvalidInput(f"{self.path.name} is no safetensors file: {brief(why)}")
 
     def _parse(
         self, header: bytes, room: int
@@ -118,6 +119,11 @@ class File(Mapping[str, Tensor]):
         if prod(length for length in shape if length) * item >= 2**63:
             self._refuse(f"tensor {name!r} has a shape that is too large")
         return dtype, tuple(shape), begin, end
+
+
+def brief(text: str) -> str:
+    """Not more of it than a message should have: names in a file can be of any length."""
+    return text if len(text) <= SAID_MAX else f"{text[:SAID_MAX]}…"
 
 
 def _are_sizes(value: Any) -> bool:
