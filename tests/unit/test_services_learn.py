@@ -12,10 +12,11 @@ import pytest
 from hanzo_compute.config import LEAST_LOADED, Policy
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model import keys
+from hanzo_compute.model.job import Job
 from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports import Put, Record
 from hanzo_compute.routing import learning, snapshot
-from hanzo_compute.services import explain, learn, reconcile, refit
+from hanzo_compute.services import explain, learn, observe, reconcile, refit
 from tests.support.faults import FaultyStore, scripted, seeded
 from tests.support.stepped import Platform
 
@@ -268,6 +269,21 @@ def test_an_agent_of_a_tier_leaves_the_time_of_its_proof() -> None:
     put(platform, row(tier=2, at_ms=4000), row(at_ms=6000))
     learn.learn(platform.ctx)
     assert learn.stored(platform.ctx)[1].pool("local").attested_ms == 4000
+
+
+def test_a_sealed_job_that_cannot_be_opened_tells_nothing_of_its_pool() -> None:
+    platform = Platform()
+    job = platform.ctx.store.get(keys.job(platform.running().job))
+    assert job is not None
+    plain = Job.from_record(job.body)
+    sealed = replace(plain, data_key="k1", tier=1)
+    told = {
+        (each.data_key, category): len(observe.ended(platform.ctx, each, category))
+        for each in (plain, sealed)
+        for category in ("platform", observe.LAPSED, "ok")
+    }
+    assert told.pop(("k1", "platform")) == 0
+    assert set(told.values()) == {1}
 
 
 def test_a_release_is_no_fault_of_the_pool() -> None:

@@ -265,6 +265,7 @@ def test_bad_steps_are_refused(change, message):
         (lambda: MarketState(("a", "a"), [1, 1], [1, 1], [0, 0], [0, 0]), "a name of its own"),
         (lambda: MarketState(("a",), [1], [1], [math.nan], [0]), "q has 1 of 1"),
         (lambda: MarketState(("a",), [1], [1], [700.0], [0]), "no price"),
+        (lambda: MarketState(("a",), [10**400], [1], [0], [0]), "reference is no array"),
         (lambda: MarketState(("a",), [1e300], [1], [100.0], [0]), "another unit"),
         (lambda: MarketState(("a",), [1], [1], [0, 0], [0]), "q has shape"),
         (lambda: MarketState.new({"a": 1.0}).anchor({"b": 1.0}), "no pools"),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hanzo_compute.config import HLLM
 from hanzo_compute.model import keys
 from hanzo_compute.model.job import Job
+from hanzo_compute.model.outcome import Category
 from hanzo_compute.ports import ABSENT, Operation, Put
 from hanzo_compute.services.context import Context
 
@@ -16,8 +17,14 @@ LAPSED = "lapsed"
 
 
 def ended(ctx: Context, job: Job, category: str) -> Sequence[Operation]:
-    """The row of the attempt that holds ``job``, which ends now; none when nobody learns here."""
+    """The row of the attempt that holds ``job``, which ends now; none when nobody learns here.
+
+    Nor is there one of a sealed attempt that its agent gives up: its tenant's policy may have kept its key back, or
+    its input not be what the key opens. Such attempts cost nothing, so anybody could make any pool look bad by them.
+    """
     if ctx.policy.routing != HLLM or job.pool is None:
+        return ()
+    if job.data_key is not None and category == Category.PLATFORM.value:
         return ()
     now = ctx.clock.now_ms()
     placed, started = job.placed_ms, job.started_ms
