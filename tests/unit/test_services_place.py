@@ -148,8 +148,10 @@ def test_what_was_altered_is_not_recomputed() -> None:
     job_id = platform.placed()
     record = platform.store.get(keys.trace(job_id, 1))
     assert record is not None
-    inputs = record.body["decision"]["inputs"]
+    decision = json.loads(record.body["decision"])
+    inputs = decision["inputs"]
     inputs["state"] = inputs["state"].replace('"version":1', '"version":2')
+    record.body["decision"] = json.dumps(decision)
     platform.store.transact([Put(record.key, record.body, expect=record.rev)])
     assert "altered" in explain.trace(platform.ctx, "acme", job_id)["decision"]["recomputed"]
 
@@ -221,7 +223,7 @@ def test_a_pool_whose_evidence_is_old_comes_behind_one_that_proved_its_tier_late
     known = replace(known, pools={"a": stale, "b": fresh})
     found = placement.choose(places, known, tier=2, seed=1, now_ms=now, bounds=bounds)
     assert found.place.pool == "b"
-    (rejected,) = found.trace["decision"]["rejected"]
+    (rejected,) = json.loads(found.trace["decision"])["rejected"]
     assert (rejected["action"], rejected["predicate"]) == ("a/wasm", "excluded")
 
 

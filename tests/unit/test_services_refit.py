@@ -3,6 +3,7 @@ way of the learner."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_telemetry_moves_the_belief_and_the_belief_the_choice() -> None:
         known = Snapshot(fit=fit, engine=router.to_dict())
         choice = placement.choose(places, parse(known.body()), tier=0, seed=3, now_ms=9, bounds=bounds)
         assert choice.place.pool == expected
-        assert choice.trace["decision"]["beliefs"]["regime"]["calm"] == pytest.approx(
+        assert json.loads(choice.trace["decision"])["beliefs"]["regime"]["calm"] == pytest.approx(
             1.0 if expected == "day" else 0.0, abs=0.01
         )
 

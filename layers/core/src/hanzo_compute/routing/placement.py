@@ -18,7 +18,12 @@ Body = dict[str, Any]
 
 VERSION: Final = 1
 TRACE_MAX: Final = 32 * 1024
-"""Bytes of a trace as JSON."""
+"""Bytes of a trace as JSON, its decision as it is shown."""
+CUTS: Final = {
+    "decision.inputs": ("beliefs", "uncertainty", "candidates", "rejected", "chosen", "why"),
+    "decision.candidates": ("beliefs", "chosen", "why"),
+}
+"""What a decision loses when the trace would be longer, and what it keeps."""
 SHOWN_MAX: Final = 10
 """Places that a trace names when it would be longer."""
 PRICE_SHARE: Final = 0.25
@@ -175,9 +180,7 @@ def _choice(
         "places": [_observed(each, learnt) for each in places],
         "learnt": None if learnt is None else {"folded": learnt.folded, "age_ms": max(0, now_ms - learnt.at_ms)},
     }
-    if decision is not None:
-        trace["decision"] = decision
-    return Choice(place, by, bounded(trace))
+    return Choice(place, by, bounded(trace, decision))
 
 
 def _observed(place: Place, learnt: Snapshot | None) -> Body:
@@ -202,25 +205,25 @@ def _observed(place: Place, learnt: Snapshot | None) -> Body:
     return seen
 
 
-def bounded(trace: Body) -> Body:
-    """The trace, within TRACE_MAX bytes: first it loses what it could be recomputed from, then what is far from the
-    choice; ``cut`` says what it has lost."""
+def bounded(trace: Body, decision: Body | None = None) -> Body:
+    """The trace with its decision, within TRACE_MAX bytes: first it loses what it could be recomputed from, then what
+    is far from the choice; ``cut`` says what it has lost.
+
+    The decision is JSON as text: most are never read, and a store has one string to check instead of all its numbers.
+    """
+    room = TRACE_MAX - len(to_json(trace))
+    text = b"" if decision is None else to_json(decision)
     cut: list[str] = []
-    while len(to_json(trace)) > TRACE_MAX:
-        decision, chosen = trace.get("decision", {}), trace["chosen"]
-        if "inputs" in decision:
-            trace = {**trace, "decision": {name: value for name, value in decision.items() if name != "inputs"}}
-            cut.append("decision.inputs")
-        elif len(decision) > 3:
-            kept = {name: decision[name] for name in ("beliefs", "chosen", "why") if name in decision}
-            trace = {**trace, "decision": kept}
-            cut.append("decision.candidates")
-        else:
-            first = sorted(trace["places"], key=lambda each: (each["pool"] != chosen["pool"], each["load"]))
-            trace = {**trace, "places": first[:SHOWN_MAX]}
-            trace.pop("decision", None)
-            cut.append("places")
-            break
+    for lost, kept in CUTS.items():
+        if decision is not None and len(text) > room:
+            text = to_json({name: decision[name] for name in kept})
+            cut.append(lost)
+    if len(text) > room:
+        chosen = trace["chosen"]["pool"]
+        first = sorted(trace["places"], key=lambda each: (each["pool"] != chosen, each["load"]))
+        return {**trace, "places": first[:SHOWN_MAX], "cut": [*cut, "places"]}
+    if text:
+        trace["decision"] = text.decode()
     return {**trace, "cut": cut} if cut else trace
 
 

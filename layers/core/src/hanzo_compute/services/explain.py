@@ -6,6 +6,8 @@ import logging
 import math
 from typing import Any
 
+from pydantic_core import from_json
+
 from hanzo_compute.errors import NotFound
 from hanzo_compute.model import keys
 from hanzo_compute.model.spec import format_time
@@ -35,6 +37,7 @@ def trace(ctx: Context, tenant: str, job_id: str, attempt: int | None = None) ->
     body = dict(record.body)
     at = format_time(body.pop("at_ms"))
     if "decision" in body:
+        body["decision"] = from_json(body["decision"])
         try:
             body["decision"] = placement.explained(body["decision"])
         except ImportError:
