@@ -42,6 +42,18 @@ def keep(platform: Platform, rows: list[tuple[int, list[float]]]) -> None:
         platform.store.transact([Put(keys.telemetry(slot), {"slot": slot, "seen": seen}) for slot, seen in part])
 
 
+def test_regimes_that_the_router_cannot_use_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are they looked for again at once: a fit takes a second."""
+    platform = Platform()
+    put(platform, row(at_ms=1000))
+    learn.learn(platform.ctx)
+    keep(platform, telemetry(400))
+    monkeypatch.setattr("hllm.hmm.GaussianHMM.predict_proba", lambda *_: np.full((80, 3), 0.9))
+    assert refit.refit(platform.ctx) == {"refits": 1, "promoted": 0}
+    assert refit.refit(platform.ctx) == {}
+    assert learn.stored(platform.ctx)[1].fit.model is None
+
+
 def test_two_regimes_are_found_named_and_scored_as_hmmlearn_scores_them() -> None:
     rows = telemetry(1000)
     found = regimes.refit(rows, Fit(), now_ms=7)

@@ -105,3 +105,10 @@ def test_sequences_may_be_swapped_and_equal_ones_count_twice():
     model.set_params(init_params="", n_iter=1, covars_prior=0.0).fit(one)
     np.testing.assert_allclose(twice.means_, model.means_, rtol=1e-12)
     np.testing.assert_allclose(twice.transmat_, model.transmat_, rtol=1e-12)
+
+
+def test_posteriors_of_observations_far_away_are_probabilities():
+    random = np.random.default_rng(0)
+    emission = random.random((50, 2)) - 1e15
+    _, posteriors, _ = logspace.smooth(emission, np.array([0.0, 1.0]), np.array([[0.8, 0.2], [1.0, 0.0]]))
+    np.testing.assert_allclose(posteriors.sum(axis=1), 1, atol=1e-12)

@@ -113,6 +113,10 @@ def refit(telemetry: Sequence[tuple[int, Sequence[float]]], before: Fit, *, now_
         scale=scale.tolist(),
         model=body,
     )
+    try:
+        new(fit)
+    except HllmError as error:
+        return Refit(tried, False, f"the router cannot use these regimes: {error}")
     return Refit(fit, True, f"held-out log-likelihood {best:.4f}, before {rival:.4f}")
 
 

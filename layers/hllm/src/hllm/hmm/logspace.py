@@ -59,4 +59,5 @@ def smooth(emission: Floats, startprob: Floats, transmat: Floats) -> tuple[float
         each = np.exp(ahead[step - 1][:, None] + transitions + later[step])
         pairs += each / each.sum()
     joint = ahead + behind
-    return likelihood, np.exp(joint - logsumexp(joint, 1)[:, None]), pairs
+    posteriors = np.exp(joint - joint.max(axis=1, keepdims=True))
+    return likelihood, posteriors / posteriors.sum(axis=1, keepdims=True), pairs
