@@ -24,7 +24,7 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled", "timed_out", "expired"
 KINDS = {
     *("IDEMPOTENCY", "CREDENTIAL", "PROVISIONED", "OUTBOX", "CLOCK", "AGENT"),
     *("TREE", "TILE", "CHECKPOINT", "TARIFF", "FUNCTION", "SCHEDULE", "FNLOG", "PUBLIC"),
-    *("KV", "SECRET", "AUDIT", "BATCH"),
+    *("KV", "SECRET", "AUDIT", "BATCH", "ROUTING", "TELEMETRY"),
 }
 """Kinds of records that belong to no job."""
 
@@ -215,6 +215,8 @@ def _accounted(pk: str, sk: str, jobs: dict[str, dict[str, Any]]) -> bool:
     kind, _, rest = pk.partition("#")
     if kind in ("JOB", "LOG"):
         return rest in jobs
+    if kind == "OBSERVED":
+        return sk.split("#")[1] in jobs
     if kind == "LABEL":
         name, _, value = rest.partition("#")[2].partition("=")
         return sk in jobs and jobs[sk]["labels"].get(name) == value
