@@ -98,8 +98,10 @@ class LearningWatch:
     def ended(job_id: str, old: dict[str, Any], puts: Mapping[Key, Put], kind: str) -> None:
         """A job that ran does no more; ``kind`` is the type of the event that tells so."""
         rows = [key for key in puts if key.pk.startswith(OBSERVED) and f"#{job_id}#" in key.sk]
-        outcome = "outcome" in getattr(puts.get(keys.attempt(job_id, old["attempt"])), "body", {})
-        if outcome or kind in ("lapsed", "dead"):
+        outcome = getattr(puts.get(keys.attempt(job_id, old["attempt"])), "body", {}).get("outcome")
+        if outcome and old.get("data_key") and outcome["category"] == "platform":
+            require(not rows, f"attempt {old['attempt']} of {job_id} was given up sealed, and observed")
+        elif outcome or kind in ("lapsed", "dead"):
             require(len(rows) == 1, f"attempt {old['attempt']} of {job_id} ended with {len(rows)} observations")
         elif kind == "released":
             require(not rows, f"attempt {old['attempt']} of {job_id} was given back, and observed")
