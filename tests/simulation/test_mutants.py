@@ -11,7 +11,7 @@ from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.world import Report, run
 
 ALL = [*MUTANTS, *learning_mutants.MUTANTS, *sealing_mutants.MUTANTS]
-SCHEDULES = 400
+SCHEDULES = 1000
 """Within so many, divided among a mutant's profiles, it is caught."""
 
 
@@ -24,6 +24,7 @@ def hunt(mutant: Mutant) -> tuple[int, Report] | None:
     return None
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_a_planted_defect_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant.plant(monkeypatch)
