@@ -24,6 +24,8 @@ class Reached:
     seed: int
     visits: int
     steps: int
+    after: tuple[Target, ...] = ()
+    """Crashes that led there."""
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Summary:
     reached: dict[Site, Reached] = field(default_factory=dict)
     crashed: set[Site] = field(default_factory=set)
 
-    def add(self, report: Report) -> None:
+    def add(self, report: Report, *targets: Target) -> None:
         """Count one schedule."""
         self.schedules += 1
         self.jobs += report.jobs
@@ -48,7 +50,7 @@ class Summary:
         if report.failure is not None:
             self.failures.append(report.describe())
         for site, visits in report.visits.items():
-            self._reach(site, Reached(report.profile, report.seed, visits, len(report.trace)))
+            self._reach(site, Reached(report.profile, report.seed, visits, len(report.trace), targets))
 
     def merge(self, other: Summary) -> None:
         """Add what another process found."""
@@ -88,12 +90,12 @@ def schedules(profile: str, seeds: Iterable[int]) -> Summary:
     return summary
 
 
-def targeted(profile: str, seed: int, targets: Sequence[Target]) -> Summary:
-    """Run one schedule again for each target, with a crash there."""
+def targeted(profile: str, seed: int, after: tuple[Target, ...], targets: Sequence[Target]) -> Summary:
+    """Run one schedule again for each target, with a crash there, after those that led to it."""
     summary = Summary()
     for target in targets:
-        report = run(seed, profile, target)
-        summary.add(report)
+        report = run(seed, profile, *after, target)
+        summary.add(report, *after, target)
         if target.site not in report.crashed:
             summary.failures.append(f"seed {seed}, profile {profile}: no crash at {target.site}, visit {target.visit}")
     return summary
@@ -122,7 +124,7 @@ class Pool:
         for site in summary.uncovered:
             found = summary.reached[site]
             targets = [Target(site, visit) for visit in sorted({1, found.visits})]
-            jobs.append(self._executor.submit(targeted, found.profile, found.seed, targets))
+            jobs.append(self._executor.submit(targeted, found.profile, found.seed, found.after, targets))
         return self._collect([job.result() for job in jobs])
 
     @staticmethod

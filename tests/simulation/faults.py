@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -75,11 +76,11 @@ def call_site() -> Site | None:
 class Faults:
     """Decides at each port call, and keeps the books: trace, sites seen, sites crashed at."""
 
-    def __init__(self, scheduler: Scheduler, random: Random, profile: Profile, target: Target | None) -> None:
+    def __init__(self, scheduler: Scheduler, random: Random, profile: Profile, targets: Sequence[Target]) -> None:
         self.scheduler = scheduler
         self.random = random
         self.profile = profile
-        self.target = target
+        self.targets = frozenset(targets)
         self.trace: list[Step] = []
         self.visits: dict[Site, int] = {}
         self.crashed: set[Site] = set()
@@ -123,7 +124,7 @@ class Faults:
         site = call_site()
         if site is not None and process is not None:
             visit = self.visits[site] = self.visits.get(site, 0) + 1
-            if self.target is not None and (site, visit) == (self.target.site, self.target.visit):
+            if Target(site, visit) in self.targets:
                 self._crash(process, call, site)
         profile, chance = self.profile, self.random.random()
         if chance < profile.fault and not self.quiet:

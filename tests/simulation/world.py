@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -58,14 +58,14 @@ class Report:
 class World:
     """The platform and everybody around it."""
 
-    def __init__(self, seed: int, profile: str, target: Target | None = None) -> None:
+    def __init__(self, seed: int, profile: str, targets: Sequence[Target] = ()) -> None:
         self.report = Report(seed, profile)
         self.profile = PROFILES[profile]
         self._at_rest = False
-        self._aimed = int(target is not None)
+        self._aimed = len(targets)
         random = Random(f"{profile} {seed}")
         self.scheduler = Scheduler(random)
-        self.faults = Faults(self.scheduler, random, self.profile, target)
+        self.faults = Faults(self.scheduler, random, self.profile, targets)
         self.watch = Watch(self.scheduler, self.profile.policy, steady=not self.profile.jumps)
         self.writer = Writer(self.faults, self.watch)
         self.watch.database = self.writer.database
@@ -203,8 +203,8 @@ class World:
         return max(0, -self.scheduler.set_by_ms) * 1000
 
 
-def run(seed: int, profile: str, target: Target | None = None) -> Report:
-    """Run one schedule."""
+def run(seed: int, profile: str, *targets: Target) -> Report:
+    """Run one schedule, with a crash at each of the targets that it comes to."""
     # One shard is as good as eight, and less to look through; and a run of a schedule takes several transactions.
     with (
         _quiet(),
@@ -212,7 +212,7 @@ def run(seed: int, profile: str, target: Target | None = None) -> Report:
         mock.patch.object(firing, "TRANSACTION_MAX", 14),
         mock.patch.object(batches, "INVOCATIONS_MAX", 3),
     ):
-        return World(seed, profile, target).run()
+        return World(seed, profile, targets).run()
 
 
 @contextmanager
