@@ -15,6 +15,7 @@ import pytest
 
 from hanzo_compute.adapters.sandbox import pool as pools
 from hanzo_compute.adapters.sandbox import waiting
+from hanzo_compute.adapters.sandbox.artefacts import Artefacts
 from hanzo_compute.adapters.sandbox.pool import Pool
 from hanzo_compute.errors import NoCapacity, Unavailable
 from hanzo_compute.ports.guests import GuestService
@@ -137,15 +138,15 @@ def test_a_guest_that_computes_ends_at_its_deadline_and_others_go_on(run: Callab
     async def test(pool: Pool) -> None:
         program = reactor(SPINS_ON_S)
         await warm(pool, program)
+        another = reactor(data='(data (i32.const 0) "x")')
+        await pool.call(call(another))
         began = time.monotonic()
-        spinning = asyncio.create_task(pool.call(call(program, b"s", timeout_s=1.5)))
+        spinning = asyncio.create_task(pool.call(call(program, b"s", timeout_s=4)))
         await asyncio.sleep(0.05)
-        other = await pool.call(call(reactor(data='(data (i32.const 0) "x")')))
-        assert other.category == "ok"
-        assert time.monotonic() - began < 1.4
-        found = await spinning
-        assert found.category == "timeout"
-        assert 1.4 < time.monotonic() - began < 3
+        assert (await pool.call(call(another))).category == "ok"
+        assert not spinning.done()
+        assert (await spinning).category == "timeout"
+        assert time.monotonic() - began > 3.9
 
     run(test)
 
@@ -154,11 +155,10 @@ def test_what_has_ended_in_a_batch_does_not_wait_for_what_runs(run: Callable[...
     async def test(pool: Pool) -> None:
         program = reactor(SPINS_ON_S)
         await warm(pool, program)
-        began = time.monotonic()
-        tasks = [asyncio.create_task(pool.call(call(program, data, timeout_s=2))) for data in (b"a", b"b", b"s", b"c")]
+        tasks = [asyncio.create_task(pool.call(call(program, data, timeout_s=4))) for data in (b"a", b"b", b"s", b"c")]
         for task in tasks[:2]:
             assert (await task).category == "ok"
-        assert time.monotonic() - began < 1.5
+        assert not tasks[2].done()
         assert [(await task).category for task in tasks[2:]] == ["timeout", "ok"]
 
     run(test, most=1)
@@ -169,7 +169,7 @@ def test_a_guest_asleep_ends_at_its_deadline(run: Callable[..., None]) -> None:
         began = time.monotonic()
         found = await pool.call(call(module(command(SLEEP_30_S)), timeout_s=0.5))
         assert found.category == "timeout"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 28
 
     run(test)
 
@@ -204,17 +204,18 @@ def test_a_worker_killed_while_idle_costs_nothing(run: Callable[..., None]) -> N
     run(test, most=1)
 
 
-def test_what_cannot_be_compiled_is_the_programs_fault(run: Callable[..., None], tmp_path: Path) -> None:
+def test_what_cannot_be_compiled_is_the_programs_fault(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test(pool: Pool) -> None:
         # Valid to who reads only its head: the body of its function is none.
         program = module(wat("(module)") + b"\x0a\x05\x01\x03\x00\xff\xff")
         first = await pool.call(call(program))
         assert first.category == "invalid_program"
         assert first.detail
-        began = time.monotonic()
+        monkeypatch.delattr(Artefacts, "_run")  # it is remembered, not compiled again
         again = await pool.call(call(program))
         assert (again.category, again.detail) == (first.category, first.detail)
-        assert time.monotonic() - began < 0.1
 
     run(test)
 
@@ -260,10 +261,8 @@ def test_tenants_take_turns(run: Callable[..., None]) -> None:
         await pool.call(call(slow, tenant="greedy"))
         greedy = [asyncio.create_task(pool.call(call(slow, b"s", tenant="greedy", timeout_s=0.4))) for _ in range(20)]
         await asyncio.sleep(0.1)
-        began = time.monotonic()
         assert (await pool.call(call(reactor(), tenant="modest"))).category == "ok"
-        assert time.monotonic() - began < 3, "it has waited for all that another tenant had sent"
-        assert sum(each.done() for each in greedy) < 10
+        assert sum(each.done() for each in greedy) < 10, "it has waited for all that another tenant had sent"
         for each in greedy:
             each.cancel()
 
@@ -331,7 +330,7 @@ def test_closing_answers_everybody(run: Callable[..., None]) -> None:
         await pool.close()
         found = await asyncio.gather(*tasks, fresh, return_exceptions=True)
         assert [type(each) for each in found] == [Unavailable] * 51
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         with pytest.raises(Unavailable):
             await pool.call(call(program))
 

@@ -205,7 +205,7 @@ def test_a_reactor_ends_at_its_deadline(here: Here) -> None:
             reactor(f"(loop $again (br $again)) {WHOLE}"), entry="reactor", deadline=time.monotonic() + 0.05
         )
         assert (report.kind, report.trap) == ("trap", "interrupt")
-        assert 0.05 <= time.monotonic() - began < 5
+        assert 0.05 <= time.monotonic() - began < 60
         assert report.wall_ms >= 1
     finally:
         done.set()

@@ -25,7 +25,7 @@ from tests.support.wasm import Runs, eventually, wat
 SECRET = b"tok-9f1c-never-on-disk"
 ORIGIN = "https://api.example.com"
 ALL = {"kv": True, "secrets": ["TOKEN"], "http": ["http://api.example.com", "http://next.example.com"], "outputs": True}
-GRACE_S = 5.0
+GRACE_S = 50.0
 
 
 class Api:

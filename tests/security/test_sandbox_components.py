@@ -156,7 +156,7 @@ def test_a_worker_that_is_killed_in_it_leaves_no_files(
     killer.start()
     began = time.monotonic()
     with pytest.raises(WorkerDied):
-        lab.ask(binary, b"x" * 1_000_000, entry="component", timeout_s=20)
-    assert time.monotonic() - began < 15
+        lab.ask(binary, b"x" * 1_000_000, entry="component", timeout_s=60)
+    assert time.monotonic() - began < 50
     killer.join()
     assert list(tmp_path.iterdir()) == []

@@ -360,8 +360,8 @@ def test_polls_that_nobody_offers(lab: Lab, profile: str) -> None:
         script = Script()
         script.add("poll_oneoff", script.blob(other + half_a_minute), script.room(64), 2, script.room(4))
         began = time.monotonic()
-        report = lab.run(module(), script.request(), entry="reactor", profile=profile, timeout_s=5)
-        assert time.monotonic() - began < 4
+        report = lab.run(module(), script.request(), entry="reactor", profile=profile, timeout_s=60)
+        assert time.monotonic() - began < 28
         assert report.trap in (None, "host_error")
 
 

