@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from hanzo_compute.adapters.sandbox import frames, process
+from hanzo_compute.adapters.sandbox import area, frames, process
 from hanzo_compute.adapters.sandbox.call import Bounds, Report
 from hanzo_compute.adapters.sandbox.frames import FRAME_MAX, BadFrame, Inbox
 from hanzo_compute.adapters.sandbox.process import Answered, Overdue, WorkerDied, WorkerProcess
@@ -274,6 +274,8 @@ NONSENSE: dict[str, bytes] = {
     "a frame that workers get": frames.frame(frames.CALLS, b""),
     "a result cut short": frames.frame(frames.DONE, b"\0" * 10),
     "a result longer than its frame": frames.frame(frames.DONE, struct.pack("<IBqII", 0, 0, 0, 0, 100)),
+    "a result in memory that it was not lent": frames.given_back(frames.Result(0, frames.EXITED, -1, 0, b"x" * 10)),
+    "a result in no memory": frames.frame(frames.BACK, b""),
     "a report that is no JSON": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\4\0\0\0abcd")]),
     "a report that is a list": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\2\0\0\0[]")]),
     "a report without its length": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\2")]),
@@ -319,6 +321,26 @@ def test_a_worker_that_speaks_nonsense_is_killed(impostor: Impostor, what: str) 
     assert impostor.worker.dead
 
 
+IN_MEMORY: dict[str, bytes] = {
+    "4 GiB": frames.frame(frames.BACK, struct.pack("<IBqII", 0, frames.EXITED, -1, 0, 2**32 - 1)),
+    "a byte too many": frames.given_back(frames.Result(0, frames.EXITED, -1, 0, b"x" * (area.SIZE + 1))),
+    "a result and more": frames.frame(frames.BACK, bytes(22)),
+    "two results": frames.given_back(frames.Result(0, frames.EXITED, -1, 0, b"x")) * 2,
+    "a report of zeros": frames.given_back(frames.Result(0, frames.TOLD, -1, 0, b"x" * 100)),
+    "a report without its length": frames.given_back(frames.Result(0, frames.TOLD, -1, 0, b"x")),
+    "a frame that workers get": frames.lent(frames.Invocation(0, 0, 0, b""), inside=False),
+}
+
+
+@pytest.mark.parametrize("what", IN_MEMORY)
+def test_a_worker_that_misuses_the_memory_it_was_lent_is_killed(impostor: Impostor, what: str) -> None:
+    impostor.worker.send([frames.Invocation(0, 0, 0, b"x" * area.SIZE)])
+    impostor.says(IN_MEMORY[what])
+    with pytest.raises(WorkerDied):
+        impostor.worker.collect(2, time.monotonic() + 60)
+    assert impostor.worker.dead
+
+
 def endless(impostor: Impostor, data: bytes) -> threading.Event:
     """Says the same for ever."""
     stop = threading.Event()
@@ -360,7 +382,13 @@ def test_a_flood_does_not_outlast_the_time(impostor: Impostor, what: str) -> Non
 @pytest.mark.parametrize("seed", range(20))
 def test_random_bytes_end_in_one_of_two_ways(impostor: Impostor, seed: int) -> None:
     dice = random.Random(seed)
-    good = [NONSENSE["a question without arguments"], told(GOOD), frames.told(frames.READY, {"a": 1}), *FLOODS.values()]
+    good = [
+        IN_MEMORY["two results"],
+        NONSENSE["a question without arguments"],
+        told(GOOD),
+        frames.told(frames.READY, {"a": 1}),
+        *FLOODS.values(),
+    ]
     pieces = []
     for _ in range(50):
         data = bytearray(dice.choice(good)[:2000])

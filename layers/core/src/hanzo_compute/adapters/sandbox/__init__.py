@@ -11,6 +11,7 @@ steady      stdin and directories, the same everywhere
 call        what is asked and what is told                 frames      how a supervisor and a worker talk
 worker      the worker process                             process     that as its supervisor sees it
 harden      limits, privileges, system calls               compile     the compiler's process
+area        memory that both share
 cache       authenticated compiled modules on disk         artefacts   compiled modules for workers
 interpreters  CPython and QuickJS as pinned modules
 

@@ -3,8 +3,11 @@
 A frame is five bytes of head (its kind, and its length, little endian) and a body. What opens, stops or goes wrong is
 JSON; calls and their results, of which there are many, are packed.
 
-    supervisor → worker    L load (a descriptor rides along)   P prepare   C calls   S stop   A answer
-    worker → supervisor    R ready                             O output    Q ask     D done
+    supervisor → worker    L load (a descriptor rides along)   P prepare   C calls   M a call, with memory   S stop
+                           A answer
+    worker → supervisor    R ready   O output   Q ask          D done                B done, in memory
+
+The memory that comes with a call: see :mod:`.area`.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from typing import Any, Final, NamedTuple
 LOAD: Final = ord("L")
 PREPARE: Final = ord("P")
 CALLS: Final = ord("C")
+LENT: Final = ord("M")
 STOP: Final = ord("S")
 ANSWER: Final = ord("A")
 READY: Final = ord("R")
 OUTPUT: Final = ord("O")
 ASK: Final = ord("Q")
 DONE: Final = ord("D")
+BACK: Final = ord("B")
 
 READ: Final = 64 << 10
 """Bytes to read at a time: room for more is mapped and unmapped each time by the C library, which takes longer than
@@ -113,6 +118,19 @@ def called(body: bytes) -> Iterator[Invocation]:
         at += size
 
 
+def lent(call: Invocation, *, inside: bool) -> bytes:
+    """A frame of one call that brings the memory; its data may be ``inside`` of that."""
+    head = _CALL.pack(call.number, call.template, call.timeout_ms, len(call.data))
+    return frame(LENT, head if inside else head + call.data)
+
+
+def borrowed(body: bytes) -> tuple[Invocation, int]:
+    """The call of such a frame, and how much of its data is in the memory: all or nothing."""
+    number, template, timeout_ms, size = _CALL.unpack_from(body)
+    data = body[_CALL.size :]
+    return Invocation(number, template, timeout_ms, data), size - len(data)
+
+
 def done(results: Sequence[Result]) -> bytes:
     """A frame of results."""
     parts = []
@@ -136,6 +154,19 @@ def results(body: bytes) -> list[Result]:
     except struct.error:
         raise BadFrame("a result is cut short") from None
     return found
+
+
+def given_back(result: Result) -> bytes:
+    """A frame of one result, whose data is in the memory."""
+    return frame(BACK, _DONE.pack(result.number, result.kind, result.fuel, result.wall_us, len(result.data)))
+
+
+def back(body: bytes) -> tuple[Result, int]:
+    """The result of such a frame, and how much data it has in the memory. Raises BadFrame."""
+    if len(body) != _DONE.size:
+        raise BadFrame("a result is not one")
+    number, kind, fuel, wall_us, size = _DONE.unpack(body)
+    return Result(number, kind, fuel, wall_us, b""), size
 
 
 def ask(name: str, args: Sequence[bytes | int]) -> bytes:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hanzo_compute.adapters.sandbox.area import LEAST
 from hanzo_compute.adapters.sandbox.artefacts import CannotCompile, CompileFailed
 from hanzo_compute.adapters.sandbox.pool_worker import PoolWorker
 from hanzo_compute.adapters.sandbox.programs import Programs
@@ -146,7 +147,8 @@ class Pool:
         batch: list[Waiting] = []
         now = asyncio.get_running_loop().time()
         while len(batch) < BATCH and (head := self._turns.head(tenant)) is not None:
-            alone = head.call.service is not None or head.live or head.program.pace_s > SHORT_S
+            long = head.program.pace_s > SHORT_S or len(head.call.data) > LEAST
+            alone = head.call.service is not None or head.live or long
             if batch and (alone or head.program is not batch[0].program):
                 break
             self._turns.pop(tenant)

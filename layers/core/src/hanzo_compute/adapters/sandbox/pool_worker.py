@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from hanzo_compute.adapters.sandbox import frames
 from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE
-from hanzo_compute.adapters.sandbox.process import GRACE_S, TEMPLATES, WorkerDied, WorkerProcess
+from hanzo_compute.adapters.sandbox.process import GRACE_S, RESULTS, TEMPLATES, WorkerDied, WorkerProcess
 from hanzo_compute.adapters.sandbox.programs import Program
 from hanzo_compute.adapters.sandbox.waiting import Waiting, stopping
 from hanzo_compute.model.outcome import Category
@@ -96,13 +96,13 @@ class PoolWorker:
                 Invocation(at, number, max(0, round(each.call.timeout_s * 1000)), each.call.data)
                 for at, (number, each) in enumerate(zip(numbers, batch, strict=True))
             ]
-            await self._send(frames.calls(invocations))
+            await self._send(self.process.calls(invocations))
             running = True
             until = time.monotonic() + left[0].call.timeout_s + GRACE_S
             while left:
                 kind, body = await self._frame(until)
-                if kind == frames.DONE:
-                    for answered in self.process.answers(body):
+                if kind in RESULTS:
+                    for answered in self.process.answers(kind, body):
                         left.pop(0).answer(answered)
                     until = time.monotonic() + (left[0].call.timeout_s if left else 0.0) + GRACE_S
                 elif kind == frames.ASK:

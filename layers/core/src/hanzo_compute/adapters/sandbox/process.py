@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import frames, hostcalls
+from hanzo_compute.adapters.sandbox.area import Lender
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE, Service
@@ -33,6 +34,8 @@ READY_S: Final = 30.0
 LATE_S: Final = 2.0
 """Longest time to hear a worker out whose time was seen to be over: a result that came just in time is read to its
 end, a flood is not."""
+RESULTS: Final = (frames.DONE, frames.BACK)
+"""Kinds of frames with results."""
 TEMPLATES: Final = 64
 """Templates that a worker keeps."""
 
@@ -113,24 +116,28 @@ class WorkerProcess:
         # A file, not a pipe: nobody has to read it for the worker to go on.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed by kill)
         self._socket, theirs = socket.socketpair()
+        self._memory = Lender()
         self._poller = self._polling()
         command = [sys.executable, "-P", "-m", "hanzo_compute.adapters.sandbox.worker"]
+        passed = [theirs.fileno(), self._memory.fd]
         try:
             self._process = subprocess.Popen(
-                [*command, str(os.getpid()), str(theirs.fileno())],
+                [*command, str(os.getpid()), *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                pass_fds=[theirs.fileno()],
+                pass_fds=passed,
                 env=environment(),
                 start_new_session=True,
             )
         except OSError:
             self._socket.close()
             self._stderr.close()
+            self._memory.close()
             raise
         finally:
             theirs.close()
+            self._memory.given()
         self._inbox = frames.Inbox()
         self._prepared: dict[int, Template] = {}
         self._next = 0
@@ -189,7 +196,7 @@ class WorkerProcess:
     def send(self, batch: Sequence[Invocation], within_s: float = READY_S) -> None:
         """Send calls. Raises WorkerDied; Overdue, if it does not take them in time."""
         self._late = None
-        self._send(frames.calls(batch), within_s)
+        self._send(self._memory.calls(batch), within_s)
 
     def collect(self, count: int, until: float | None, wake: int | None = None) -> list[Answered]:
         """The results of ``count`` calls in the order in which they were sent; fewer if ``wake`` became readable."""
@@ -199,8 +206,8 @@ class WorkerProcess:
             if message is None:
                 break
             kind, body = message
-            if kind == frames.DONE:
-                found += [self._answered(result) for result in self._trusted(frames.results, body)]
+            if kind in RESULTS:
+                found += self.answers(kind, body)
             elif kind == frames.OUTPUT:
                 stream, data = self._trusted(_output, body)
                 if self.output is not None:
@@ -260,9 +267,14 @@ class WorkerProcess:
         self._socket.setblocking(False)
         return self._socket
 
-    def answers(self, body: bytes) -> list[Answered]:
+    def calls(self, batch: Sequence[Invocation]) -> bytes:
+        """The frame that sends calls, for that caller."""
+        return self._memory.calls(batch)
+
+    def answers(self, kind: int, body: bytes) -> list[Answered]:
         """The results in a frame. Raises WorkerDied if it is none."""
-        return [self._answered(result) for result in self._trusted(frames.results, body)]
+        found = self._trusted(lambda told: self._memory.results(kind, told), body)
+        return [self._answered(result) for result in found]
 
     def output_of(self, body: bytes) -> tuple[int, bytes]:
         """The stream and the bytes in a frame of output. Raises WorkerDied if it is none."""
@@ -292,6 +304,7 @@ class WorkerProcess:
         self._process.wait()
         self._socket.close()
         self._stderr.close()
+        self._memory.close()
 
     def _load(self, template: Template, fd: int) -> None:
         component = template.call.get("entry") == "component"
@@ -395,7 +408,7 @@ class WorkerProcess:
         return WorkerDied(code, words)
 
 
-_FROM_WORKERS: Final = frozenset({frames.READY, frames.OUTPUT, frames.ASK, frames.DONE})
+_FROM_WORKERS: Final = frozenset({frames.READY, frames.OUTPUT, frames.ASK, *RESULTS})
 
 
 def _heard(inbox: frames.Inbox) -> tuple[int, bytes] | None:

@@ -1,6 +1,6 @@
 """The worker process: one thread hears its supervisor, another runs guests; when the supervisor is gone, so is it.
 
-``python -m hanzo_compute.adapters.sandbox.worker PARENT FD``. See :mod:`.frames` for what is said.
+``python -m hanzo_compute.adapters.sandbox.worker PARENT SOCKET MEMORY``. See :mod:`.frames` for what is said.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import frames, harden
+from hanzo_compute.adapters.sandbox.area import Area
 from hanzo_compute.adapters.sandbox.call import Bounds, Call, Folder, Report
 from hanzo_compute.adapters.sandbox.components import Component, run_component
 from hanzo_compute.adapters.sandbox.engine import Engine
@@ -72,8 +73,11 @@ class _Template:
 class Worker:
     """Serves one supervisor over a socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, area: Area) -> None:
         self._socket = sock
+        self._area = area
+        self._lent = False
+        """What the memory came with has no result yet."""
         self._inbox = frames.Inbox()
         self._fds: list[int] = []
         self._engines: dict[str, Engine] = {}
@@ -132,6 +136,11 @@ class Worker:
             batch = list(frames.called(body))
             self._accepted += len(batch)
             self._batches.put(batch)
+        elif kind == frames.LENT:
+            call, size = frames.borrowed(body)
+            self._accepted += 1
+            self._lent = True  # nothing runs, so that the next result is this one's
+            self._batches.put([call._replace(data=self._area.take(size)) if size else call])
         elif kind == frames.STOP:
             running = self._running
             if running is not None:
@@ -235,7 +244,9 @@ class Worker:
     def _hand_back(self) -> None:
         with self._handing:
             if self._ended:
-                self._send(frames.done(self._ended))
+                lent, self._lent = self._lent, False
+                inside = lent and self._area.put(self._ended[0].data)
+                self._send(frames.given_back(self._ended[0]) if inside else frames.done(self._ended))
                 self._ended = []
 
     def _guest(self, invocation: Invocation) -> Result:
@@ -356,12 +367,14 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def main(parent: int, fd: int) -> None:
+def main(parent: int, fd: int, memory: int) -> None:
     """Run as a worker of the process ``parent`` until it closes the socket ``fd``."""
     harden.harden(parent)
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
-    worker = Worker(sock)
+    area = Area(memory)
+    os.close(memory)
+    worker = Worker(sock, area)
     gc.freeze()  # what was imported is here to stay
     harden.limit_memory(256 << 20)
     harden.refuse_system_calls()
@@ -371,4 +384,4 @@ def main(parent: int, fd: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))
