@@ -10,8 +10,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def wasm_cache() -> Path:
-    """The folder that keeps interpreters and compiled modules between runs of the suite, CPython made ready."""
+    """The folder that keeps interpreters and compiled modules between runs of the suite, interpreters made ready."""
     from hanzo_compute.adapters.sandbox import interpreters
+    from hanzo_compute.adapters.sandbox.artefacts import INTERPRETER_S, artefacts_of
     from hanzo_compute.adapters.sandbox.settings import Profile
 
     folder = os.environ.get("HZC_CACHE") or Path(
@@ -19,4 +20,9 @@ def wasm_cache() -> Path:
     )
     for language in interpreters.PINS:
         interpreters.precompile(language, Profile.FAST, Path(folder), print)
+        # Without a snapshot, too: some programs ask for a start of their own.
+        found = interpreters.ensure(language, Path(folder))
+        started = artefacts_of(Path(folder), Profile.FAST)
+        os.close(started.get(found.digest, found.path.read_bytes, timeout_s=INTERPRETER_S))
+        started.close()
     return Path(folder)

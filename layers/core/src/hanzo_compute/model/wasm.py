@@ -5,6 +5,7 @@ Compiling is where a small file can cost much: so everything that can be counted
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -88,31 +89,40 @@ def inspect(data: bytes) -> ModuleFacts:
     if data[4:8] != CORE:
         raise InvalidModule("it is of another version of WASM than 1")
     facts = ModuleFacts(len(data))
-    reader = _Reader(data, 8, len(data))
     seen: set[int] = set()
-    count = 0
     try:
-        while reader.at < reader.end:
-            section = reader.byte()
-            count += 1
+        for count, (section, begin, end) in enumerate(sections(data), 1):
             if count > SECTIONS_MAX:
                 raise InvalidModule(f"it has over {SECTIONS_MAX} sections")
             if section and section in seen:
                 raise InvalidModule(f"it has section {section} twice")
             seen.add(section)
-            size = reader.u32()
-            end = reader.at + size
-            if end > reader.end:
-                raise InvalidModule("it ends in the middle of a section")
             read = _SECTIONS.get(section)
             if read is not None:
-                read(_Reader(data, reader.at, end), facts)
-            reader.at = end
+                read(_Reader(data, begin, end), facts)
     except IndexError:
         raise InvalidModule("it ends in the middle of a section") from None
     except UnicodeDecodeError:
         raise InvalidModule("a name in it is not UTF-8") from None
     return facts
+
+
+def sections(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The sections of a core module (§5.5.2): the id of each, and where its contents begin and end.
+
+    Raises:
+        InvalidModule: one goes on behind the end.
+        IndexError: the binary ends in the head of one.
+    """
+    reader = _Reader(data, 8, len(data))
+    while reader.at < reader.end:
+        section = reader.byte()
+        size = reader.u32()
+        end = reader.at + size
+        if end > reader.end:
+            raise InvalidModule("it ends in the middle of a section")
+        yield section, reader.at, end
+        reader.at = end
 
 
 class _Reader:

@@ -18,6 +18,7 @@ from typing import Final
 
 from hanzo_compute.adapters.sandbox.cache import ArtefactCache, private_dir
 from hanzo_compute.adapters.sandbox.process import cpu_ms, environment
+from hanzo_compute.adapters.sandbox.settings import Profile, tag
 
 COMPILE_S: Final = 60.0
 """Longest time to compile a module."""
@@ -31,6 +32,9 @@ NICE: Final = 19
 KEPT: Final = 32
 """Sealed copies that are kept open."""
 REFUSED: Final = 3
+MODULE: Final = "module"
+SNAPSHOT: Final = "snapshot"
+"""What is compiled: the module itself, or a snapshot of the interpreter that it is."""
 _LAST_WORDS: Final = 2000
 
 
@@ -46,11 +50,20 @@ class Stopped(Exception):
     """The caller wanted no more."""
 
 
-class Artefacts:
-    """Compiled modules of one profile, by the SHA-256 of their source; several threads may ask."""
+def artefacts_of(cache_dir: Path, profile: Profile, *, snapshot: bool = False) -> Artefacts:
+    """What is compiled here for a profile."""
+    return Artefacts(cache_dir, profile.value, tag(profile, snapshot=snapshot), snapshot=snapshot)
 
-    def __init__(self, cache_dir: Path, profile: str, tag: str) -> None:
+
+class Artefacts:
+    """Compiled modules of one profile, by the SHA-256 of their source; several threads may ask.
+
+    ``snapshot``: the modules are interpreters, and it is snapshots of them that are compiled; ``tag`` says so, too.
+    """
+
+    def __init__(self, cache_dir: Path, profile: str, tag: str, *, snapshot: bool = False) -> None:
         self.profile = profile
+        self._snapshot = snapshot
         self._dir = private_dir(cache_dir)
         self._cache = ArtefactCache(cache_dir, tag)
         self._lock = threading.Lock()
@@ -184,8 +197,9 @@ class Artefacts:
     ) -> tuple[int | None, str]:
         """The compiler's exit code, None if it took too long, and what it said. ``files``: source and target."""
         command = [sys.executable, "-P", "-m", "hanzo_compute.adapters.sandbox.compile", str(os.getpid())]
+        what = SNAPSHOT if self._snapshot else MODULE
         process = subprocess.Popen(
-            [*command, self.profile, *map(str, files), str(nice)],
+            [*command, self.profile, what, *map(str, files), str(nice)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

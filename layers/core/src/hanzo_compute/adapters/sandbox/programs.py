@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import call as calls
 from hanzo_compute.adapters.sandbox import guest, interpreters, layout
-from hanzo_compute.adapters.sandbox.artefacts import Artefacts
+from hanzo_compute.adapters.sandbox.artefacts import Artefacts, artefacts_of
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder
 from hanzo_compute.adapters.sandbox.process import Template
-from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, tag, version
+from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, version
 from hanzo_compute.ports.sandboxes import GuestProgram
 
 KEPT: Final = 512
@@ -53,7 +53,7 @@ class Programs:
         self._release = weakref.finalize(self, os.close, lock)
         self._numbers = itertools.count()
         self._cache_dir = private_dir(cache_dir)
-        self._artefacts: dict[str, Artefacts] = {}
+        self._artefacts: dict[tuple[Profile, bool], Artefacts] = {}
         self._kept: OrderedDict[str, Program] = OrderedDict()
         self._files_size = 0
         self._preparing: dict[str, asyncio.Task[Program]] = {}
@@ -96,19 +96,20 @@ class Programs:
         profile = Profile.METERED if deterministic or program.fuel is not None else Profile.FAST
         runtime = [version(), SANDBOX_VERSION]
         digest, argv = program.digest, ["module", *program.args]
-        source = program.module
+        source, snapshot = program.module, False
         if program.language is not None:
             found = interpreters.ensure(program.language, self._cache_dir)
             digest, argv = found.digest, [*found.running(program.script), *program.args]
             source = found.path.read_bytes
             runtime.append(found.version)
+            snapshot = found.resumes(profile, program.env, program.memory_mib)
         files = dict(program.files())
         if program.language is not None:
             files.setdefault(*guest.module(program.language))
-        artefacts = self._artefacts.get(profile.value)
+        artefacts = self._artefacts.get((profile, snapshot))
         if artefacts is None:
-            artefacts = Artefacts(self._cache_dir, profile.value, tag(profile))
-            artefacts = self._artefacts.setdefault(profile.value, artefacts)
+            artefacts = artefacts_of(self._cache_dir, profile, snapshot=snapshot)
+            artefacts = self._artefacts.setdefault((profile, snapshot), artefacts)
         os.close(artefacts.get(digest, source))
         made: dict[str, Any] = {"entry": program.entry, "argv": argv, "env": dict(program.env)}
         if deterministic:

@@ -6,14 +6,19 @@ there are no threads and no relaxed SIMD, so that a module computes the same to 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from hanzo_compute.adapters.sandbox import guest
+
 SANDBOX_VERSION: Final = "hzc-wasi 1"
 """What our part of WASI is called in outcomes: another version may use other fuel."""
+SNAPSHOT_VERSION: Final = 1
+"""Of how snapshots of an interpreter are taken."""
 WASM_STACK: Final = 512 << 10
 """Stack of the guest, bytes. Over wasmtime's async stack of 2 MiB, making an engine aborts the process."""
 MEMORY_RESERVED: Final = 4 << 30
@@ -87,10 +92,13 @@ def cpu_level() -> str:
     return next(level for level, needs in found.items() if features.issuperset(needs))
 
 
-def tag(profile: Profile, level: str | None = None) -> str:
-    """All that a compiled module depends on besides its source."""
+def tag(profile: Profile, level: str | None = None, *, snapshot: bool = False) -> str:
+    """All that a compiled module depends on besides its source; ``snapshot``: that is an interpreter's."""
     settings = repr(sorted(SETTINGS[profile].items()))
-    return "\n".join([version(), settings, platform.machine(), cpu_level() if level is None else level])
+    parts = [version(), settings, platform.machine(), cpu_level() if level is None else level]
+    if snapshot:
+        parts.append(f"snapshot {SNAPSHOT_VERSION} {hashlib.sha256(guest.resume()).hexdigest()}")
+    return "\n".join(parts)
 
 
 def _cpu_features() -> frozenset[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import artefacts, call, interpreters, layout
-from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed
+from hanzo_compute.adapters.sandbox.artefacts import CannotCompile, CompileFailed, artefacts_of
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.process import Overdue, Template, WorkerDied, WorkerProcess
-from hanzo_compute.adapters.sandbox.settings import Profile, tag
+from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.errors import InvalidRequest, Unavailable
 from hanzo_compute.model import wasm
 from hanzo_compute.model.package import InvalidPackage, environment, unpack
@@ -84,8 +84,8 @@ def _run(
     progress: Callable[[str], None],
 ) -> LocalOutcome:
     profile = Profile.METERED if program.deterministic or program.fuel is not None else Profile.FAST
-    source, digest, made = _source(program, cache_dir, progress)
-    compiled = Artefacts(cache_dir, profile.value, tag(profile))
+    source, digest, made, snapshot = _source(program, profile, cache_dir, progress)
+    compiled = artefacts_of(cache_dir, profile, snapshot=snapshot)
     worker: WorkerProcess | None = None
     try:
         fd = compiled.get(
@@ -125,9 +125,10 @@ def _run(
 
 
 def _source(
-    program: LocalProgram, cache_dir: Path, progress: Callable[[str], None]
-) -> tuple[Path, str, dict[str, Any]]:
+    program: LocalProgram, profile: Profile, cache_dir: Path, progress: Callable[[str], None]
+) -> tuple[Path, str, dict[str, Any], bool]:
     stdin = f"/proc/{os.getpid()}/fd/0" if program.stdin is None else str(program.stdin)
+    found = None
     if program.language is None:
         data = program.file.read_bytes()
         facts = wasm.inspect(data)
@@ -143,11 +144,12 @@ def _source(
     env = program.env
     if program.package is not None and program.language is not None:
         env = environment(program.language, env)
+    snapshot = found is not None and found.resumes(profile, env, program.memory_mib, 1 + len(program.folders))
     made: dict[str, Any] = {"entry": entry, "argv": argv, "env": env, "stdin_path": stdin}
     if program.deterministic:
         # Standard input may be a terminal: it is no part of the seed here.
         made |= {"deterministic": True, "seed": call.seed(digest, argv, env, "").hex()}
-    return source, digest, made
+    return source, digest, made, snapshot
 
 
 def _folders(program: LocalProgram, inputs: Path) -> list[Folder]:

@@ -24,7 +24,7 @@ DETERMINISTIC: Final = "deterministic"
 
 @dataclass(frozen=True)
 class Program:
-    """What an attempt runs. ``ours``: the module is an interpreter of the platform's."""
+    """What an attempt runs. ``ours``: the module is an interpreter of the platform's; ``snapshot``: started already."""
 
     digest: str
     source: Path
@@ -39,6 +39,7 @@ class Program:
     versions: str
     package: str | None = None
     """Blob id of the package that it is in."""
+    snapshot: bool = False
     granted: frozenset[str] = frozenset()
     """Capabilities of the function that it is."""
 
@@ -59,13 +60,15 @@ class Program:
         fuel = resources.get("fuel")
         profile = Profile.METERED if deterministic or fuel is not None else Profile.FAST
         said = [version(), SANDBOX_VERSION]
-        entry = "command"
+        memory_mib = resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT)
+        entry, snapshot = "command", False
         if language is not None:
             interpreter = interpreters.ensure(language, cache_dir, progress)
             path, digest, argv = interpreter.path, interpreter.digest, list(interpreter.argv)
             if package is not None:
                 argv, env = interpreter.running(source["entry"]), environment(language, env)
             said.append(interpreter.version)
+            snapshot = interpreter.resumes(profile, env, memory_mib)
         else:
             path = files.module
             data = path.read_bytes()
@@ -82,11 +85,12 @@ class Program:
             argv=[*argv, *spec.get("args", [])],
             env=dict(sorted(env.items())),  # the spec's digest does not tell their order
             deterministic=deterministic,
-            memory_mib=resources.get("memory_mib", bounds.MEMORY_MIB_DEFAULT),
+            memory_mib=memory_mib,
             fuel=fuel,
             ours=language is not None,
             versions=" ".join(said),
             package=package,
+            snapshot=snapshot,
             granted=frozenset(of_source(source).granted),
         )
 

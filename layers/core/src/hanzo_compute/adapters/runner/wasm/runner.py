@@ -26,10 +26,10 @@ from hanzo_compute.adapters.runner.wasm.outcomes import (
 from hanzo_compute.adapters.runner.wasm.program import Program
 from hanzo_compute.adapters.runner.wasm.supervise import Ending, Stop, supervise
 from hanzo_compute.adapters.sandbox import artefacts, interpreters
-from hanzo_compute.adapters.sandbox.artefacts import Artefacts, CannotCompile, CompileFailed, Stopped
+from hanzo_compute.adapters.sandbox.artefacts import CannotCompile, CompileFailed, Stopped, artefacts_of
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.process import WorkerProcess
-from hanzo_compute.adapters.sandbox.settings import Profile, tag, version
+from hanzo_compute.adapters.sandbox.settings import Profile, version
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category, Outcome
@@ -89,7 +89,8 @@ class WasmRunner:
                 "the WASM runner needs the package wasmtime", hint="pip install 'hanzo-compute-core[wasm]'"
             ) from None
         self._cache_dir = private_dir(cache_dir.resolve())
-        self._artefacts = {profile: Artefacts(self._cache_dir, profile.value, tag(profile)) for profile in Profile}
+        kinds = [*((profile, False) for profile in Profile), (Profile.FAST, True)]
+        self._artefacts = {kind: artefacts_of(self._cache_dir, kind[0], snapshot=kind[1]) for kind in kinds}
         self._root = private_dir(private_dir(state_dir.resolve()) / "attempts")
         self._slots = slots
         self._clock = clock
@@ -211,8 +212,8 @@ class WasmRunner:
         deadline = time.monotonic() + CLOSE_S
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
-        for artefacts_of in self._artefacts.values():
-            artefacts_of.close()
+        for compiled in self._artefacts.values():
+            compiled.close()
         os.close(self._lock_fd)
 
     def _attempt(self, handle: Handle) -> _Attempt:
@@ -334,7 +335,7 @@ class WasmRunner:
         return None
 
     def _supervise(self, attempt: _Attempt, worker: WorkerProcess, program: Program) -> Ending:
-        lease, compiled = _lease(attempt), self._artefacts[program.profile]
+        lease, compiled = _lease(attempt), self._artefacts[program.profile, program.snapshot]
         timeout_s = lease.timeout_ms / 1000
         until = attempt.started + timeout_s if lease.timeout_is_deadline else None
 

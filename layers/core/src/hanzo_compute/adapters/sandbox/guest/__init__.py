@@ -13,3 +13,8 @@ def module(language: str) -> tuple[str, bytes]:
     """The name of a language's module, and its source."""
     name = NAMES[language]
     return name, resources.files(__package__).joinpath(name).read_bytes()
+
+
+def resume() -> bytes:
+    """The source that Python runs before a snapshot of it is taken."""
+    return resources.files(__package__).joinpath("resume.py").read_bytes()
