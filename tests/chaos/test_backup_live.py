@@ -52,22 +52,22 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         client = one.client()
         module = client.upload_blob(compiled(ECHO))
         long = client.submit(spec(client.upload_blob(compiled(LONG)), "long")).job["id"]
-        until(lambda: client.get(long)["state"] == "running", 60, "the long job runs")
+        until(lambda: client.get(long)["state"] == "running", 120, "the long job runs")
         load = Load(one, module)
         load.start()
-        until(lambda: len(load.accepted) >= 20, 60, "some jobs are accepted")
+        until(lambda: len(load.accepted) >= 20, 120, "some jobs are accepted")
         before = dict(load.accepted)
         made = one.hzc("backup", str(file))
         assert (made.returncode, made.stdout) == (0, f"{file}\n".encode()), made
         later = len(load.accepted)
         assert client.get(long)["state"] == "running"
         stale_key = (one.home / "keys" / "runner.key").read_text().strip()
-        until(lambda: len(load.accepted) > later, 60, "jobs are accepted after the backup")
+        until(lambda: len(load.accepted) > later, 120, "jobs are accepted after the backup")
         load.stopping.set()
         load.join(60)
         assert not load.is_alive()
         one.kill_supervisor()
-    until(lambda: not one.processes(), 30, "nothing of the first platform is left")
+    until(lambda: not one.processes(), 120, "nothing of the first platform is left")
 
     two = Platform(tmp_path / "two")
     restored = two.hzc("restore", str(file))
@@ -91,7 +91,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         def unfinished() -> list[object]:
             return [job["id"] for job in pages(client) if job["state"] not in TERMINAL]
 
-        until(lambda: not unfinished(), 90, "all jobs end")
+        until(lambda: not unfinished(), 120, "all jobs end")
         assert {str(job["id"]) for job in pages(client)} == held
         for job_id in held:
             events = client.events(job_id)
@@ -112,13 +112,13 @@ def test_a_platform_that_was_killed_needs_no_repair(tmp_path: Path) -> None:
         refused = platform.hzc("doctor", "--repair")
         assert (refused.returncode, b"hzc down" in refused.stderr) == (2, True), refused
         platform.kill_supervisor()
-        until(lambda: not platform.processes(), 30, "nothing is left")
+        until(lambda: not platform.processes(), 120, "nothing is left")
         upload = platform.home / "blobs" / ".new" / "0123456789abcdef"
         upload.write_bytes(b"half an upload")
         made = platform.hzc("backup", str(tmp_path / "b.tar"), "-o", "json")
         assert made.returncode == 0, made
         platform.start()
-        until(lambda: not upload.exists(), 30, "the start removes it")
+        until(lambda: not upload.exists(), 120, "the start removes it")
         for job in jobs:
             assert platform.client().wait(job, timeout_s=60)["state"] == "succeeded"
         assert platform.stop() == 0

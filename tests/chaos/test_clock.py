@@ -33,14 +33,14 @@ def seen(platform: Platform) -> int:
 
 
 def noticed(platform: Platform, offset: int) -> None:
-    until(lambda: abs(seen(platform) - offset) < 90, 30, f"the reconciler has seen the clock at {offset:+}")
+    until(lambda: abs(seen(platform) - offset) < 90, 120, f"the reconciler has seen the clock at {offset:+}")
 
 
 def run_slowly(load: Load, number: int) -> str:
     """Submit a job that runs for seconds, for the clock to be set meanwhile."""
     key = f"slow-{number}"
     job: str = load.client.submit(SLEEP, idempotency_key=key).job["id"]
-    until(lambda: load.client.get(job)["state"] == "running", 60, "it runs")
+    until(lambda: load.client.get(job)["state"] == "running", 120, "it runs")
     return job
 
 

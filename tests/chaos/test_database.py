@@ -199,7 +199,7 @@ def test_damage_found_while_it_runs_stops_the_writer_until_it_is_gone(home: Path
             store.query("p")
         with pytest.raises(Unavailable):
             [store.get(Key("p", f"{number:04}"), fresh=True) for number in range(40)]
-        until(lambda: writer.ended is not None, 20, "the writer ends")
+        until(lambda: writer.ended is not None, 120, "the writer ends")
         assert writer.ended == EXIT_DISK
         assert "is damaged" in writer.log
         assert "hzc restore FILE" in writer.log
@@ -252,8 +252,8 @@ def test_a_platform_whose_database_is_damaged_while_it_runs(tmp_path: Path) -> N
                 load.client.submit(load.spec("more"))
             return path.with_name(integrity.DAMAGED).exists()
 
-        until(found, 60, "the damage is found")
-        until(lambda: "is damaged" in platform.log.read_text(), 60, "it is said")
+        until(found, 120, "the damage is found")
+        until(lambda: "is damaged" in platform.log.read_text(), 120, "it is said")
         damaged = path.read_bytes()
         with pytest.raises(Unavailable) as told:
             load.client.list_jobs(limit=1)

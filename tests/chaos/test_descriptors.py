@@ -56,7 +56,7 @@ def test_a_writer_that_can_let_nobody_in_serves_those_it_has(tmp_path: Path) -> 
             for _ in range(10):
                 waiting.append(frames.connect(socket_path(tmp_path), 20))
                 waiting[-1].sendall(frames.encode({"id": 1, "op": "hello", "args": [False]}))
-            until(lambda: "cannot accept" in writer.log, 20, "it says so")
+            until(lambda: "cannot accept" in writer.log, 120, "it says so")
             for number in range(20):
                 store.transact([Put(Key("p", f"{number}"), {})])
                 time.sleep(0.1)
@@ -109,12 +109,12 @@ def test_a_front_without_descriptors_drops_who_comes_and_recovers(platform: Plat
         with pytest.raises(ComputeError) as refused:
             platform.client().upload_blob(os.urandom(100_000))
         assert refused.value.retryable
-        until(lambda: not is_ready(platform.url, 0.5), 20, "nobody new is served")
+        until(lambda: not is_ready(platform.url, 0.5), 120, "nobody new is served")
         time.sleep(2)  # long enough to see whether it spins
         assert cpu_s(pid) - used < (time.monotonic() - begun) * 0.7, "it spins"
     for sock in many:
         sock.close()
-    until(lambda: is_ready(platform.url, 1), 30, "it serves again")
+    until(lambda: is_ready(platform.url, 1), 120, "it serves again")
     load.more(5)
     load.end()
     account(load.client, [load], platform.home)
@@ -130,7 +130,7 @@ def test_an_agent_without_descriptors_leases_nothing_and_loses_no_job(platform: 
     with no_more(pid):
         load.more(20)
         log = platform.home / "log" / "agent-1.log"
-        until(lambda: "open files" in log.read_text(), 60, "it says so")
+        until(lambda: "open files" in log.read_text(), 120, "it says so")
         time.sleep(6)
     load.end()
     jobs = account(load.client, [load], platform.home)
@@ -149,7 +149,7 @@ def test_the_pump_and_the_writer_without_descriptors(platform: Platform) -> None
     with no_more(pump), no_more(writer):
         load.more(10)
         os.kill(writer, 9)
-        until(lambda: platform.pid("writer") not in (None, writer), 30, "the writer is back")
+        until(lambda: platform.pid("writer") not in (None, writer), 120, "the writer is back")
         load.more(5)
     load.end()
     account(load.client, [load], platform.home)

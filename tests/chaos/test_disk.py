@@ -53,7 +53,7 @@ def test_a_full_disk(platform: Platform, disk: Path) -> None:
     before = {name: platform.pid(name) for name in ("writer", "front-1", "pump", "agent-1")}
     filler = fill(disk)
 
-    until(lambda: load.refused, 60, "a submission is refused")
+    until(lambda: load.refused, 120, "a submission is refused")
     (error, *_) = load.refused
     assert isinstance(error, Unavailable)
     assert "lost" in error.message or "could not write" in error.message
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_slowly_and_is_emptied_again_and_again(platform: Pl
         load.more(5)
         filler = fill(disk)
         seen = len(load.refused)
-        until(lambda seen=seen: len(load.refused) > seen, 60, "a submission is refused")  # type: ignore[misc]
+        until(lambda seen=seen: len(load.refused) > seen, 120, "a submission is refused")  # type: ignore[misc]
         filler.unlink()
     load.end()
     account(load.client, [load], platform.home)
@@ -131,10 +131,10 @@ def test_a_disk_that_turns_read_only_under_the_writer(tmp_path: Path) -> None:
         calls = ("pwrite64", "ftruncate", "fallocate")
         readonly = [f"{call}:error=EROFS" for call in calls]
         with Failing(pid, tmp_path / "trace", *readonly, trace=",".join(calls)) as strace:
-            until(lambda: load.refused, 60, "a submission is refused")
+            until(lambda: load.refused, 120, "a submission is refused")
             assert "disk" in str(load.refused[-1].hint)
             assert load.client.list_jobs(limit=1).items
-            until(lambda: strace.injected > 5, 60, "it goes on trying")
+            until(lambda: strace.injected > 5, 120, "it goes on trying")
         load.more(10)
         load.end()
         account(load.client, [load], platform.home)

@@ -27,7 +27,7 @@ def strike(platform: Armed, point: Point) -> None:
     """One round with one point armed."""
     platform.arm(point.name)
     platform.round()
-    until(lambda: platform.died, 15, f"a process comes to {point.name}")
+    until(lambda: platform.died, 120, f"a process comes to {point.name}")
     platform.check_at_rest()
 
 
@@ -38,7 +38,7 @@ def start_over(home: Path, point: Point) -> None:
     platform.arm(point.name)
     platform.begin()
     with platform:
-        until(lambda: platform.died, 30, f"a process comes to {point.name}")
+        until(lambda: platform.died, 300, f"a process comes to {point.name}")
         if not platform.answers_or_ends():
             platform.start()
         platform.upload()
@@ -54,7 +54,7 @@ def go_through(points: Sequence[Point], home: Path, outcomes: Outcomes) -> None:
             for point in points:
                 outcomes[point.name] = _outcome(lambda point=point: strike(platform, point))
             assert platform.stop() == 0
-            until(lambda: not platform.processes(), 10, "no process is left")
+            until(lambda: not platform.processes(), 120, "no process is left")
     except BaseException as error:
         outcomes[points[-1].name] = error
 

@@ -52,7 +52,7 @@ def end(loads: list[Load]) -> None:
 def more(loads: list[Load], count: int) -> None:
     """Wait until so many more writes were called durable."""
     enough = sum(len(each.durable) for each in loads) + count
-    until(lambda: sum(len(each.durable) for each in loads) >= enough, 60, f"{count} more durable writes")
+    until(lambda: sum(len(each.durable) for each in loads) >= enough, 120, f"{count} more durable writes")
 
 
 def check(database: Path, loads: list[Load], *, least: dict[str, int] | None = None) -> None:
@@ -79,7 +79,7 @@ def test_a_sync_that_fails_and_comes_back(writer: WriterProcess, loads: list[Loa
     trace = f"{SYNCS},pwrite64,ftruncate"
     failing = (f"fdatasync:error=EIO:when={when}", f"fsync:error=EIO:when={when}")
     with Failing(writer.pid, tmp_path / "trace", *failing, trace=trace) as strace:
-        until(lambda: strace.injected, 30, "a sync fails")
+        until(lambda: strace.injected, 120, "a sync fails")
         end_of_writer = _revived(writer, loads)
         seen = strace.seen
     end(loads)
@@ -127,7 +127,7 @@ def test_a_kill_at_the_sync_that_failed(writer: WriterProcess, loads: list[Load]
     more(loads, 20)
     fatal = [f"{call}:error=EIO:signal=SIGKILL:when=4" for call in SYNCS.split(",")]
     with Failing(writer.pid, tmp_path / "trace", *fatal, trace=SYNCS):
-        until(lambda: writer.ended is not None, 30, "it is killed")
+        until(lambda: writer.ended is not None, 120, "it is killed")
     durable = {each.name: len(each.durable) for each in loads}
     for each in loads:
         each.ended.set()
@@ -145,7 +145,7 @@ def test_the_database_does_not_sync_while_the_log_does(
     failing = [f"{call}:error=EIO:when=1+" for call in SYNCS.split(",")]
     database = schema.path_of(writer.home)
     with Failing(writer.pid, tmp_path / "trace", *failing, trace=SYNCS, path=database) as strace:
-        until(lambda: strace.injected > 2, 60, "checkpoints fail")
+        until(lambda: strace.injected > 2, 120, "checkpoints fail")
         more(loads, 50)
     more(loads, 50)
     end(loads)

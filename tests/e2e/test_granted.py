@@ -120,7 +120,7 @@ def test_a_schedule_fires_a_function_that_counts_reads_a_secret_and_calls_out(
         found = json.loads(granting.hzc("schedule", "runs", "count", "-o", "json").stdout)["items"]
         return [job for run in found if run["status"] == "submitted" for job in run["jobs"]]
 
-    (job, *_) = until(fired, 30, "it fires")
+    (job, *_) = until(fired, 120, "it fires")
     client = granting.client()
     ended = client.wait(job, timeout_s=60)
     assert ended["state"] == "succeeded", ended
@@ -228,7 +228,7 @@ def test_an_agent_that_is_killed_leaves_nothing_and_the_next_attempt_counts_once
     deploy(granting, "killed", code, capabilities={"kv": True})
     client = granting.client()
     job = client.submit({"source": {"function": "killed"}}).job["id"]
-    until(lambda: client.get(job)["state"] == "running", 60, "it runs")
+    until(lambda: client.get(job)["state"] == "running", 120, "it runs")
     time.sleep(2)
     pid = granting.pid("agent-1")
     assert pid is not None

@@ -109,7 +109,7 @@ def test_a_site(platform: Platform, http: Http) -> None:
         lines = wiring.functions_client(platform.url, platform.key).logs("site")
         return any("called /mine" in line["text"] for line in lines)
 
-    assert until(logged, 10, "what it wrote is in its log")
+    assert until(logged, 120, "what it wrote is in its log")
 
 
 def test_canary_and_rollback(platform: Platform, http: Http) -> None:
@@ -180,7 +180,7 @@ def test_by_cli(platform: Platform, tmp_path: Path) -> None:
     told = json.loads(platform.hzc("fn", "invoke", "hello", "-o", "json").stdout)
     assert (told["output"], told["function"]) == ("hello \n", "hello@1")
     assert platform.hzc("fn", "invoke", "hello@nowhere").returncode == 2
-    until(lambda: b"was here" in platform.hzc("fn", "logs", "hello").stdout, 20, "the log")
+    until(lambda: b"was here" in platform.hzc("fn", "logs", "hello").stdout, 120, "the log")
     program.write_text("raise SystemExit(3)")
     platform.hzc("fn", "deploy", "hello", str(program))
     failed = platform.hzc("fn", "invoke", "hello")

@@ -87,7 +87,7 @@ class TestCli:
         (tmp_path / "forever.py").write_text(FOREVER)
         job = platform.hzc("submit", str(tmp_path / "forever.py")).stdout.decode().strip()
         client = platform.client()
-        until(lambda: client.get(job)["state"] == "running", 30, "it runs")
+        until(lambda: client.get(job)["state"] == "running", 120, "it runs")
         assert platform.hzc("cancel", job).returncode == 0
         found = client.wait(job, timeout_s=30)
         assert (found["state"], found["outcome"]["category"]) == ("cancelled", "cancelled")

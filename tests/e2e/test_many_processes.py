@@ -84,7 +84,7 @@ def connections(platform: Platform) -> Iterator[dict[str, Connection]]:
         return found if len(found) == FRONTS else {}
 
     try:
-        yield until(all_fronts, 60, "every front accepts")
+        yield until(all_fronts, 120, "every front accepts")
     finally:
         for each in made:
             each.http.close()
@@ -147,7 +147,7 @@ def test_a_killed_front_does_not_hurt_the_others(platform: Platform) -> None:
     client = wiring.jobs_client(platform.url, platform.key)
     for job in jobs:
         assert client.wait(job, timeout_s=60)["state"] == "succeeded"
-    until(lambda: platform.pid("front-1") not in (None, pid), 30, "the front is started again")
+    until(lambda: platform.pid("front-1") not in (None, pid), 120, "the front is started again")
     with connections(platform) as fronts:
         fronts["front-1"].call("GET", "/v1/jobs")
 
@@ -157,7 +157,7 @@ def test_a_killed_agent_costs_only_its_own_attempts(platform: Platform) -> None:
     module = client.upload_blob(compiled(SLEEPER % 6))
     jobs = [client.submit({"source": {"module": module}}).job["id"] for _ in range(AGENTS * SLOTS)]
 
-    until(lambda: all(client.get(job)["state"] == "running" for job in jobs), 30, "all run at once")
+    until(lambda: all(client.get(job)["state"] == "running" for job in jobs), 120, "all run at once")
     pid = platform.pid("agent-2")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -166,4 +166,4 @@ def test_a_killed_agent_costs_only_its_own_attempts(platform: Platform) -> None:
     assert {first[job] for job in jobs} == {f"local-{number + 1}" for number in range(AGENTS)}
     for job in jobs:
         assert attempts[job] == (2 if first[job] == "local-2" else 1), (job, attempts, first)
-    until(lambda: not invariants.wrong_at_rest(platform.home), 60, f"{invariants.wrong_at_rest(platform.home)}")
+    until(lambda: not invariants.wrong_at_rest(platform.home), 120, f"{invariants.wrong_at_rest(platform.home)}")

@@ -59,7 +59,7 @@ def test_each_end_has_a_receipt_that_says_so(platform: Platform) -> None:
     failed = ended(platform, {"source": {"code": "raise SystemExit(3)", "language": "python"}})
     timed_out = ended(platform, FOREVER | {"resources": {"timeout_s": 1}})
     running = client.submit(FOREVER).job["id"]
-    until(lambda: client.get(running)["state"] == "running", 20, "it runs")
+    until(lambda: client.get(running)["state"] == "running", 120, "it runs")
     with pytest.raises(Conflict, match="has not ended"):
         of(platform).receipt(running)
     client.cancel(running)

@@ -24,14 +24,14 @@ def test_why_a_job_is_where_it_is(platform: Platform) -> None:
     for _ in range(4):
         ended = client.wait(client.submit(HELLO).job["id"], timeout_s=60)
         assert ended["state"] == "succeeded"
-    until(lambda: client.regimes()["folded"] >= 4, 30, "the learner has seen all")
+    until(lambda: client.regimes()["folded"] >= 4, 120, "the learner has seen all")
 
     def routed() -> str | None:
         """A job that the router placed: dispatch reads what was learnt every five seconds."""
         job = client.wait(client.submit(HELLO).job["id"], timeout_s=60)
         return str(job["id"]) if client.trace(job["id"])["by"] == "hllm" else None
 
-    job = until(routed, 60, "the router decides")
+    job = until(routed, 120, "the router decides")
     trace = json.loads(platform.hzc("why", job, "-o", "json").stdout)
     assert (trace["job"], trace["attempt"], trace["by"]) == (job, 1, "hllm")
     assert client.get(job)["pool"] == trace["chosen"]["pool"]

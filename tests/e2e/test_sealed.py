@@ -81,7 +81,7 @@ def test_a_sealed_job_from_the_command_line(platform: Platform, policy: Path, tm
     assert (draft.returncode, "tpm.software" in json.loads(draft.stdout)["reasons"]) == (4, True)
     early = platform.hzc("attest", "explain", "--job", "last", "--at", "2000-01-01T00:00:00Z")
     assert (early.returncode, b"valid only from" in early.stdout) == (4, True), early
-    until(lambda: platform.client().get(shown["id"])["state"] == "succeeded", 10, "it is done")
+    until(lambda: platform.client().get(shown["id"])["state"] == "succeeded", 120, "it is done")
     left = everything(platform)
     assert SECRET.encode() not in left
     assert SECRET[::-1].encode() not in left
@@ -101,7 +101,7 @@ def test_without_a_policy_nothing_is_released(platform: Platform, policy: Path, 
     run = platform.hzc("run", str(program), "--privacy-tier", "1", "-d", HZC_KEY=key)
     job = run.stdout.decode().strip()
     keys = wiring.keys_client(platform.url, key)
-    (first, *_) = until(lambda: keys.attestations(job), 60, "a runner was appraised")
+    (first, *_) = until(lambda: keys.attestations(job), 120, "a runner was appraised")
     assert first["verdict"] == "reject"
     assert first["policy"] == "production@1"
     assert "tpm.software" in first["reasons"]

@@ -136,8 +136,8 @@ def test_what_is_written_arrives_before_the_call_ends(platform: Platform, stream
     assert end["usage"]["wall_us"] > 0
     assert "error" not in end
     # As for the unstreamed call: its log, and a receipt of all that was sent.
-    until(lambda: any("noted" in each["text"] for each in log_of(platform, "speaks")), 20, "its log")
-    until(lambda: platform.hzc("receipt", "show", call).returncode == 0, 20, "its receipt")
+    until(lambda: any("noted" in each["text"] for each in log_of(platform, "speaks")), 120, "its log")
+    until(lambda: platform.hzc("receipt", "show", call).returncode == 0, 120, "its receipt")
     statement = json.loads(platform.hzc("receipt", "show", call, "-o", "json").stdout)["statement"]
     assert hashlib.sha256(b"first\nsecond\n").hexdigest() in json.dumps(statement)
 
@@ -183,7 +183,7 @@ def test_one_at_a_time_while_it_streams_and_who_goes_away_ends_nothing(platform:
     stream.cut()
     assert plainly(platform, "alone").status == 429
     go(platform, secret)
-    until(lambda: any("to the end" in each["text"] for each in log_of(platform, "alone")), 20, "it ran to its end")
+    until(lambda: any("to the end" in each["text"] for each in log_of(platform, "alone")), 120, "it ran to its end")
     assert plainly(platform, "alone").data == b"first\nsecond\n"
 
 

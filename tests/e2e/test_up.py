@@ -19,7 +19,7 @@ def up_on_a_terminal(platform: Platform) -> str:
     os.close(theirs)
     shown = b""
     try:
-        until(lambda: is_ready(platform.url, 1.0), 60, "it answers")
+        until(lambda: is_ready(platform.url, 1.0), 120, "it answers")
         process.send_signal(signal.SIGINT)
         while True:
             try:

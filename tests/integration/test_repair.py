@@ -332,8 +332,8 @@ def test_orphans_are_ended_and_others_are_not(
     waits = "import time; time.sleep(600)"
     bystander = start(stopped.home, "-c", waits, "-m", "hanzo_compute_host.front")
     by_hand = start(stopped.home, "-c", waits, "-m", "hanzo_compute_agent", HZC_AGENT_NAME="mine")
-    until((stopped.home / "run" / "writer.sock").exists, 30, "the writer listens")
-    until((tmp_path / "other" / "run" / "writer.sock").exists, 30, "the other one listens")
+    until((stopped.home / "run" / "writer.sock").exists, 120, "the writer listens")
+    until((tmp_path / "other" / "run" / "writer.sock").exists, 120, "the other one listens")
     assert [each.pid for each in orphans.find(stopped.home) if each.pid != bystander.pid] == [writer.pid]
     bystander.kill()
     bystander.wait(10)

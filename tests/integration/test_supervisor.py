@@ -35,7 +35,7 @@ except ComputeError as error:
 """
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """What ``condition`` gives once that is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

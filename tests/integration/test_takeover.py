@@ -71,7 +71,7 @@ def test_writers_follow_each_other_under_load_and_no_request_is_lost_or_doubled(
         load = [Load(tmp_path, f"{number}") for number in range(4)]
         for each in load:
             each.start()
-        until(lambda: all(each.written > 5 for each in load), 30, "it is under load")
+        until(lambda: all(each.written > 5 for each in load), 120, "it is under load")
         with successor(tmp_path) as (second, steps):
             assert os.read(steps, 1) == ready.STANDING_BY
             assert first.stop() == 0
@@ -81,7 +81,7 @@ def test_writers_follow_each_other_under_load_and_no_request_is_lost_or_doubled(
                 second.terminate()
                 assert os.read(later, 1) == ready.READY
                 before = [each.written for each in load]
-                until(lambda: all(each.written > n for each, n in zip(load, before, strict=True)), 30, "it goes on")
+                until(lambda: all(each.written > n for each, n in zip(load, before, strict=True)), 120, "it goes on")
                 for each in load:
                     each.stopping.set()
                     each.join(30)

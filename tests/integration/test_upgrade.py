@@ -66,7 +66,7 @@ def test_everything_that_an_earlier_release_had_comes_to_its_end(tmp_path: Path,
     with Platform(home) as platform:
         client = platform.client()
         assert platform.key == key
-        until(lambda: not invariants.unfinished(client), 60, f"all ends: {invariants.unfinished(client)}")
+        until(lambda: not invariants.unfinished(client), 120, f"all ends: {invariants.unfinished(client)}")
         jobs = {str(job["labels"]["was"]): job for job in pages(client)}  # type: ignore[index]
         expected = ENDED | dict.fromkeys(ENDS_NOW, "succeeded") | {"cancel_requested": "cancelled"}
         assert {was: job["state"] for was, job in jobs.items()} == expected
@@ -82,7 +82,7 @@ def test_everything_that_an_earlier_release_had_comes_to_its_end(tmp_path: Path,
         redriven = client.redrive(str(jobs["dead"]["id"]))["id"]
         assert client.wait(redriven, timeout_s=60)["state"] == "succeeded"
         accepted = [*(str(job["id"]) for job in jobs.values()), redriven]
-        until(lambda: not invariants.wrong_at_rest(home), 30, f"{invariants.wrong_at_rest(home)}")
+        until(lambda: not invariants.wrong_at_rest(home), 120, f"{invariants.wrong_at_rest(home)}")
         assert invariants.wrong_jobs(home, accepted) == []
         assert platform.stop() == 0
     assert dump(schema.path_of(home))[0] == len(schema.MIGRATIONS)

@@ -119,10 +119,10 @@ class TestAgents:
         client = platform.client()
         busy = {"code": "import time\nwhile True: time.sleep(0.05)", "language": "python"}
         keepers = [client.submit({"source": busy}).job["id"] for _ in range(2)]
-        until(lambda: all(client.get(keeper)["state"] == "running" for keeper in keepers), 60, "both slots are busy")
+        until(lambda: all(client.get(keeper)["state"] == "running" for keeper in keepers), 120, "both slots are busy")
         job = client.submit({"source": SOURCE}).job["id"]
         request = {"pool": "local", "agent": "test", "key": statements.want("test").key, "wait_s": 5}
-        leases = until(lambda: agent("POST", "/v1/leases", request)[1]["leases"], 60, "it is leased")
+        leases = until(lambda: agent("POST", "/v1/leases", request)[1]["leases"], 120, "it is leased")
         assert leases[0]["job"] == job
         yield agent, job
         for keeper in keepers:

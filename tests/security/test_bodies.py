@@ -316,7 +316,7 @@ def test_an_upload_that_is_cut_leaves_no_file(platform: Platform, how: str) -> N
     cut = [Raw(platform.port) for _ in range(8)]
     for raw in cut:
         raw.send(put(path, ("Content-Length", str(len(data)))) + data[: len(data) // 2])
-    until(lambda: len(left(folder)) == 8, 10, "the uploads are on their way")
+    until(lambda: len(left(folder)) == 8, 120, "the uploads are on their way")
     for raw in cut:
         if how == "half":
             raw.sock.shutdown(1)
@@ -325,10 +325,10 @@ def test_an_upload_that_is_cut_leaves_no_file(platform: Platform, how: str) -> N
             raw.close()
         else:
             raw.close()
-    until(lambda: left(folder) == [], 10, "the temporary files are gone")
+    until(lambda: left(folder) == [], 120, "the temporary files are gone")
     for raw in cut:
         raw.close()
-    until(lambda: open_files(pid) <= before + 1, 10, "the descriptors are closed")
+    until(lambda: open_files(pid) <= before + 1, 120, "the descriptors are closed")
 
 
 def test_strangers_cannot_make_the_front_read_large_bodies(platform: Platform) -> None:
@@ -362,7 +362,7 @@ def test_large_bodies_of_known_callers_are_bounded_together(platform: Platform) 
     crowd = [Raw(platform.port) for _ in range(80)]
     for raw in crowd:
         raw.send(head("POST", "/v1/validate", [("Content-Length", str(size))], key=platform.key) + b" " * (size - 1))
-    late = until(lambda: find_refused(platform), 20, "a large body is refused")
+    late = until(lambda: find_refused(platform), 120, "a large body is refused")
     problem = refused(late, 503, code="unavailable")
     assert late.headers["retry-after"] == "1"
     assert "large bodies" in problem["detail"]
@@ -372,7 +372,7 @@ def test_large_bodies_of_known_callers_are_bounded_together(platform: Platform) 
     assert grown < 200 * 1024
     for raw in crowd:
         raw.close()
-    until(lambda: validate(platform, b" " * 900_000 + SPEC).status == 200, 20, "it recovers")
+    until(lambda: validate(platform, b" " * 900_000 + SPEC).status == 200, 120, "it recovers")
 
 
 def find_refused(platform: Platform) -> Response | None:

@@ -25,7 +25,7 @@ def test_a_front_with_few_descriptors_refuses_and_recovers(tmp_path: Path) -> No
         assert before is not None
         resource.prlimit(parent(before), resource.RLIMIT_NOFILE, (FILES, FILES))
         os.kill(before, signal.SIGKILL)
-        until(lambda: platform.pid("front-1") not in (None, before) and is_ready(platform.url, 1), 30, "a new front")
+        until(lambda: platform.pid("front-1") not in (None, before) and is_ready(platform.url, 1), 120, "a new front")
         pid = platform.pid("front-1")
         assert pid is not None
         client = platform.client()
@@ -34,7 +34,7 @@ def test_a_front_with_few_descriptors_refuses_and_recovers(tmp_path: Path) -> No
         assert inside.send(head("GET", "/healthz")).read().status == 200
 
         crowd = [Raw(platform.port) for _ in range(ROOM + 40)]
-        told = until(lambda: refused(platform.port), 10, "a connection is refused")
+        told = until(lambda: refused(platform.port), 120, "a connection is refused")
         assert told.headers["retry-after"] == "1"
         assert told.problem()["code"] == "unavailable"
         assert open_files(pid) <= FILES - 64
@@ -42,7 +42,7 @@ def test_a_front_with_few_descriptors_refuses_and_recovers(tmp_path: Path) -> No
         for raw in crowd:
             raw.close()
 
-        until(lambda: ask(platform.port, head("GET", "/healthz")).status == 200, 20, "it recovers")
+        until(lambda: ask(platform.port, head("GET", "/healthz")).status == 200, 120, "it recovers")
         job = client.submit({"source": {"module": module}}).job["id"]
         assert client.wait(job, timeout_s=60)["state"] == "succeeded"
         assert platform.pid("front-1") == pid

@@ -33,7 +33,7 @@ def test_thousands_that_wait_cost_little_and_all_get_their_answer(platform: Plat
     allow_files(POLLS + 500)
     client = platform.client()
     job = client.submit({"source": SLEEPER}).job["id"]
-    until(lambda: client.get(job)["state"] == "running", 60, "it runs")
+    until(lambda: client.get(job)["state"] == "running", 120, "it runs")
     pid = platform.pid("front-1")
     assert pid is not None
     other = Raw(platform.port, timeout_s=60)
@@ -74,6 +74,6 @@ def test_thousands_that_wait_cost_little_and_all_get_their_answer(platform: Plat
         return beside
 
     asyncio.run(polls())
-    until(lambda: open_files(pid) < files + 50, 30, "the descriptors are closed")
+    until(lambda: open_files(pid) < files + 50, 120, "the descriptors are closed")
     assert probe(other, look, 5)
     other.close()

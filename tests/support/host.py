@@ -217,6 +217,6 @@ async def serving(
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until it is true; the bound is for when it never is."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)

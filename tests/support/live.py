@@ -104,9 +104,9 @@ class Platform:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.begin()
-        until(lambda: is_ready(self.url, 1.0), 60, f"the platform of {self.home} answers; see {self.log.name}")
+        until(lambda: is_ready(self.url, 1.0), 300, f"the platform of {self.home} answers; see {self.log.name}")
         # A front answers before the credentials are made.
-        until((self.home / "credentials.json").exists, 60, f"the platform has an owner; see {self.log.name}")
+        until((self.home / "credentials.json").exists, 300, f"the platform has an owner; see {self.log.name}")
 
     def begin(self) -> None:
         """Start it."""
@@ -118,8 +118,8 @@ class Platform:
         process = self._process
         assert process is not None
         published = self.home / "run" / "platform.json"
-        until(lambda: process.poll() is not None or published.exists(), 60, f"{self.home} starts or ends")
-        until(lambda: process.poll() is not None or is_ready(self.url, 1.0), 60, f"{self.home} answers or ends")
+        until(lambda: process.poll() is not None or published.exists(), 300, f"{self.home} starts or ends")
+        until(lambda: process.poll() is not None or is_ready(self.url, 1.0), 300, f"{self.home} answers or ends")
         return process.poll() is None
 
     def fails_to_start(self, seconds: float = 60) -> tuple[int, str]:

@@ -83,7 +83,7 @@ def account(client: JobsClient, loads: list[Load], home: Path, seconds: float = 
     for each in loads:  # the keys still give the same jobs
         key, job_id = next(iter(each.accepted.items()))
         assert client.submit(each.spec(key), idempotency_key=key).job["id"] == job_id, "the key was forgotten"
-    until(lambda: not leftovers(home), 60, "queues and outbox are empty")
+    until(lambda: not leftovers(home), 120, "queues and outbox are empty")
     return listed
 
 

@@ -200,5 +200,5 @@ class Armed(Platform):
 
     def check_at_rest(self) -> None:
         """Nothing is lost, doubled or left over."""
-        until(lambda: not invariants.wrong_at_rest(self.home), 30, f"{invariants.wrong_at_rest(self.home)}")
+        until(lambda: not invariants.wrong_at_rest(self.home), 120, f"{invariants.wrong_at_rest(self.home)}")
         assert invariants.wrong_jobs(self.home, self.accepted.values()) == []

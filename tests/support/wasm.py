@@ -48,7 +48,7 @@ def writes(data: str, stream: int = 1) -> str:
     )
 
 
-def eventually(condition: Callable[[], Any], what: str, bound_s: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], what: str, bound_s: float = 120) -> Any:
     """Poll until ``condition`` is true, and return what it returned."""
     deadline = time.monotonic() + bound_s
     while time.monotonic() < deadline:
