@@ -165,7 +165,8 @@ def test_what_asks_for_a_start_of_its_own_gets_it(runs: Runs) -> None:
 
 
 def test_no_run_repeats_anothers_random_numbers(runs: Runs) -> None:
-    code = "import random, os, secrets, uuid\nprint(random.random(), os.urandom(8).hex(), secrets.token_hex(), uuid.uuid4())"
+    code = "import random, os, secrets, uuid\n"
+    code += "print(random.random(), os.urandom(8).hex(), secrets.token_hex(), uuid.uuid4())"
     found = [runs.run(code)[1].split() for _ in range(3)]
     for column in zip(*found, strict=True):
         assert len(set(column)) == 3

@@ -14,6 +14,7 @@ import random
 import site
 import sys
 import types
+from typing import Any, NoReturn
 
 COMMON = (
     *("base64", "collections", "dataclasses", "datetime", "enum", "io", "itertools", "json", "math", "re", "string"),
@@ -25,7 +26,7 @@ _main = dict(sys.modules["__main__"].__dict__)
 _interactive = sys.__interactivehook__
 
 
-def _go_on(path: str) -> object:
+def _go_on(path: str) -> NoReturn:
     """Make this copy one of its own. A hook of the import system, as which it finds nothing."""
     sys.path_hooks = _hooks[1:]
     sys.__interactivehook__ = _interactive
@@ -34,8 +35,9 @@ def _go_on(path: str) -> object:
     main.__dict__.update(_main)
     own = _imp.create_builtin(posix.__spec__)
     _imp.exec_builtin(own)  # reads the environment
-    os.environ._data.clear()
-    os.environ._data.update(own.environ)
+    environ: Any = os.environ
+    environ._data.clear()
+    environ._data.update(own.environ)
     random.seed()
     searched = os.environ.get("PYTHONPATH")
     if searched:
