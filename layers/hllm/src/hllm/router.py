@@ -137,12 +137,12 @@ def _beliefs(
     domain, regime = state.domain_belief, state.regime_belief
     if evidence is not None:
         e = _vector(evidence, len(state.domains), "domain_evidence")
-        domain = _update(domain @ state.domain_transition, e)
+        domain = _update(domain.dot(state.domain_transition), e)
     if telemetry is not None:
         if state.emission is None:
             raise InvalidInput("telemetry is given, but the state has no emission: fit one and call with_regimes")
         x = _vector(telemetry, state.emission.mean.shape[1], "telemetry")
-        regime = _update(regime @ state.regime_transition, state.emission.log_likelihood(x))
+        regime = _update(regime.dot(state.regime_transition), state.emission.log_likelihood(x))
     return domain, regime
 
 

@@ -106,17 +106,18 @@ def choose(
     # Routes that the data cannot tell apart share the load: a queue is a cost that the counts see only later.
     ok, ok_var, met, met_var = (x.tolist() for x in moments(rows, domain, regime))
     value, cost, price = request.value, request.miss_cost, terms.price.tolist()
-
-    def mean(i: int) -> float:
-        return float(value * ok[i] - cost * (1 - met[i]) - price[i])
-
-    def deviation(i: int) -> float:
-        of_model = value * value * (ok_var[i] + ok_var[best]) if routes[i].model != routes[best].model else 0.0
-        of_backend = cost * cost * (met_var[i] + met_var[best]) if routes[i].backend != routes[best].backend else 0.0
-        return math.sqrt(of_model + of_backend)
-
-    most, credible = mean(best), state.settings.credible
-    equal = [i for i in lighter if most - mean(i) <= credible * deviation(i)]
+    value_squared, cost_squared, credible = value * value, cost * cost, state.settings.credible
+    model, backend = routes[best].model, routes[best].backend
+    most = value * ok[best] - cost * (1 - met[best]) - price[best]
+    equal = []
+    for i in lighter:
+        variance = 0.0
+        if routes[i].model != model:
+            variance += value_squared * (ok_var[i] + ok_var[best])
+        if routes[i].backend != backend:
+            variance += cost_squared * (met_var[i] + met_var[best])
+        if most - (value * ok[i] - cost * (1 - met[i]) - price[i]) <= credible * math.sqrt(variance):
+            equal.append(i)
     if equal:
         why = f"as good as {routes[best].name} as far as the data tell, and less loaded"
         load = min([loads[i] for i in equal])

@@ -62,7 +62,7 @@ class Draws:
 def entropy(p: Array) -> Array:
     """The entropy (nats) of two outcomes with probabilities p and 1 - p."""
     p = p.clip(1e-12, 1 - 1e-12)
-    q = 1 - p
+    q = 1.0 - p
     return np.asarray(-(p * np.log(p) + q * np.log(q)))
 
 
@@ -88,7 +88,7 @@ def draw(state: RouterState, routes: Sequence[Candidate], seed: int, mode: str) 
         if expert == 0:
             quality.append((weight, p, gain, rows.of_model, False))
         else:
-            cells = rows.quality_pairs + _pseudo(p[rows.model_of_pair], s.backoff)
+            cells = rows.quality_pairs + _pseudo(p.take(rows.model_of_pair, 0), s.backoff)
             quality.append((weight, *_cells(cells, rng), rows.of_pair, False))
 
     p, gain = _cells(rows.service, rng)
@@ -121,10 +121,10 @@ def moments(rows: Rows, domain: Array, regime: Array) -> tuple[Array, Array, Arr
     (ok, ok_var), (met, met_var) = rows.moments
     model, backend = rows.of_model, rows.of_backend
     return (
-        (ok @ domain)[model],
-        (ok_var @ (domain * domain))[model],
-        (met @ regime)[backend],
-        (met_var @ (regime * regime))[backend],
+        ok.dot(domain).take(model),
+        ok_var.dot(domain * domain).take(model),
+        met.dot(regime).take(backend),
+        met_var.dot(regime * regime).take(backend),
     )
 
 
@@ -132,8 +132,8 @@ def _outcome(entries: list[Entry], single: Array, crossing: Array) -> Outcome:
     terms = []
     for weight, p, g, leaf, crossed in entries:
         q = (single[:, None] * crossing).ravel() if crossed else single
-        good, ambiguity = (p @ q)[leaf], (entropy(p) @ q)[leaf]
-        gain = np.zeros(len(leaf)) if g is None else (g @ q)[leaf]
+        good, ambiguity = p.dot(q).take(leaf), entropy(p).dot(q).take(leaf)
+        gain = np.zeros(len(leaf)) if g is None else g.dot(q).take(leaf)
         terms.append((good, ambiguity, gain) if weight == 1 else (weight * good, weight * ambiguity, weight * gain))
     return Outcome(*terms[0]) if len(terms) == 1 else Outcome(*[sum(each) for each in zip(*terms, strict=True)])
 
@@ -157,7 +157,7 @@ def _pseudo(p: Array, backoff: float) -> Array:
     p = p.clip(1e-6, 1 - 1e-6)
     out = np.empty((*p.shape, 2))
     np.multiply(p, backoff, out=out[..., 0])
-    np.multiply(1 - p, backoff, out=out[..., 1])
+    np.multiply(1.0 - p, backoff, out=out[..., 1])
     return out
 
 
