@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -169,6 +168,8 @@ class Writer:
         self._written = 0
 
     def __enter__(self) -> Writer:
+        import tempfile  # here, as only a writer needs it, and it is slow to import
+
         descriptor, self._temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         self._file = os.fdopen(descriptor, "wb")
         self._file.write(len(self._head).to_bytes(8, "little") + self._head)

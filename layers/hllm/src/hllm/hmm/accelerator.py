@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import shutil
-import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -38,6 +36,9 @@ def library() -> Path:
 
 def build() -> Path:
     """Compiles the library with ``$CC``, cc, gcc or clang. Raises RuntimeError if there is none, or if it fails."""
+    import shutil  # here, as only a build needs them, and they are slow to import
+    import subprocess
+
     compilers = [os.environ.get("CC"), "cc", "gcc", "clang"]
     compiler = next((found for name in compilers if name and (found := shutil.which(name))), None)
     if compiler is None:
