@@ -15,6 +15,6 @@ cache       authenticated compiled modules on disk         artefacts   compiled 
 interpreters  CPython and QuickJS as pinned modules
 snapshot    a module of an interpreter that has started    guest       what runs in interpreters
 
-Importing ``binding``, ``engine``, ``running``, ``sandbox``, ``snapshot`` or ``components`` loads wasmtime; the rest does
-without.
+Importing ``binding``, ``engine``, ``running``, ``sandbox``, ``snapshot`` or ``components`` loads wasmtime; the rest
+does without.
 """
