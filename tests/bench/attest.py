@@ -1,14 +1,14 @@
 """What an appraisal costs beside the signature checks that it cannot do without; and from challenge to key over HTTP.
 
 Method. Recorded evidence of real hardware (`HZC_VECTORS`), appraised whole (`appraise` with the built-in baseline) in
-this process. *Warm*: chains were seen before, as those of a machine that presents evidence again; for Nitro, whose
-leaf is new with each document, and for NVIDIA only the authorities' certificates were seen. *Cold*: all that the
-verifier remembers is forgotten before each appraisal, but for AMD's authorities, which come with the product. *Floor*
-is, with the same keys and in turns with the appraisals, what `cryptography` takes for the signatures alone: of the
-report and, cold, of each certificate (RSA-4096-PSS and P-384 for SNP, P-384 for the others); for TDX it is dcap-qvl,
-the whole of it, under its strict policy. *Parse* is, for the two whose leaf is new, what our own code takes to read
-document or report and the new certificate, without one check: the bound of these two is on what is beyond it.
-*Challenge to key* is one client after the other against a platform's front and its writer with synced commits:
+this process. *Warm*: chains were seen before, as those of a machine that presents evidence again; for Nitro, whose leaf
+is new with each document, and for NVIDIA only the authorities' certificates were, and had issued other leaves. *Cold*:
+all that the verifier remembers is forgotten before each appraisal, but for AMD's authorities, which come with the
+product. *Floor* is, with the same keys and in turns with the appraisals, what `cryptography` takes for the signatures
+alone: of the report and, cold, of each certificate (RSA-4096-PSS and P-384 for SNP, P-384 for the others); for TDX it
+is dcap-qvl, the whole of it, under its strict policy. *Parse* is, for the two whose leaf is new, what our own code
+takes to read document or report and the new certificate, without one check: the bound of these two is on what is beyond
+it. *Challenge to key* is one client after the other against a platform's front and its writer with synced commits:
 challenge, a quote (made in this process), appraisal, key; a job of its own for each, leased and deposited before the
 clock starts.
 
@@ -17,6 +17,7 @@ What it does not show. Collateral over the network, and many runners at once.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -28,6 +29,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import dcap_qvl
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -186,8 +188,7 @@ def _nitro() -> Any:
     found = case("nitro", "nitro-2025-12-25-ef18cc")
     envelope = document.unwrap(found.evidence.files["doc"])
     bundle = document.read(envelope.payload).cabundle
-    authorities = [chains.load_one(each) for each in reversed(bundle)]
-    ders = [each.public_bytes(chains._DER) for each in authorities]
+    ders = [*reversed(bundle)]
 
     def parse() -> None:
         chains.load_one(document.read(document.unwrap(found.evidence.files["doc"]).payload).certificate)
@@ -212,8 +213,17 @@ def _nvidia() -> Any:
 def _authorities(what: str, found: Case, ders: list[bytes], parse: Work) -> Any:
     """Evidence whose leaf is new each time: the certificates above it were seen."""
 
+    used = ec.generate_private_key(ec.SECP384R1()).sign(b"", ec.ECDSA(hashes.SHA384()))
+
     def seen() -> None:
-        chains.verify([chains.load_one(each) for each in ders], now_ms=found.now_ms, leaf_signs=False)
+        known = [chains.read_one(each) for each in ders]
+        chains.judge(known, now_ms=found.now_ms, leaf_signs=False)
+        for each in known:  # what is remembered of one that has issued others
+            _ = each.said, each.parts, each.sha256, each.subject, each.common_name, each.begin, each.end
+        key = known[0].loaded.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        with contextlib.suppress(InvalidSignature):
+            key.verify(used, b"another leaf", ec.ECDSA(hashes.SHA384()))
 
     one = _p384()
     signatures = len(ders) + 2  # each authority, the leaf, and the report

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from hanzo_compute.attestation import x509 as chains
 from tests.support import pki
@@ -11,6 +14,8 @@ from tests.support import pki
 ROOT = pki.issue("root", ca=True)
 LEAF = pki.issue("leaf", ROOT)
 NAMED = (("leaf", LEAF), ("root", ROOT))
+DIGESTS = (hashes.SHA224(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+PLACES = [(at, 1 << at % 8) for at in range(len(LEAF.der))]
 KEY_USAGE, BASIC_CONSTRAINTS = bytes.fromhex("551d0f"), bytes.fromhex("551d13")
 ECDSA_SHA384, P384 = bytes.fromhex("2a8648ce3d040303"), bytes.fromhex("2b81040022")
 
@@ -72,6 +77,46 @@ def test_a_chain_names_its_issuers_and_not_only_their_keys() -> None:
     assert verify(LEAF.der, other.der, anchor=other.der).links
     assert not chains.issued(LEAF.certificate, other.certificate)
     assert chains.issued(LEAF.certificate, ROOT.certificate)
+
+
+def test_who_signed_is_as_the_library_says() -> None:
+    """Of each certificate with one byte changed that the library still reads, and of kinds of keys."""
+    rsa_root = pki.issue("rsa", ca=True, key=rsa.generate_private_key(65537, 2048))
+    p256 = pki.issue("p256", ca=True, key=ec.generate_private_key(ec.SECP256R1()), digest=hashes.SHA256())
+    leaves = [pki.issue("leaf", issuer, digest=digest) for issuer in (ROOT, rsa_root, p256) for digest in DIGESTS]
+    changed = [LEAF.der[:at] + bytes((LEAF.der[at] ^ bit,)) + LEAF.der[at + 1 :] for at, bit in PLACES]
+    said = {True: 0, False: 0}
+    for der in [each.der for each in leaves] + changed + [_first_version(LEAF.der, ROOT.key)]:
+        try:
+            read = chains.read_one(der)
+        except ValueError:
+            continue
+        for issuer in (ROOT, rsa_root, p256):
+            ok = chains.signed_by(read, chains.read_one(issuer.der))
+            assert ok is _library_says(read.loaded, issuer.certificate)
+            said[ok] += 1
+    assert said[True] >= len(leaves) + 1  # and sometimes one whose signature has a bit that does not count
+    assert said[False] > 500
+
+
+def _first_version(der: bytes, key: pki.Key) -> bytes:
+    """The same without version and extensions."""
+    from asn1crypto import x509 as asn1
+
+    made = asn1.Certificate.load(der)
+    body = made["tbs_certificate"]
+    body["version"], body["extensions"] = "v1", None
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    made["signature_value"] = key.sign(body.dump(force=True), ec.ECDSA(hashes.SHA384()))
+    return bytes(made.dump(force=True))
+
+
+def _library_says(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def test_extensions_that_cannot_be_read_are_a_value_error() -> None:

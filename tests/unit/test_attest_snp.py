@@ -225,7 +225,7 @@ def test_certificates_of_chips_do_not_need_the_library(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(x509, "load_der_x509_certificate", recorded)
     chain.authority.cache_clear()
-    certificates._load.cache_clear()
+    certificates._read.cache_clear()
     assert appraise(evidence, builtin("baseline"), {}, NOW_MS, anchors=(ARK.pem,)).verdict is Verdict.ACCEPT
     assert ARK.der in loaded
     assert evidence.files["vek"] not in loaded

@@ -138,13 +138,13 @@ def refused(platform: Platform, why: str, policy: Policy, now_ms: int) -> Attest
 def _result(bundle: Sequence[Evidence], found: Sequence[Findings], context: Context) -> AttestationResult:
     whole = Findings()
     tier, why = _tier(bundle, found, whole, context)
-    checks = tuple(check for findings in (*found, whole) for check in findings.checks)
+    checks = (*(check for findings in found for check in findings.checks), *whole.checks)
     verdict, reasons = _verdict(checks)
     if verdict is not Verdict.ACCEPT:
         tier, why = Tier.OPEN, "the evidence is not accepted"
     return AttestationResult(
         verdict=verdict,
-        authentic=all(check.ok is True for check in checks if check.group is Group.GENUINE),
+        authentic=not [check for check in checks if check.group is Group.GENUINE and check.ok is not True],
         tier=tier,
         tier_why=why,
         reasons=reasons,
@@ -290,9 +290,9 @@ def _no_gpu_digest(whole: Findings, context: Context) -> None:
 
 
 def _verdict(checks: Sequence[Check]) -> tuple[Verdict, tuple[str, ...]]:
-    asked = [check for check in checks if check.required]
-    reasons = tuple(dict.fromkeys(check.id for check in asked if check.ok is not True))
-    if not asked or any(check.ok is False or (check.ok is None and not check.missing) for check in asked):
+    bad = [check for check in checks if check.required and check.ok is not True]
+    reasons = tuple(dict.fromkeys([check.id for check in bad]))
+    if any(check.ok is False or not check.missing for check in bad) or not any(check.required for check in checks):
         return Verdict.REJECT, reasons
     return (Verdict.UNAVAILABLE if reasons else Verdict.ACCEPT), reasons
 

@@ -61,8 +61,7 @@ class Check(NamedTuple):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What evidence is judged against, apart from itself."""
 
     now_ms: int
@@ -113,8 +112,11 @@ class Findings:
     ) -> bool:
         """Write a check down; whether it holds. ``bytes`` are shown as hex; a genuine one is always required."""
         required = required or group is Group.GENUINE
-        shown, found = _shown(expected), _shown(actual)
-        self.checks.append(Check(id, group, ok, detail, shown, found, source, required, missing))
+        shown = expected if expected is None else _shown(expected)
+        found = actual if actual is None else _shown(actual)
+        # As Check(...) makes it, without a call in between: this is what an appraisal does most often.
+        fields = (id, group, ok, detail, shown, found, source, required, missing)
+        self.checks.append(tuple.__new__(Check, fields))
         return ok is True
 
     def unreadable(self, id: str, why: str) -> Findings:  # noqa: A002 the name of the field
@@ -123,8 +125,8 @@ class Findings:
         return self
 
 
-def _shown(value: object) -> str | None:
-    if value is None or isinstance(value, str):
+def _shown(value: object) -> str:
+    if isinstance(value, str):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()

@@ -138,7 +138,8 @@ def _read(data: bytes, at: int) -> Value:
             raise DerError("a length that is cut off or longer than it needs to be")
     if (end := start + length) > len(data):
         raise DerError("it is cut off")
-    return Value(tag, data[start:end], data[at:end])
+    # As Value(...) makes it, without a call in between: a certificate has a hundred.
+    return tuple.__new__(Value, (tag, data[start:end], data[at:end]))
 
 
 @lru_cache(maxsize=256)
@@ -146,13 +147,14 @@ def _oid(content: bytes) -> str:
     """Remembered, as certificates of one kind repeat the same few."""
     if not content or content[-1] & 0x80:
         raise DerError("an OBJECT IDENTIFIER that is cut off")
-    parts, part, fresh = [], 0, True
+    parts, part = [], 0
     for byte in content:
-        if fresh and byte == 0x80:
-            raise DerError("an OBJECT IDENTIFIER that is longer than it needs to be")
-        part, fresh = part << 7 | byte & 0x7F, not byte & 0x80
-        if fresh:
-            parts.append(part)
+        if byte < 0x80:
+            parts.append(part << 7 | byte)
             part = 0
+        elif byte == 0x80 and not part:
+            raise DerError("an OBJECT IDENTIFIER that is longer than it needs to be")
+        else:
+            part = part << 7 | byte & 0x7F
     first = min(parts[0] // 40, 2)
     return ".".join(map(str, (first, parts[0] - 40 * first, *parts[1:])))

@@ -10,7 +10,6 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from hanzo_compute.errors import FieldProblem, InvalidRequest, PayloadTooLarge
-from hanzo_compute.model import canonical
 
 EVIDENCE_FILE_MAX: Final = 4 * 1024 * 1024
 """Bytes of one file of evidence or collateral: reference values of a GPU's driver are the largest there are."""
@@ -67,8 +66,10 @@ class Evidence:
 
     def digest(self) -> str:
         """64 hex digits that name this evidence: SHA-256 of the canonical form of its files' digests."""
-        files = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
-        return canonical.digest({"platform": self.platform.value, "files": files})
+        # The canonical form is written out: names and digests need no escapes.
+        files = ",".join([f'"{name}":"{hashlib.sha256(self.files[name]).hexdigest()}"' for name in sorted(self.files)])
+        text = f'{{"files":{{{files}}},"platform":"{self.platform.value}"}}'
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bundle_digest(bundle: Sequence[Evidence]) -> bytes:

@@ -22,6 +22,7 @@ from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.nvidia import device, ocsp, rim, roots, spdm, xmldsig
 from hanzo_compute.attestation.pins import NVIDIA_RIM
+from hanzo_compute.attestation.x509 import Cert
 
 NONCE_SIZE: Final = 32
 RIM_ANSWER_MAX: Final = 2 * xmldsig.DOCUMENT_MAX
@@ -52,7 +53,7 @@ class Nvidia:
         chain = self._loaded(files["chain"])
         report = spdm.parse(files["report"])
         # The first is by the device's own firmware, and no responder knows it.
-        pairs = [*pairwise(chain[1:])]
+        pairs = [*pairwise(each.loaded for each in chain[1:])]
         jobs = []
         for name, rim_id in device.rim_ids(report, device.device(report, chain)).items():
             carried = [data for file, data in files.items() if file == name or file.startswith(f"{name}-")]
@@ -92,8 +93,8 @@ class Nvidia:
             if not (read.digest_ok and read.signature_ok):
                 raise Unfit("the document's signature does not hold")
             chain = roots.completed(read.certificates, roots.RIM, self.anchors)
-            rooted(chain, NVIDIA_RIM, self.anchors)
-            return Kept(data, min(milliseconds(each.not_valid_after_utc) for each in chain))
+            rooted([each.loaded for each in chain], NVIDIA_RIM, self.anchors)
+            return Kept(data, min(milliseconds(each.end) for each in chain))
 
         url = f"{self.rim_url}/v1/rim/{quote(rim_id, safe='')}"
         request = Request(url, RIM_ANSWER_MAX, "application/json")
@@ -134,15 +135,16 @@ class Nvidia:
         key = f"{request.url}#{_name(certificate, issuer)}"
         return self.getter.get(Wanted(what, "nvidia-ocsp", request, admit, name=key), now_ms, until)
 
-    def _loaded(self, pem: bytes) -> tuple[x509.Certificate, ...]:
+    def _loaded(self, pem: bytes) -> tuple[Cert, ...]:
         try:
-            return roots.completed(chains.load(pem), roots.DEVICE, self.anchors)
+            return roots.completed(chains.read(pem), roots.DEVICE, self.anchors)
         except ValueError as error:
             raise Unreadable(f"the chain cannot be read: {error}") from None
 
     def _of_rim(self, data: bytes) -> Sequence[Pair]:
         try:
-            return [*pairwise(roots.completed(rim.parse(data).certificates, roots.RIM, self.anchors))]
+            chain = roots.completed(rim.parse(data).certificates, roots.RIM, self.anchors)
+            return [*pairwise(each.loaded for each in chain)]
         except Unreadable:
             return []
 

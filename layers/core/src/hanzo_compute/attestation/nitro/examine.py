@@ -6,16 +6,15 @@ lists: certificates of an instance live for a day, those of an enclave for three
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509 import Certificate
 
 from hanzo_compute.attestation import pins
 from hanzo_compute.attestation import x509 as chains
@@ -23,10 +22,12 @@ from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadabl
 from hanzo_compute.attestation.nitro import container
 from hanzo_compute.attestation.nitro.document import Document, Envelope, read, unwrap
 from hanzo_compute.attestation.nitro.policy import NitroPolicy
+from hanzo_compute.attestation.x509 import Cert
 from hanzo_compute.model.evidence import Tier
 
 ES384: Final = -35
 """ECDSA with SHA-384 (RFC 9053 section 2.1); P-384 here."""
+_ECDSA: Final = ec.ECDSA(hashes.SHA384())
 _SCALAR: Final = 48
 """Bytes of each half of a signature with P-384."""
 _IDENTIFYING: Final = (frozenset({0}), frozenset({8}), frozenset({1, 2}))
@@ -46,34 +47,35 @@ def examine(files: Mapping[str, bytes], context: Context) -> Findings:
         raise Unreadable("the attestation document (doc) is missing")
     envelope = unwrap(data)
     document = read(envelope.payload)
-    certificates = _certificates(document)
+    chain = _certificates(document)
     policy = context.policy.nitro or NitroPolicy()
+    at = _EPOCH + timedelta(milliseconds=document.timestamp_ms)
     findings = Findings(
         tier=Tier.CPU_TEE,
         tier_why="an enclave has no GPU",
         identity=document.module_id,
         commitment=document.user_data,
         nonce=document.nonce,
-        claims=_claims(document, certificates[0]),
+        claims=_claims(document, chain, at),
     )
     text = "the document has its form"
     findings.check("nitro.format", Group.GENUINE, True, text, source="nsm-api section 3.2.2")
     _rest(findings, envelope, document)
     _headers(findings, envelope)
-    _chain(findings, certificates, document, context)
-    _signature(findings, envelope, certificates[0])
+    _chain(findings, chain, at, context)
+    _signature(findings, envelope, chain[0])
     _digest(findings, document)
     _debug(findings, document)
-    _timestamp(findings, document, policy, context)
+    _timestamp(findings, document, at, policy, context)
     _measured(findings, document, policy, context)
     _public_key(findings, document, context)
     return findings
 
 
-def _certificates(document: Document) -> tuple[x509.Certificate, ...]:
+def _certificates(document: Document) -> tuple[Cert, ...]:
     """Leaf first, root last: the bundle has the root first."""
     try:
-        return tuple(chains.load_one(der) for der in (document.certificate, *reversed(document.cabundle)))
+        return tuple(map(chains.read_one, (document.certificate, *reversed(document.cabundle))))
     except ValueError as error:
         raise Unreadable(f"a certificate of the document cannot be read: {str(error)[:200]}") from None
 
@@ -100,25 +102,22 @@ def _headers(findings: Findings, envelope: Envelope) -> None:
     findings.check("nitro.unprotected", Group.GENUINE, ok, text, expected="{}", actual=actual, source=_COSE)
 
 
-def _chain(
-    findings: Findings, certificates: tuple[x509.Certificate, ...], document: Document, context: Context
-) -> None:
+def _chain(findings: Findings, chain: tuple[Cert, ...], at: datetime, context: Context) -> None:
     source = "nsm-api section 3.2.3"
-    chain = chains.verify(certificates, now_ms=context.now_ms, pins=pins.NITRO, anchors=context.anchors)
-    chain.record(findings, "nitro.chain", what="the chain of the document's certificate", source=source)
-    problem = next((each for each in certificates if not _says_usage(each)), None)
+    judged = chains.judge(chain, now_ms=context.now_ms, pins=pins.NITRO, anchors=context.anchors)
+    judged.record(findings, "nitro.chain", what="the chain of the document's certificate", source=source)
+    # Whether the extension is there; what it says is checked with the chain's rules.
+    problem = next((each for each in chain if each.said.usage is None), None)
     text = "a certificate does not say what its key may be used for" if problem else "each certificate says its usage"
     findings.check(
         "nitro.chain.usage",
         Group.GENUINE,
         problem is None,
         text,
-        actual=problem and chains.fingerprint(problem),
+        actual=problem and problem.sha256,
         source="nsm-api section 3.2.3.3",
     )
-    begin = max(each.not_valid_before_utc for each in certificates)
-    end = min(each.not_valid_after_utc for each in certificates)
-    at = _time(document.timestamp_ms)
+    begin, end = max(each.begin for each in chain), min(each.end for each in chain)
     ok = begin <= at <= end
     text = "the chain was valid when it was signed" if ok else "the chain was not valid at the document's timestamp"
     expected = f"{begin.isoformat()} to {end.isoformat()}"
@@ -126,22 +125,13 @@ def _chain(
     findings.check(name, Group.GENUINE, ok, text, expected=expected, actual=at.isoformat(), source=source)
 
 
-def _says_usage(certificate: x509.Certificate) -> bool:
-    """Whether the extension is there; what it says is checked with the chain's rules."""
-    try:
-        chains.extensions(certificate).get_extension_for_class(x509.KeyUsage)
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return True
-
-
-def _signature(findings: Findings, envelope: Envelope, leaf: x509.Certificate) -> None:
-    problem = signature_problem(envelope, leaf)
+def _signature(findings: Findings, envelope: Envelope, leaf: Cert) -> None:
+    problem = signature_problem(envelope, leaf.loaded)
     text = problem or "signed by the certificate's key"
     findings.check("nitro.signature", Group.GENUINE, not problem, text, source="RFC 9053 section 2.1")
 
 
-def signature_problem(envelope: Envelope, leaf: x509.Certificate) -> str:
+def signature_problem(envelope: Envelope, leaf: Certificate) -> str:
     """Why the document is not signed by the certificate's key with ES384; empty if it is."""
     signature = envelope.signature
     if len(signature) != 2 * _SCALAR:
@@ -154,7 +144,7 @@ def signature_problem(envelope: Envelope, leaf: x509.Certificate) -> str:
         return "the key of the certificate is none of P-384"
     r, s = (int.from_bytes(half, "big") for half in (signature[:_SCALAR], signature[_SCALAR:]))
     try:
-        key.verify(encode_dss_signature(r, s), envelope.to_be_signed(), ec.ECDSA(hashes.SHA384()))
+        key.verify(encode_dss_signature(r, s), envelope.to_be_signed(), _ECDSA)
     except InvalidSignature:
         return "the signature is not one of the certificate's key over this document"
     return ""
@@ -179,17 +169,19 @@ def _debug(findings: Findings, document: Document) -> None:
     findings.check("nitro.debug", Group.POLICY, ok, text, actual=image, source=source)
 
 
-def _timestamp(findings: Findings, document: Document, policy: NitroPolicy, context: Context) -> None:
+def _timestamp(findings: Findings, document: Document, at: datetime, policy: NitroPolicy, context: Context) -> None:
     age_ms = context.now_ms - document.timestamp_ms
-    if age_ms > policy.max_age_s * 1000:
-        text, source = f"the document is {age_ms / 1000:.3f} s old", "policy: nitro.max_age_s"
+    old = age_ms > policy.max_age_s * 1000
+    source = "policy: nitro.max_age_s" if old else "policy: nitro.future_skew_s"
+    ok = -policy.future_skew_s * 1000 <= age_ms and not old
+    if ok:
+        text = "the document is of now"
+    elif old:
+        text = f"the document is {age_ms / 1000:.3f} s old"
     else:
-        text, source = f"the document is from {-age_ms / 1000:.3f} s after now", "policy: nitro.future_skew_s"
-    ok = -policy.future_skew_s * 1000 <= age_ms <= policy.max_age_s * 1000
-    text = "the document is of now" if ok else text
+        text = f"the document is from {-age_ms / 1000:.3f} s after now"
     expected = f"at most {policy.max_age_s} s before now, and {policy.future_skew_s} s after"
-    actual = _time(document.timestamp_ms).isoformat()
-    findings.check("nitro.timestamp", Group.FRESH, ok, text, expected=expected, actual=actual, source=source)
+    findings.check("nitro.timestamp", Group.FRESH, ok, text, expected=expected, actual=at.isoformat(), source=source)
 
 
 def _measured(findings: Findings, document: Document, policy: NitroPolicy, context: Context) -> None:
@@ -227,24 +219,20 @@ def _public_key(findings: Findings, document: Document, context: Context) -> Non
     findings.check(name, Group.BOUND, ok, text, expected=expected, actual=document.public_key, source=source)
 
 
-def _claims(document: Document, leaf: x509.Certificate) -> dict[str, Any]:
-    image = document.pcrs.get(0)
+def _claims(document: Document, chain: tuple[Cert, ...], at: datetime) -> dict[str, Any]:
+    image, leaf = document.pcrs.get(0), chain[0]
     return {
         "module_id": document.module_id,
         "timestamp_ms": document.timestamp_ms,
-        "time": str(_time(document.timestamp_ms)),
+        "time": str(at),
         "digest": document.digest,
-        "pcrs": {str(index): pcr.hex() for index, pcr in sorted(document.pcrs.items()) if any(pcr)},
+        "pcrs": {str(index): pcr.hex() for index, pcr in sorted(document.pcrs.items()) if pcr.strip(b"\0")},
         "n_pcrs": len(document.pcrs),
         "debug": image is not None and not any(image),
         "user_data": (document.user_data or b"").hex(),
         "nonce": (document.nonce or b"").hex(),
         "public_key": (document.public_key or b"").hex(),
-        "leaf_valid": [str(leaf.not_valid_before_utc), str(leaf.not_valid_after_utc)],
-        "certificate": hashlib.sha256(document.certificate).hexdigest(),
-        "cabundle": [hashlib.sha256(each).hexdigest() for each in document.cabundle],
+        "leaf_valid": [str(leaf.begin), str(leaf.end)],
+        "certificate": leaf.sha256,
+        "cabundle": [each.sha256 for each in reversed(chain[1:])],
     }
-
-
-def _time(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)

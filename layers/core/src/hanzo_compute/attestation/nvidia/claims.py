@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cryptography import x509
-
 from hanzo_compute.attestation.nvidia.device import Device, rim_ids
 from hanzo_compute.attestation.nvidia.rim import Rim
 from hanzo_compute.attestation.nvidia.spdm import SIGNATURE_SIZE, Field, Report
+from hanzo_compute.attestation.x509 import Cert
 
 _TEXT: Final = {
     "opaque_chip_sku": Field.CHIP_SKU,
@@ -28,7 +27,7 @@ _BYTES: Final = {
 }
 
 
-def claims(report: Report, found: Device, chain: Sequence[x509.Certificate]) -> dict[str, Any]:
+def claims(report: Report, found: Device, chain: Sequence[Cert]) -> dict[str, Any]:
     """What a report and its chain say; what they leave out is left out."""
     request, response = report.signed[:4], report.signed[37:43]
     said: dict[str, Any] = {
@@ -43,8 +42,8 @@ def claims(report: Report, found: Device, chain: Sequence[x509.Certificate]) -> 
         "resp_nonce": report.response_nonce.hex(),
         "siglen": SIGNATURE_SIZE,
         "n_meas": len(report.measurements),
-        "leaf": chain[0].subject.rfc4514_string(),
-        "l2": chain[-2].subject.rfc4514_string() if len(chain) > 1 else None,
+        "leaf": chain[0].subject,
+        "l2": chain[-2].subject if len(chain) > 1 else None,
         "chip": found.chip,
         "architecture": found.architecture,
         "identity": found.identity,
@@ -64,7 +63,7 @@ def rim_claims(read: Rim) -> dict[str, Any]:
     return {
         "product": read.product,
         "version": read.version,
-        "signer": read.certificates[0].subject.rfc4514_string(),
-        "not_after": read.certificates[0].not_valid_after_utc.isoformat(),
+        "signer": read.certificates[0].subject,
+        "not_after": read.certificates[0].end.isoformat(),
         "golden": len(read.golden),
     }

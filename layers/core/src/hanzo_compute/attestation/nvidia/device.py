@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.nvidia.dice import Firmware, firmware
 from hanzo_compute.attestation.nvidia.policy import Architecture, Mode
 from hanzo_compute.attestation.nvidia.spdm import Field, Report
+from hanzo_compute.attestation.x509 import Cert
 
 CHAIN_LENGTH: Final = 5
 """Certificates: of the firmware's key, of the chip, of who provisioned it, of the product, and the root."""
@@ -49,14 +47,13 @@ class Device:
         return self.architecture == "nvswitch"
 
 
-def device(report: Report, chain: Sequence[x509.Certificate]) -> Device:
+def device(report: Report, chain: Sequence[Cert]) -> Device:
     """Read it from a report and its chain, leaf first.
 
     Raises:
         Unreadable: the leaf says something of its firmware that cannot be read.
     """
-    names = [_common_name(certificate) for certificate in chain[:_NAMED]]
-    chips = [found.group() for name in names if (found := _CHIP.search(name))]
+    chips = [found.group() for each in chain[:_NAMED] if (found := _CHIP.search(each.common_name))]
     architectures = {_architecture(chip) for chip in chips}
     architecture = architectures.pop() if len(architectures) == 1 else None
     chip = report.text(Field.CHIP_INFO) or (chips[0].replace("_", "") if chips else None)
@@ -64,7 +61,7 @@ def device(report: Report, chain: Sequence[x509.Certificate]) -> Device:
         runs = firmware(chain[0])
     except ValueError as error:
         raise Unreadable(f"the device's certificate: {error}") from None
-    identity = f"{chips[0]}:{chain[1].serial_number:X}" if chips and len(chain) > 1 else None
+    identity = f"{chips[0]}:{chain[1].loaded.serial_number:X}" if chips and len(chain) > 1 else None
     is_switch = architecture == "nvswitch"
     vbios = report.text(Field.VBIOS_VERSION) if is_switch else _vbios(report.opaque.get(Field.VBIOS_VERSION))
     flag = report.number(Field.FEATURE_FLAG)
@@ -85,11 +82,6 @@ def rim_ids(report: Report, found: Device) -> dict[str, str]:
     if version and all(board):
         ids["vbios_rim"] = "_".join(("NV_GPU_VBIOS", *(part.upper() for part in board if part), version))
     return ids
-
-
-def _common_name(certificate: x509.Certificate) -> str:
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if len(names) == 1 else ""
 
 
 def _architecture(chip: str) -> Architecture:

@@ -17,6 +17,7 @@ from cryptography import x509
 from hanzo_compute.attestation import der
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
+from hanzo_compute.attestation.x509 import Cert
 
 UNDERSTOOD: Final = frozenset({"2.23.133.5.4.1", "2.23.133.5.4.1.1"})
 """Extensions, by their OID."""
@@ -44,14 +45,14 @@ class Firmware:
 
 
 @lru_cache(maxsize=_CACHED)
-def firmware(certificate: x509.Certificate) -> Firmware:
+def firmware(certificate: Cert) -> Firmware:
     """Read it from a device's certificate; remembered, for no certificate changes.
 
     Raises:
         ValueError: the extensions cannot be read, or one is not of its form.
     """
     found: Firmware | None = None
-    for extension in chains.extensions(certificate):
+    for extension in chains.extensions(certificate.loaded):
         if extension.oid.dotted_string in UNDERSTOOD and isinstance(extension.value, x509.UnrecognizedExtension):
             if found is not None:
                 raise Unreadable("the device's certificate says twice what its firmware is")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+_ECDSA: Final = ec.ECDSA(hashes.SHA384())
 
 
 def verifies(certificate: x509.Certificate, signature: bytes, message: bytes) -> bool:
@@ -16,7 +20,7 @@ def verifies(certificate: x509.Certificate, signature: bytes, message: bytes) ->
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             return False
         encoded = encode_dss_signature(int.from_bytes(signature[:48], "big"), int.from_bytes(signature[48:], "big"))
-        key.verify(encoded, message, ec.ECDSA(hashes.SHA384()))
+        key.verify(encoded, message, _ECDSA)
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True

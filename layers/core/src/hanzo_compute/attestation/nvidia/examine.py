@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cryptography import x509
-
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
 from hanzo_compute.attestation.nvidia import device as devices
@@ -23,6 +21,7 @@ from hanzo_compute.attestation.nvidia.policy import NvidiaPolicy
 from hanzo_compute.attestation.nvidia.revocation import Answers
 from hanzo_compute.attestation.nvidia.spdm import Field, Report
 from hanzo_compute.attestation.pins import NVIDIA_DEVICE
+from hanzo_compute.attestation.x509 import Cert
 from hanzo_compute.model.evidence import Tier
 
 CHAIN_MAX: Final = 64 * 1024
@@ -56,7 +55,7 @@ def examine(files: Mapping[str, bytes], context: Context) -> Findings:
     return findings
 
 
-def _chain(data: bytes, context: Context) -> tuple[x509.Certificate, ...]:
+def _chain(data: bytes, context: Context) -> tuple[Cert, ...]:
     if len(data) > CHAIN_MAX:
         raise Unreadable(f"the chain has {len(data)} bytes; it has at most {CHAIN_MAX}")
     try:
@@ -77,9 +76,7 @@ def _tier(found: Device) -> tuple[Tier, str]:
     return Tier.GPU_TEE_IO, "there is no higher one"
 
 
-def _genuine(
-    findings: Findings, report: Report, chain: Sequence[x509.Certificate], found: Device, context: Context
-) -> None:
+def _genuine(findings: Findings, report: Report, chain: Sequence[Cert], found: Device, context: Context) -> None:
     ok = len(chain) == devices.CHAIN_LENGTH
     text = f"{len(chain)} certificates; a device's chain has {devices.CHAIN_LENGTH}"
     findings.check(
@@ -91,11 +88,11 @@ def _genuine(
         actual=len(chain),
         source="nvtrust",
     )
-    verified = chains.verify(
+    verified = chains.judge(
         chain, now_ms=context.now_ms, pins=NVIDIA_DEVICE, anchors=context.anchors, understood=dice.UNDERSTOOD
     )
     verified.record(findings, "nvidia.chain", what="the device's chain", source="RFC 5280 section 6")
-    ok = verifies(chain[0], report.signature, report.signed)
+    ok = verifies(chain[0].loaded, report.signature, report.signed)
     text = "signed by the device's key" if ok else "not signed by the key of the chain that came with it"
     findings.check("nvidia.signature", Group.GENUINE, ok, text, source=_SPDM)
     stated = report.opaque.get(Field.FWID)

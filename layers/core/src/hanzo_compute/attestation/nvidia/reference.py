@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography import x509
-
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
 from hanzo_compute.attestation.nvidia import rim, roots
@@ -15,6 +13,7 @@ from hanzo_compute.attestation.nvidia.device import Device
 from hanzo_compute.attestation.nvidia.rim import Rim
 from hanzo_compute.attestation.nvidia.spdm import Field, Report
 from hanzo_compute.attestation.pins import NVIDIA_RIM
+from hanzo_compute.attestation.x509 import Cert
 
 SPEC: Final = "TCG Reference Integrity Manifest Information Model 1.01"
 _NVDEC0_INDEX: Final = 35
@@ -67,12 +66,12 @@ def genuine(findings: Findings, name: str, data: bytes, context: Context) -> Rim
     findings.check(
         f"{prefix}.signature", Group.GENUINE, read.signature_ok, text, source="XML Signature 1.1 section 3.2.2"
     )
-    chain = chains.verify(certificates(read, context), now_ms=context.now_ms, pins=NVIDIA_RIM, anchors=context.anchors)
+    chain = chains.judge(certificates(read, context), now_ms=context.now_ms, pins=NVIDIA_RIM, anchors=context.anchors)
     chain.record(findings, f"{prefix}.chain", what="the chain of the reference values", source="RFC 5280 section 6")
     return read
 
 
-def certificates(read: Rim, context: Context) -> tuple[x509.Certificate, ...]:
+def certificates(read: Rim, context: Context) -> tuple[Cert, ...]:
     """The chain of reference values, with its root."""
     return roots.completed(read.certificates, roots.RIM, context.anchors)
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cryptography import x509
 from cryptography.x509.ocsp import OCSPResponse
 
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
 from hanzo_compute.attestation.nvidia import ocsp
 from hanzo_compute.attestation.nvidia.policy import NvidiaPolicy
+from hanzo_compute.attestation.x509 import Cert
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,23 @@ class Answers:
         self,
         findings: Findings,
         id: str,  # noqa: A002 the name of the field
-        chain: Sequence[x509.Certificate],
+        chain: Sequence[Cert],
         *,
         may_hold: bool = False,
     ) -> None:
         """Check the status of each certificate of a chain but its root, which is nobody's to revoke."""
-        unknown = int(len(chain) < 2)
-        for certificate, issuer in pairwise(chain):
+        unknown = max(len(chain) - 1, 1) if not self.responses or len(chain) < 2 else 0
+        for certificate, issuer in pairwise(chain) if self.responses else ():
             status = ocsp.status(
-                certificate,
-                issuer,
+                certificate.loaded,
+                issuer.loaded,
                 self.responses,
                 now_ms=self.now_ms,
                 nonce=self.nonce,
                 allow_hold=may_hold and self.policy.allow_hold,
             )
             if status.good is False:
-                name = certificate.subject.rfc4514_string()
-                findings.check(id, Group.POLICY, False, f"{name}: {status.why}", source="RFC 6960")
+                findings.check(id, Group.POLICY, False, f"{certificate.subject}: {status.why}", source="RFC 6960")
                 return
             unknown += status.good is None
         source, required = "policy: nvidia.require_ocsp", self.policy.require_ocsp

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, cast
 
-from cryptography import x509
 from lxml import etree
 
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Unreadable
 from hanzo_compute.attestation.nvidia import xmldsig
 from hanzo_compute.attestation.nvidia.ecdsa import verifies
+from hanzo_compute.attestation.x509 import Cert
 
 _SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
 _RESOURCE: Final = f"{_SWID}Resource"
@@ -43,7 +43,7 @@ class Rim:
     """Acceptable values by index, from 0, of those that are to be compared."""
     digest_ok: bool
     signature_ok: bool
-    certificates: tuple[x509.Certificate, ...]
+    certificates: tuple[Cert, ...]
     """Of the signature, leaf first."""
 
 
@@ -56,7 +56,7 @@ def parse(data: bytes) -> Rim:
     """
     signed = xmldsig.parse(data)
     try:
-        certificates = tuple(chains.load_one(der) for der in signed.certificates)
+        certificates = tuple(map(chains.read_one, signed.certificates))
     except ValueError as error:
         raise Unreadable(f"a certificate of the signature cannot be read: {error}") from None
     meta, golden = _tag(signed.root)
@@ -65,7 +65,7 @@ def parse(data: bytes) -> Rim:
         product=_attribute(meta, "product"),
         golden=golden,
         digest_ok=signed.digest == signed.stated_digest,
-        signature_ok=verifies(certificates[0], signed.signature, signed.signed_info),
+        signature_ok=verifies(certificates[0].loaded, signed.signature, signed.signed_info),
         certificates=certificates,
     )
 

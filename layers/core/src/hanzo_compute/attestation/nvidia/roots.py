@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
-from cryptography import x509
-
 from hanzo_compute.attestation import x509 as chains
+from hanzo_compute.attestation.x509 import Cert
 
 _CACHED: Final = 128
 DEVICE: Final = b"""-----BEGIN CERTIFICATE-----
@@ -42,17 +41,17 @@ OKPzp5ei/A0iUZpdvngenDwV8Qa/wGdiTmJ7Bp4=
 """
 
 
-def completed(chain: Sequence[x509.Certificate], root: bytes, anchors: Iterable[bytes]) -> tuple[x509.Certificate, ...]:
+def completed(chain: Sequence[Cert], root: bytes, anchors: Iterable[bytes]) -> tuple[Cert, ...]:
     """The chain with its root: it may leave out the root that issued its last."""
     last = chain[-1]
-    if not chains.issued(last, last):
+    if not chains.signed_by(last, last):
         for candidate in (*loaded(root), *(each for anchor in anchors for each in loaded(anchor))):
-            if chains.issued(last, candidate):
+            if chains.signed_by(last, candidate):
                 return (*chain, candidate)
     return tuple(chain)
 
 
 @lru_cache(maxsize=_CACHED)
-def loaded(data: bytes) -> tuple[x509.Certificate, ...]:
+def loaded(data: bytes) -> tuple[Cert, ...]:
     """The certificates of a PEM text, or of one DER, remembered by content. Raises ValueError."""
-    return tuple(chains.load(data))
+    return tuple(chains.read(data))

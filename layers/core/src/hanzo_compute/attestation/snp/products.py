@@ -32,6 +32,8 @@ _MILAN: Final = {"bl": 0, "tee": 1, "spl4": 2, "spl5": 3, "spl6": 4, "spl7": 5, 
 _TURIN: Final = {"fmc": 0, "bl": 1, "tee": 2, "snp": 3, "spl5": 4, "spl6": 5, "spl7": 6, "ucode": 7}
 COMPONENTS: Final = ("fmc", "bl", "tee", "snp", "ucode")
 """Those with a meaning; the others are reserved."""
+_MEANT: Final = tuple((name, _MILAN[name]) for name in COMPONENTS if name in _MILAN)
+_MEANT_TURIN: Final = tuple((name, _TURIN[name]) for name in COMPONENTS if name in _TURIN)
 # Bergamo and Siena are Genoa's line: same root, same layout.
 _NAMES: Final = {
     "Milan": Line.MILAN,
@@ -62,8 +64,7 @@ def by_name(product: str) -> Line | None:
 
 def components(tcb: bytes, line: Line | None) -> dict[str, int]:
     """The components of a TCB version; of an unknown line they are taken to be laid out as Milan's."""
-    layout = (line or Line.MILAN).layout
-    return {name: tcb[layout[name]] for name in COMPONENTS if name in layout}
+    return {name: tcb[index] for name, index in (_MEANT_TURIN if line is Line.TURIN else _MEANT)}
 
 
 def at_least(tcb: bytes, least: bytes) -> bool:

@@ -147,7 +147,7 @@ class Report(NamedTuple):
             "current_version": _version(self.current_version),
             "committed_version": _version(self.committed_version),
         }
-        for name in ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"):
+        for name in _TCB:
             claims[name] = products.components(getattr(self, name), line)
         for name in _HEX:
             claims[name] = getattr(self, name).hex()
@@ -157,6 +157,7 @@ class Report(NamedTuple):
         return claims
 
 
+_TCB: Final = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb")
 _HEX: Final = (
     "family_id",
     "image_id",

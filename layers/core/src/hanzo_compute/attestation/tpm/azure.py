@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -137,7 +137,7 @@ def _below_paravisor(context: Context) -> Context:
     asked = bool(policy.tpm and policy.tpm.azure_sept_ve_disable)
     assert policy.tdx is not None
     tdx = policy.tdx.model_copy(update={"require_sept_ve_disable": asked})
-    return replace(context, policy=policy.model_copy(update={"tdx": tdx}))
+    return context._replace(policy=policy.model_copy(update={"tdx": tdx}))
 
 
 def _runtime(data: bytes) -> dict[str, Any]:
