@@ -329,8 +329,8 @@ class WorkerProcess:
                 answer: dict[str, Any] = self._trusted(frames.heard, message[1])
                 return answer
 
-    def _trusted(self, read: Callable[[bytes], Any], body: bytes) -> Any:
-        """Read a frame's body; a worker that sends nonsense is not a worker any more."""
+    def _trusted(self, read: Callable[[Any], Any], body: bytes | frames.Inbox) -> Any:
+        """Read what came; a worker that sends nonsense is not a worker any more."""
         try:
             return read(body)
         except BadFrame:
@@ -347,15 +347,24 @@ class WorkerProcess:
 
     def _send(self, data: bytes, within_s: float = READY_S) -> None:
         """Raises WorkerDied; Overdue, if it does not take all of it in time (it may be stopped, or not want to)."""
-        self._socket.settimeout(within_s)
         try:
-            self._socket.sendall(data)
-            self._socket.settimeout(None)
+            sent = self._begun(data)
+            if sent < len(data):
+                self._socket.settimeout(within_s)
+                self._socket.sendall(memoryview(data)[sent:])
+                self._socket.settimeout(None)
         except TimeoutError:
             self.kill()
             raise Overdue from None
         except OSError:
             raise self._died() from None
+
+    def _begun(self, data: bytes) -> int:
+        """How much of it the socket takes at once: almost always all."""
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def _receive(self, until: float | None, wake: int | None) -> tuple[int, bytes] | None:
         """The next frame; None when ``wake`` is readable. Raises WorkerDied, Overdue."""
@@ -367,7 +376,7 @@ class WorkerProcess:
                 if now - self._late > LATE_S:
                     self.kill()
                     raise Overdue
-            message: tuple[int, bytes] | None = self._trusted(lambda _: _heard(self._inbox), b"")
+            message: tuple[int, bytes] | None = self._trusted(_heard, self._inbox)
             if message is not None:
                 return message
             # poll, not select: an agent may have more descriptors open than select can name.

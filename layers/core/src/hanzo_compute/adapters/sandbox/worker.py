@@ -1,4 +1,8 @@
-"""The worker process: one thread hears its supervisor, another runs guests; when the supervisor is gone, so is it.
+"""The worker process: one thread hears its supervisor and runs guests, another looks after what runs for long.
+
+To wake a thread takes as long as a short call. So the one that runs guests waits for them itself; the other looks
+every few milliseconds, at the time and, while a guest runs for long, at what the supervisor says. When that is gone, so
+is the worker.
 
 ``python -m hanzo_compute.adapters.sandbox.worker PARENT SOCKET MEMORY``. See :mod:`.frames` for what is said.
 """
@@ -9,7 +13,6 @@ import gc
 import hashlib
 import json
 import os
-import queue
 import resource
 import select
 import socket
@@ -17,10 +20,11 @@ import struct
 import sys
 import threading
 import time
-from collections import OrderedDict
+from array import array
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from hanzo_compute.adapters.sandbox import frames, harden
 from hanzo_compute.adapters.sandbox.area import Area
@@ -43,12 +47,16 @@ FLUSH_TICKS: Final = 20
 STREAM_TICKS: Final = 4
 """The same, if somebody waits for each piece of it: of a live call."""
 HAND_BACK_TICKS: Final = 2
+REST_TICKS: Final = 40
+"""After so many without a call, nobody looks until the next."""
 FITS: Final = 64 << 10
 """What an empty socket surely takes, bytes."""
 TOGETHER_S: Final = 0.005
 """Results of a batch that come sooner are sent together."""
 
 _LENGTH: Final = struct.Struct("<I")
+_DESCRIPTORS: Final = socket.CMSG_SPACE(4 * array("i").itemsize)
+"""Room for those that ride along."""
 
 
 @dataclass(eq=False)
@@ -84,8 +92,13 @@ class Worker:
         self._sandboxes: dict[str, Sandbox] = {}
         self._modules: OrderedDict[str, Loaded | Component] = OrderedDict()
         self._templates: dict[int, _Template] = {}
-        self._batches: queue.SimpleQueue[list[Invocation]] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self._batches: deque[list[Invocation]] = deque()
+        self._answers: deque[tuple[int, bytes]] = deque()
+        self._ear = threading.Lock()
+        """Whoever holds it reads from the socket."""
+        self._poller = _polling(sock)
+        self._resting = False
+        self._stirred = threading.Event()
         self._sending = threading.Lock()
         self._ended: list[Result] = []
         self._handing = threading.Lock()
@@ -96,20 +109,28 @@ class Worker:
         self._memory = 0
         self._late = 0
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Answer until the supervisor closes its end."""
         threading.stack_size(GUEST_STACK)
         threading.Thread(target=self._guests, name="guest", daemon=True).start()
-        poller = select.poll()
-        poller.register(self._socket.fileno(), select.POLLIN)
-        ticks = 0
+        poller, ended = _polling(self._socket), -1
+        ticks = idle = 0
         while True:
-            busy = self._accepted != self._finished
-            if poller.poll(TICK_S * 1000 if busy else None):
-                if not self._receive():
-                    return
-                if self._accepted != self._finished and not busy:
-                    ticks = 0
+            before, ended = ended, self._finished
+            if self._accepted == ended:
+                ticks, idle = 0, idle + 1
+                if idle > REST_TICKS:
+                    self._rest()
+                    idle = 0
+                time.sleep(TICK_S)
+            elif ended != before:
+                time.sleep(TICK_S)
+            elif poller.poll(TICK_S * 1000) and self._ear.acquire(blocking=False):
+                # What runs has run for a tick at least: until it ends, nobody else hears the supervisor.
+                try:
+                    self._hear(socket.MSG_DONTWAIT)
+                finally:
+                    self._ear.release()
             running = self._running
             if running is not None:
                 ticks += 1
@@ -119,34 +140,50 @@ class Worker:
                 if ticks % running[2] == 0:
                     running[1].flush()
 
+    def _rest(self) -> None:
+        """Until the next call."""
+        self._resting = True
+        if self._accepted == self._finished:  # seen after that was said: else who accepts a call stirs this thread
+            self._stirred.wait()
+        self._resting = False
+        self._stirred.clear()
+
     # The supervisor's frames
 
-    def _receive(self) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._socket, frames.READ, 4)
+    def _hear(self, flags: int = 0) -> None:
+        """Read once, and do what is said. The ear is held."""
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(frames.READ, _DESCRIPTORS, flags)
+        except BlockingIOError:
+            return
         if not data:
-            return False
-        self._fds += fds
+            # Finalising wasmtime at interpreter exit has no use here, and has been seen to abort.
+            harden.leave(0)
+        for _, _, descriptors in ancillary:
+            self._fds += array("i", descriptors)
         self._inbox.feed(data)
         while (found := self._inbox.take()) is not None:
             self._heard(*found)
-        return True
+
+    def _accept(self, batch: list[Invocation]) -> None:
+        self._accepted += len(batch)
+        self._batches.append(batch)
+        if self._resting:
+            self._stirred.set()
 
     def _heard(self, kind: int, body: bytes) -> None:
         if kind == frames.CALLS:
-            batch = list(frames.called(body))
-            self._accepted += len(batch)
-            self._batches.put(batch)
+            self._accept(list(frames.called(body)))
         elif kind == frames.LENT:
             call, size = frames.borrowed(body)
-            self._accepted += 1
             self._lent = True  # nothing runs, so that the next result is this one's
-            self._batches.put([call._replace(data=self._area.take(size)) if size else call])
+            self._accept([call._replace(data=self._area.take(size)) if size else call])
         elif kind == frames.STOP:
             running = self._running
             if running is not None:
                 running[1].stop()
         elif kind == frames.ANSWER:
-            self._answers.put(frames.answered(body))
+            self._answers.append(frames.answered(body))
         else:
             try:
                 answer = self._load(body) if kind == frames.LOAD else self._prepare(body)
@@ -216,7 +253,10 @@ class Worker:
     def _guests(self) -> None:
         try:
             while True:
-                batch = self._batches.get()
+                with self._ear:
+                    while not self._batches:
+                        self._hear()
+                batch = self._batches.popleft()
                 sent = time.monotonic()
                 for each in batch:
                     result = self._guest(each)
@@ -234,7 +274,7 @@ class Worker:
             os._exit(70)
 
     def _fits(self) -> bool:
-        """Whether what has ended can be sent without waiting: this thread must go on hearing the supervisor."""
+        """Whether what has ended can be sent without waiting: the thread that asks must go on looking."""
         if not self._ended or sum(len(each.data) + 32 for each in self._ended) > FITS:
             return False
         poller = select.poll()
@@ -285,8 +325,9 @@ class Worker:
         if not isinstance(template.loaded, Component) and template.loaded.asks:
             call.host = HostCalls(template.granted, self._service(deadline), self._log)
         opened: list[int] = []
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = None
         if template.folders or template.files:
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
             # A sparse file costs no bytes that are written.
             most = max(template.file_max, bounds.output) + 1
             if before[1] != resource.RLIM_INFINITY:
@@ -307,7 +348,7 @@ class Worker:
             self._running = None
             for fd in opened:
                 os.close(fd)
-            if template.folders or template.files:
+            if before is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     def _service(self, deadline: float | None) -> _Asking:
@@ -323,18 +364,26 @@ class Worker:
         if running is not None and running[2] == STREAM_TICKS:
             # Comes before what is asked; and the other thread, which must hear the answer, finds nothing to send.
             running[1].flush(own=True)
-        try:
-            while self._late:  # answers that came too late for their questions
-                self._answers.get(timeout=_left(deadline))
-                self._late -= 1
-        except queue.Empty:
-            return TIMED_OUT, b""
-        self._send(frames.ask(name, args))
-        try:
-            return self._answers.get(timeout=_left(deadline))
-        except queue.Empty:
+        while self._late:  # answers that came too late for their questions
+            if self._answer(deadline) is None:
+                return TIMED_OUT, b""
+            self._late -= 1
+        self._send(frames.ask(name, args))  # without the ear: the supervisor may be sending, too
+        answer = self._answer(deadline)
+        if answer is None:
             self._late += 1
             return TIMED_OUT, b""
+        return answer
+
+    def _answer(self, deadline: float | None) -> tuple[int, bytes] | None:
+        """The next answer; None if it does not come in time."""
+        with self._ear:
+            while not self._answers:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+                if not self._poller.poll(left):
+                    return None
+                self._hear(socket.MSG_DONTWAIT)
+        return self._answers.popleft()
 
 
 @dataclass(frozen=True)
@@ -357,8 +406,10 @@ def _told(number: int, body: dict[str, Any], began: int, report: Report | None =
     return Result(number, frames.TOLD, frames.NO_FUEL, wall_us, b"".join([_LENGTH.pack(len(text)), text, *blobs]))
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+def _polling(sock: socket.socket) -> select.poll:
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    return poller
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -379,8 +430,6 @@ def main(parent: int, fd: int, memory: int) -> None:
     harden.limit_memory(256 << 20)
     harden.refuse_system_calls()
     worker.serve()
-    # Finalising wasmtime at interpreter exit has no use here, and has been seen to abort.
-    os._exit(0)
 
 
 if __name__ == "__main__":
