@@ -104,7 +104,7 @@ class Platform:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.begin()
-        until(lambda: is_ready(self.url, 1.0), 300, f"the platform of {self.home} answers; see {self.log.name}")
+        assert self.answers_or_ends(), f"it has ended: {self.log.read_text()[-500:]}"
         # A front answers before the credentials are made.
         until((self.home / "credentials.json").exists, 300, f"the platform has an owner; see {self.log.name}")
 

@@ -16,7 +16,7 @@ from hanzo_compute import ready
 from hanzo_compute.errors import Unavailable
 from hanzo_compute_host.children import Child
 
-START_S: Final = 30.0
+START_S: Final = 90.0
 """A new process must have come up within this time."""
 LEAVE_S: Final = {"writer": 10.0, "front": 45.0, "pump": 60.0, "agent": 15.0}
 """How long an old process may take to leave before it is killed."""

@@ -25,7 +25,7 @@ from hanzo_compute_host.process import OFF_AWS
 from hanzo_compute_host.rolling import Interrupted, Rolling
 
 HOST: Final = "127.0.0.1"
-START_S: Final = 30.0
+START_S: Final = 120.0
 """The writer must have answered within this time after the start."""
 DRAIN_S: Final = 12.0
 """Agents have this long to hand in or give back what they run."""

@@ -17,7 +17,7 @@ from hanzo_compute_host.cli.home import read_credentials
 if TYPE_CHECKING:
     from hanzo_compute.wiring import JobsClient
 
-START_S: Final = 60.0
+START_S: Final = 180.0
 """A platform whose interpreters are prepared answers within this time."""
 _POLL_S: Final = 0.1
 _TAIL: Final = 15

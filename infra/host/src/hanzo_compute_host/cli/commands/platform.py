@@ -13,7 +13,7 @@ from hanzo_compute_host.cli.session import Session, output_option, pass_session
 
 STOP_S = 30.0
 """Running jobs are given this long to be handed back."""
-RESTART_S = 120.0
+RESTART_S = 300.0
 """A rolling restart that makes no step in this time is reported as stuck."""
 
 
