@@ -1,6 +1,6 @@
 """Snapshots of a started interpreter: a module whose memory begins as the interpreter's is once it has started.
 
-CPython takes some 50 ms to start and 2 ms to go on from there. Its module has one way in, ``_start``, which runs it to
+CPython takes ten times as long to start as to go on from there. Its module has one way in, ``_start``, which runs it to
 the end. So it is run once, with code that leaves by ``os._exit`` where CPython calls a function with no Python frame
 below it: its interactive hook. Nothing is on either stack then that is needed: the memory as it is, with the flag
 cleared by which wasi-libc refuses a second ``_start``, is that of an embedder who calls ``Py_BytesMain`` twice. The
