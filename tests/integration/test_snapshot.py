@@ -53,6 +53,7 @@ print(sorted(dir(sys)), sys.getrecursionlimit(), sys.is_finalizing(), sys.dont_w
 print(sys.executable, sys.prefix, sys.exec_prefix, sys.base_prefix)
 print(sys.getfilesystemencoding().lower())  # UTF-8 or utf-8, as CPython has read it the second time or the first
 for stream in sys.stdin, sys.stdout, sys.stderr:
+    print(stream.seekable(), stream.isatty(), stream.readable(), stream.writable(), stream.fileno())
     print(stream.name, stream.mode, stream.encoding, stream.errors, stream.line_buffering, stream.write_through)
 print(os.getcwd(), sorted(os.environ.items()), os.environb if hasattr(os, "environb") else None)
 print(gc.isenabled(), gc.get_threshold(), locale.getlocale(), locale.getpreferredencoding())
