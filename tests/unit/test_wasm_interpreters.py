@@ -6,11 +6,13 @@ import hashlib
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hanzo_compute.adapters.sandbox import interpreters
 from hanzo_compute.adapters.sandbox.interpreters import PINS, Pin, ensure
+from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.errors import Unavailable
 
 WASM = b"\0asm not really"
@@ -142,3 +144,22 @@ def test_the_pin_is_the_one_of_the_lock_file() -> None:
     lock = (Path(__file__).parents[2] / "requirements" / "assets.lock").read_text()
     pin = PINS["python"]
     assert f"{pin.requirement} --hash=sha256:{pin.wheel_sha256}" in lock
+
+
+@pytest.mark.parametrize(
+    ("resumes", "fields"),
+    [
+        (True, {}),
+        (True, {"env": {"PYTHONPATH": "/in", "PATH": "x"}, "folders": interpreters.SNAPSHOT_FOLDERS}),
+        (True, {"memory_mib": interpreters.SNAPSHOT_MIB}),
+        (False, {"env": {"PYTHONHASHSEED": "random"}}),
+        (False, {"memory_mib": interpreters.SNAPSHOT_MIB - 1}),
+        (False, {"folders": interpreters.SNAPSHOT_FOLDERS + 1}),
+        (False, {"profile": Profile.METERED}),
+        (False, {"has_snapshot": False}),
+    ],
+)
+def test_who_goes_on_from_a_snapshot(resumes: bool, fields: dict[str, Any]) -> None:
+    call = {"profile": Profile.FAST, "env": {}, "memory_mib": 128, "folders": 2} | fields
+    interpreter = interpreters.Interpreter(Path("x"), "", "", (), call.pop("has_snapshot", True))
+    assert interpreter.resumes(**call) is resumes
