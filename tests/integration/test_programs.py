@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hanzo_compute.adapters.sandbox import programs as rooms
+from hanzo_compute.adapters.sandbox.artefacts import COMPILE_S, INTERPRETER_S, Artefacts
 from hanzo_compute.adapters.sandbox.pool import Pool
 from hanzo_compute.adapters.sandbox.programs import Programs
 from hanzo_compute.ports.sandboxes import GuestCall, GuestProgram
@@ -152,3 +153,22 @@ def test_a_deterministic_call_grows_from_what_runs_and_what_it_reads(tmp_path: P
     assert here == there
     assert len({*here[:6]}) == 6
     assert here[6] == here[7] == here[0]
+
+
+def test_an_interpreter_has_longer_to_be_compiled(held: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its snapshot is two compilations, of 6 MB each; and one that took too long would be remembered as bad."""
+    given: list[float] = []
+    get = Artefacts.get
+
+    def noted(self: Artefacts, *args: Any, timeout_s: float, **options: Any) -> int:
+        given.append(timeout_s)
+        return get(self, *args, timeout_s=timeout_s, **options)
+
+    monkeypatch.setattr(Artefacts, "get", noted)
+
+    async def test(programs: Programs) -> None:
+        await programs.get(program("module"))
+        await programs.get(replace(program("script"), language="javascript", script="main.js"))
+
+    held(test)
+    assert given == [COMPILE_S, INTERPRETER_S]

@@ -76,7 +76,7 @@ def sender(lab: Lab) -> Iterator[Sender]:
 def test_a_deadline_is_kept_after_any_rest(lab: Lab, pause: float) -> None:
     for _ in range(3):
         lab.run(COUNTS, request(SHORT), entry="reactor")
-        time.sleep(pause)
+        time.sleep(pause)  # how long nothing is asked is what this is about
         assert lab.run(command(SPIN), timeout_s=0.05).trap == "interrupt"
 
 
@@ -113,7 +113,7 @@ def test_a_stop_is_heard_early_and_late(lab: Lab, after: float) -> None:
             os.write(wake, b".")
             assert worker.call(number, b"", 300, woken) is None
             os.read(woken, 1)
-            time.sleep(after)
+            time.sleep(after)  # the stop comes in the guest's first tick, or later: another thread hears it
             worker.stop()
             answered = worker.wait(time.monotonic() + 300)
             assert answered is not None
@@ -128,7 +128,7 @@ def test_a_stop_is_heard_early_and_late(lab: Lab, after: float) -> None:
 def test_it_ends_with_its_supervisor_whatever_it_does(sender: Sender, turns: int | None) -> None:
     if turns is not None:
         sender.send(request(turns))
-    time.sleep(0.05)
+    time.sleep(0.05)  # the guest may run by then, or not: it holds either way
     pidfd = os.pidfd_open(sender.worker.pid)
     try:
         sender.worker._socket.close()

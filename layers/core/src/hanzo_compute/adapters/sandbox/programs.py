@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hanzo_compute.adapters.sandbox import call as calls
 from hanzo_compute.adapters.sandbox import guest, interpreters, layout
-from hanzo_compute.adapters.sandbox.artefacts import Artefacts, artefacts_of
+from hanzo_compute.adapters.sandbox.artefacts import COMPILE_S, INTERPRETER_S, Artefacts, artefacts_of
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder
 from hanzo_compute.adapters.sandbox.process import Template
@@ -96,11 +96,11 @@ class Programs:
         profile = Profile.METERED if deterministic or program.fuel is not None else Profile.FAST
         runtime = [version(), SANDBOX_VERSION]
         digest, argv = program.digest, ["module", *program.args]
-        source, snapshot = program.module, False
+        source, snapshot, within_s = program.module, False, COMPILE_S
         if program.language is not None:
             found = interpreters.ensure(program.language, self._cache_dir)
             digest, argv = found.digest, [*found.running(program.script), *program.args]
-            source = found.path.read_bytes
+            source, within_s = found.path.read_bytes, INTERPRETER_S
             runtime.append(found.version)
             snapshot = found.resumes(profile, program.env, program.memory_mib)
         files = dict(program.files())
@@ -110,7 +110,7 @@ class Programs:
         if artefacts is None:
             artefacts = artefacts_of(self._cache_dir, profile, snapshot=snapshot)
             artefacts = self._artefacts.setdefault((profile, snapshot), artefacts)
-        os.close(artefacts.get(digest, source))
+        os.close(artefacts.get(digest, source, timeout_s=within_s))
         made: dict[str, Any] = {"entry": program.entry, "argv": argv, "env": dict(program.env)}
         if deterministic:
             runtime.append("deterministic")

@@ -90,18 +90,18 @@ def _with_memory(module: bytes, memory: bytearray) -> bytes:
         if section == _GLOBAL and contents[:1] != b"\1":
             raise InvalidProgram("it has other globals than the stack pointer, which is as it was")
         if section == _MEMORY:
-            contents = b"\1\0" + _unsigned(len(memory) // wasm.PAGE)
+            contents = b"\1\0" + _leb(len(memory) // wasm.PAGE)
         elif section == _DATA:
             contents = _segments(memory)
         if section:
-            made += bytes([section]) + _unsigned(len(contents)) + contents
+            made += bytes([section]) + _leb(len(contents)) + contents
     return bytes(made)
 
 
 def _segments(memory: bytearray) -> bytes:
     """A data section (§5.5.14) of all that is not zero."""
-    found = [b"\0\x41" + _signed(at) + b"\x0b" + _unsigned(len(data)) + data for at, data in _filled(memory)]
-    return _unsigned(len(found)) + b"".join(found)
+    found = [b"\0\x41" + _leb(at, 6) + b"\x0b" + _leb(len(data)) + data for at, data in _filled(memory)]
+    return _leb(len(found)) + b"".join(found)
 
 
 def _filled(memory: bytearray) -> Iterator[tuple[int, bytes]]:
@@ -117,20 +117,10 @@ def _filled(memory: bytearray) -> Iterator[tuple[int, bytes]]:
         yield begin, bytes(memory[begin:])
 
 
-def _unsigned(value: int) -> bytes:
-    """LEB128 (§5.2.2)."""
+def _leb(value: int, bits: int = 7) -> bytes:
+    """LEB128 (§5.2.2) of a number that is not negative; as a signed one, its last byte has 6 ``bits``."""
     made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
-
-
-def _signed(value: int) -> bytes:
-    """LEB128 of a number that is not negative: its last byte's bit 6 is the sign."""
-    made = bytearray()
-    while value > 0x3F:
+    while value >> bits:
         made.append(value & 0x7F | 0x80)
         value >>= 7
     made.append(value)
