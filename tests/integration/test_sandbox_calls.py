@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,10 @@ import pytest
 
 from hanzo_compute.adapters.sandbox import binding, public, shim
 from hanzo_compute.adapters.sandbox.call import Bounds, Call, Folder, Report
-from hanzo_compute.adapters.sandbox.engine import Engine
 from hanzo_compute.adapters.sandbox.hostcalls import FUNCTIONS, HostCalls
-from hanzo_compute.adapters.sandbox.running import Loaded
-from hanzo_compute.adapters.sandbox.sandbox import Sandbox
-from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.adapters.sandbox.shim import WASI
-from hanzo_compute.adapters.sandbox.worker import GUEST_STACK
 from hanzo_compute.model.wasm import TABLES_MAX
+from tests.support.inprocess import InProcess
 from tests.support.wasm import IMPORTS, command, wat, writes
 
 ECHO = '(func (export "handle") (param $at i32) (param $n i32) (result i64) {})'
@@ -36,55 +31,23 @@ def reactor(handle: str, *, alloc: str = "(i32.const 1024)", memory: str = "1 4"
     )
 
 
-class Here:
+class Here(InProcess):
     """A sandbox on a thread of its own, as in a worker."""
 
-    def __init__(self, profile: Profile) -> None:
-        self.engine = Engine(profile)
-        self.sandbox = Sandbox(self.engine)
-
-    def load(self, wasm: bytes) -> Loaded:
-        """A module, without the checks of the compiler's process."""
-        import wasmtime
-
-        return Loaded.of(wasmtime.Module(self.engine.engine, wasm))
-
-    def run(self, wasm: bytes, count: int = 1, **fields: Any) -> Report:
+    def report(self, wasm: bytes, count: int = 1, **fields: Any) -> Report:
         """The last report of ``count`` calls."""
-        loaded = self.load(wasm)
-        found: list[Report | BaseException] = []
-
-        def work() -> None:
-            try:
-                for _ in range(count):
-                    found.append(self.sandbox.run(loaded, Call(**fields)))  # noqa: PERF401 — what came before an error counts
-            except BaseException as error:
-                found.append(error)
-
-        on_thread(work)
-        if isinstance(found[-1], BaseException):
-            raise found[-1]
-        return found[-1]
-
-
-def on_thread(work: Callable[[], None]) -> None:
-    """Run something where the stack is that of a worker's guests."""
-    before = threading.stack_size(GUEST_STACK)
-    try:
-        thread = threading.Thread(target=work)
-        thread.start()
-    finally:
-        threading.stack_size(before)
-    thread.join()
+        for _ in range(count - 1):
+            self.call(wasm, Call(**fields))
+        return self.call(wasm, Call(**fields))
 
 
 @pytest.fixture(params=["raw", "public"])
-def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Here:
+def here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     if request.param == "public":
         monkeypatch.setenv("HZC_WASMTIME_PUBLIC", "1")
-    made = Here(Profile.FAST)
-    assert isinstance(made.engine.backend, binding.Raw if request.param == "raw" else public.Public)
-    return made
+    with Here() as made:
+        assert isinstance(made.engine.backend, binding.Raw if request.param == "raw" else public.Public)
+        yield made
 
 
 WHOLE = PACK.format(at="(local.get $at)", size="(local.get $n)")
@@ -93,7 +56,7 @@ WHOLE = PACK.format(at="(local.get $at)", size="(local.get $n)")
 @pytest.mark.parametrize("size", [0, 1, 64, 60_000])
 def test_a_reactor_gets_its_request_and_gives_its_response(here: Here, size: int) -> None:
     data = bytes(n % 251 for n in range(size))
-    report = here.run(reactor(WHOLE), 3, entry="reactor", stdin=data)
+    report = here.report(reactor(WHOLE), 3, entry="reactor", stdin=data)
     assert (report.kind, report.exit_code, report.output) == ("exit", 0, data)
     assert report.memory_bytes == 65536
 
@@ -101,7 +64,7 @@ def test_a_reactor_gets_its_request_and_gives_its_response(here: Here, size: int
 def test_a_high_address_is_an_address(here: Here) -> None:
     # alloc gives an i32 below zero, as all addresses beyond 2 GiB are.
     wasm = reactor(WHOLE, alloc="(i32.const 0x80000010)", memory="32769")
-    report = here.run(wasm, entry="reactor", stdin=b"far away", bounds=Bounds(memory_mib=4095))
+    report = here.report(wasm, entry="reactor", stdin=b"far away", bounds=Bounds(memory_mib=4095))
     assert report.output == b"far away"
 
 
@@ -115,7 +78,7 @@ def test_a_high_address_is_an_address(here: Here) -> None:
     ],
 )
 def test_what_lies_outside_of_memory_is_refused(here: Here, handle: str, alloc: str, detail: str) -> None:
-    report = here.run(reactor(handle, alloc=alloc), 2, entry="reactor", stdin=b"abc", bounds=Bounds(output=100))
+    report = here.report(reactor(handle, alloc=alloc), 2, entry="reactor", stdin=b"abc", bounds=Bounds(output=100))
     assert (report.kind, report.trap) == ("trap", "bad_response")
     assert report.detail.startswith(detail)
 
@@ -123,10 +86,10 @@ def test_what_lies_outside_of_memory_is_refused(here: Here, handle: str, alloc: 
 @pytest.mark.parametrize("where", ["alloc", "handle"])
 def test_a_trap_in_either_function_is_named_and_the_next_call_runs(here: Here, where: str) -> None:
     bad = reactor(f"unreachable {WHOLE}") if where == "handle" else reactor(WHOLE, alloc="unreachable")
-    report = here.run(bad, 3, entry="reactor", stdin=b"abc")
+    report = here.report(bad, 3, entry="reactor", stdin=b"abc")
     assert (report.kind, report.trap) == ("trap", "unreachable")
     assert "unreachable" in report.detail
-    assert here.run(reactor(WHOLE), entry="reactor", stdin=b"abc").output == b"abc"
+    assert here.report(reactor(WHOLE), entry="reactor", stdin=b"abc").output == b"abc"
 
 
 MANY = 200
@@ -154,16 +117,16 @@ VALUES = " ".join(["(i64.const 0x4141414141414141)"] * MANY)
 )
 def test_entries_of_another_type_are_never_called(here: Here, entry: str, functions: str) -> None:
     # They are called without checks: values would be written over whatever lies behind ours.
-    report = here.run(wat(f'(module (memory (export "memory") 1) {functions})'), 2, entry=entry)
+    report = here.report(wat(f'(module (memory (export "memory") 1) {functions})'), 2, entry=entry)
     assert report.kind == "invalid"
     assert "it exports no" in report.detail or "it does not export" in report.detail
 
 
 @pytest.mark.parametrize("kind", ['(global (export "memory") i32 (i32.const 7))', '(func (export "memory"))'])
 def test_a_memory_that_is_none_is_not_taken_for_one(here: Here, kind: str) -> None:
-    assert here.run(wat(f'(module {kind} (func (export "_start")))')).exit_code == 0
+    assert here.report(wat(f'(module {kind} (func (export "_start")))')).exit_code == 0
     both = '(func (export "alloc") (param i32) (result i32) (i32.const 0))' + ECHO.format("(i64.const 0)")
-    assert here.run(wat(f"(module {kind} {both})"), entry="reactor").kind == "invalid"
+    assert here.report(wat(f"(module {kind} {both})"), entry="reactor").kind == "invalid"
 
 
 def test_host_functions_take_integers_of_all_sizes_and_answer(here: Here) -> None:
@@ -175,7 +138,7 @@ def test_host_functions_take_integers_of_all_sizes_and_answer(here: Here) -> Non
     )
     said: list[tuple[str, str]] = []
     host = HostCalls(frozenset(), None, lambda level, text: said.append((level, text)))
-    report = here.run(reactor(handle, memory="2"), entry="reactor", stdin=b"hello", host=host)
+    report = here.report(reactor(handle, memory="2"), entry="reactor", stdin=b"hello", host=host)
     assert said == [("info", "hello")]
     assert len(report.output) == 16
     assert any(report.output)
@@ -187,42 +150,28 @@ def test_one_call_leaves_nothing_to_the_next(here: Here) -> None:
     handle = f"(drop (i32.load (i32.const 60000))) {PACK.format(at='(i32.const 60000)', size='(i32.const 4)')}"
     leaves = handle.replace("(drop (i32.load", "(i32.store (i32.const 60000) (i32.add (i32.const 1) (i32.load", 1)
     leaves = leaves.replace("(i32.const 60000))) ", "(i32.const 60000)))) ", 1)
-    assert here.run(reactor(leaves), 20, entry="reactor").output == b"\1\0\0\0"
+    assert here.report(reactor(leaves), 20, entry="reactor").output == b"\1\0\0\0"
 
 
 def test_a_reactor_ends_at_its_deadline(here: Here) -> None:
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            here.engine.check()
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        began = time.monotonic()
-        report = here.run(
-            reactor(f"(loop $again (br $again)) {WHOLE}"), entry="reactor", deadline=time.monotonic() + 0.05
-        )
-        assert (report.kind, report.trap) == ("trap", "interrupt")
-        assert 0.05 <= time.monotonic() - began < 60
-        assert report.wall_ms >= 1
-    finally:
-        done.set()
-        watcher.join()
+    began = time.monotonic()
+    report = here.report(reactor(f"(loop $again (br $again)) {WHOLE}"), entry="reactor", deadline=began + 0.05)
+    assert (report.kind, report.trap) == ("trap", "interrupt")
+    assert 0.05 <= time.monotonic() - began < 60
+    assert report.wall_ms >= 1
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_command_has_its_streams(here: Here, deterministic: bool) -> None:
     wasm = command(writes("abc") + writes("abc", 2), extra='(data (i32.const 1024) "abc")')
-    report = here.run(wasm, 5, deterministic=deterministic, seed=b"s")
+    report = here.report(wasm, 5, deterministic=deterministic, seed=b"s")
     assert (report.exit_code, report.stdout, report.stderr) == (0, b"abc", b"abc")
     assert report.counters == {"fd_write": 2}
 
 
 def test_a_module_may_have_as_many_tables_as_are_promised(here: Here) -> None:
     tables = "(table 10 funcref) " * TABLES_MAX
-    report = here.run(command(writes("abc"), extra=f'{tables} (data (i32.const 1024) "abc")'))
+    report = here.report(command(writes("abc"), extra=f'{tables} (data (i32.const 1024) "abc")'))
     assert (report.exit_code, report.stdout) == (0, b"abc")
 
 
@@ -237,7 +186,7 @@ def test_all_of_wasi_and_of_hzc_can_be_imported(here: Here) -> None:
         f'(import "{module}" "{name}" (func (param {" ".join(params)}) {f"(result {result})" if result else ""}))'
         for module, name, params, result in kinds
     ]
-    report = here.run(wat(f'(module {" ".join(imports)} (memory (export "memory") 1) (func (export "_start")))'), 2)
+    report = here.report(wat(f'(module {" ".join(imports)} (memory (export "memory") 1) (func (export "_start")))'), 2)
     assert (report.kind, report.exit_code) == ("exit", 0)
 
 
@@ -245,7 +194,7 @@ def test_all_of_wasi_and_of_hzc_can_be_imported(here: Here) -> None:
 def test_what_is_not_offered_cannot_be_imported(here: Here, module: str) -> None:
     wasi = f'(import "{WASI}" "sched_yield" (func (result i32)))'
     for more in ("", wasi):
-        report = here.run(wat(f'(module {more} (import "{module}" "drain" (func)) (func (export "_start")))'))
+        report = here.report(wat(f'(module {more} (import "{module}" "drain" (func)) (func (export "_start")))'))
         assert report.kind == "invalid"
         assert f"{module}::drain" in report.detail
 
@@ -262,6 +211,6 @@ def test_files_are_reached_through_the_ward(here: Here, tmp_path: Path) -> None:
         f'(module {imports} (memory (export "memory") 1) (data (i32.const 1024) "name")'
         f'(func (export "_start") {opens}))'
     )
-    report = here.run(wasm, folders=[Folder(str(tmp_path), "/x", writable=True)])
+    report = here.report(wasm, folders=[Folder(str(tmp_path), "/x", writable=True)])
     assert report.counters == {"fd_write": 1, "path_open": 1}
     assert (tmp_path / "name").read_bytes() == b"name"
