@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from hanzo_compute import __version__
 from hanzo_compute.model.problems import parse_spec
 from hanzo_compute_host import demo
+from hanzo_compute_host.cli import checks
 from hanzo_compute_host.cli.main import COMMANDS, cli
 from hanzo_compute_host.cli.next_steps import next_steps
 from hanzo_compute_host.demo.generate import ROWS, orders_csv
@@ -228,3 +230,18 @@ def test_every_command_has_help(hzc: Hzc) -> None:
         assert f"\n  {name} " in shown
         assert hzc(name, "--help").stdout.startswith("Usage: ")
     assert set(COMMANDS) == set(cli.list_commands(None))  # type: ignore[arg-type]
+
+
+def test_doctor_that_is_held_up_sees_no_jump_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven seconds between a look at the one clock and at the other, once."""
+    steady, wall = iter([0.0, 7.0, 7.0, 7.1, 7.1, 7.3]), iter([100.0, 107.1, 107.2])
+    looked = SimpleNamespace(monotonic=lambda: next(steady), time=lambda: next(wall))
+    monkeypatch.setattr(checks, "time", looked)
+    assert checks._wall_ahead() == pytest.approx(100.0)
+
+
+def test_doctor_notices_a_clock_that_jumps(hzc: Hzc, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = iter([100.0, 105.5])
+    monkeypatch.setattr(checks, "_wall_ahead", lambda: next(ahead))
+    clock = next(check for check in hzc.json("doctor", code=1)["checks"] if check["name"] == "Clock")
+    assert clock["found"] == "it jumped by 5.5 s just now"
