@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from hanzo_compute.adapters.collateral.limits import RATES, Buckets, Rate, backo
 from hanzo_compute.adapters.collateral.wanted import DAY_MS, Answer, Kept, Request, Unfit, Unobtainable, Wanted
 from hanzo_compute.adapters.local.system import SystemClock
 from tests.support.collateral_clock import StillClock
+from tests.support.live import until
 from tests.support.pki import NOW_MS
 
 URL = "https://kds.example/a"
@@ -300,7 +302,7 @@ class Slow:
 
     def __call__(self, request: Request, timeout_s: float) -> Answer:
         self.count += 1
-        self.go.wait(5)
+        self.go.wait(60)
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
@@ -312,12 +314,23 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
+def is_asked(opener: Slow) -> None:
+    """Until somebody's request is on its way."""
+    until(lambda: opener.count, 60, "the service is asked")
+
+
+def is_waited_for(getter: Getter) -> None:
+    """Until somebody waits for another's request."""
+    flights = getter._flights
+    until(lambda: any(each._condition._waiters for each in list(flights.values())), 60, "somebody else waits")
+
+
 def slow_getter(folder: Path, opener: Slow) -> Getter:
     clock = SystemClock()
     return Getter(opener, FileCache(folder), Buckets({"amd": Rate(1000, 1000)}, clock), clock, uniform=lambda *_: 0)
 
 
-def ask(getter: Getter, patience_s: float = 10.0) -> bytes:
+def ask(getter: Getter, patience_s: float = 100.0) -> bytes:
     wanted = Wanted("the VCEK", "amd", Request(URL, 100), lambda answer: Kept(answer.body, None))
     return getter.get(wanted, NOW_MS, time.monotonic() + patience_s)
 
@@ -344,13 +357,33 @@ def test_they_share_its_failure_too(tmp_path: Path, pool: ThreadPoolExecutor) ->
     assert opener.count == 1
 
 
+def test_who_comes_when_it_has_failed_does_not_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it looked for failures when there was none yet."""
+    opener = Slow(Unobtainable("answered with more than 100 bytes"))
+    opener.go.set()
+    getter = slow_getter(tmp_path, opener)
+    alone = getter._alone
+
+    def late(*given: Any) -> bytes:
+        with monkeypatch.context() as patch:
+            patch.setattr(getter, "_alone", alone)
+            with pytest.raises(Unobtainable):
+                ask(getter)
+        return alone(*given)
+
+    monkeypatch.setattr(getter, "_alone", late)
+    with pytest.raises(Unobtainable, match="more than 100 bytes"):
+        ask(getter)
+    assert opener.count == 1
+
+
 def test_who_is_interrupted_is_so_alone(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     opener = Slow(KeyboardInterrupt())
     getter = slow_getter(tmp_path, opener)
     leader = pool.submit(ask, getter)
-    time.sleep(0.05)
+    is_asked(opener)
     follower = pool.submit(ask, getter)
-    time.sleep(0.05)
+    is_waited_for(getter)
     opener.go.set()
     with pytest.raises(KeyboardInterrupt):
         leader.result()
@@ -364,7 +397,7 @@ def test_who_waits_for_another_waits_no_longer_than_it_would(tmp_path: Path, poo
     opener = Slow(OK)
     getter = slow_getter(tmp_path, opener)
     leader = pool.submit(ask, getter)
-    time.sleep(0.05)
+    is_asked(opener)
     with pytest.raises(Unobtainable, match="did not come in time"):
         ask(getter, patience_s=0.1)
     opener.go.set()

@@ -128,6 +128,7 @@ class Getter:
         entry = self._cache.read(wanted.key)
         if entry is not None and entry.is_good(now_ms) and not entry.is_due(now_ms):
             return entry.content  # of a flight that landed just now
+        self._recall(wanted.key)  # or that came to nothing
         try:
             kept = self._repeated(wanted, until, attempts)
             self._keep(wanted.key, kept)
