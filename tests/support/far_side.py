@@ -82,7 +82,7 @@ class FarSide:
 
     def close(self) -> None:
         for thread in self.threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -106,5 +106,5 @@ class _Recorded:
 
 def get(egress: HttpEgress, url: str, *origins: str, **fields: object) -> EgressResponse:
     """A request to a URL, which may go to ``origins``."""
-    fields = {"method": "GET", "timeout_s": 5.0} | fields
+    fields = {"method": "GET", "timeout_s": 60.0} | fields
     return egress.fetch(EgressRequest(url=url, origins=frozenset(origins), **fields))  # type: ignore[arg-type]

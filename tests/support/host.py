@@ -110,7 +110,7 @@ class Client:
     ) -> Reply:
         reader, writer = await self.open(method, path, headers, body)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 return await self.reply(reader)
         finally:
             writer.close()
@@ -203,7 +203,7 @@ async def serving(
     listener.bind(("127.0.0.1", 0))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not server.started:
                 await asyncio.sleep(0.005)
         yield Host(app, Client(listener.getsockname()[1]), commits, functions)

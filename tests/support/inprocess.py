@@ -86,7 +86,7 @@ class InProcess:
 
         self._work.append(work)
         self._given.release()
-        assert done.wait(120)
+        assert done.wait(280)
         if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]

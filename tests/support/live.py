@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -48,11 +50,23 @@ def compiled(text: str) -> bytes:
     return bytes(wasmtime.wat2wasm(text))
 
 
+_claims: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback for a platform, also while it is down: no other test process gets it, and it is below those
+    that the system gives to connections."""
+    below = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert below > 4096, "there are too few ports that the system leaves alone (net.ipv4.ip_local_port_range)"
+    while True:
+        port = below // 2 + secrets.randbelow(below // 2)
+        claim = socket.socket(socket.AF_UNIX)
+        with socket.socket() as probe, suppress(OSError):
+            claim.bind(f"\0hzc-test-port-{port}")  # ends with this process
+            probe.bind(("127.0.0.1", port))
+            _claims.append(claim)
+            return port
+        claim.close()
 
 
 def until(condition: Callable[[], T], seconds: float, what: str) -> T:
@@ -122,7 +136,7 @@ class Platform:
         until(lambda: process.poll() is not None or is_ready(self.url, 1.0), 300, f"{self.home} answers or ends")
         return process.poll() is None
 
-    def fails_to_start(self, seconds: float = 60) -> tuple[int, str]:
+    def fails_to_start(self, seconds: float = 240) -> tuple[int, str]:
         """Start it where it cannot run; returns the exit code and what it said."""
         done = self.hzc("up", *self._options, timeout=seconds)
         return done.returncode, (done.stdout + done.stderr).decode()
@@ -131,7 +145,7 @@ class Platform:
         """End it gracefully; returns the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(60)
+        return self._process.wait(120)
 
     def kill_supervisor(self) -> None:
         """kill -9 of `hzc up` itself."""
@@ -160,7 +174,7 @@ class Platform:
         return found
 
     def hzc(
-        self, *arguments: str, stdin: bytes = b"", timeout: float = 60, **extra: str
+        self, *arguments: str, stdin: bytes = b"", timeout: float = 240, **extra: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command of the CLI against this platform."""
         environment = self.environment | extra
@@ -203,7 +217,7 @@ class Platform:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(30)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(10)

@@ -49,7 +49,7 @@ class Load(threading.Thread):
                     time.sleep(0.1)
             self.stopping.wait(self.pause_s)
 
-    def more(self, count: int, seconds: float = 60) -> None:
+    def more(self, count: int, seconds: float = 120) -> None:
         """Wait until so many more jobs were accepted."""
         enough = len(self.accepted) + count
         until(lambda: len(self.accepted) >= enough, seconds, f"{count} more jobs are accepted; {self.refused[-1:]}")
@@ -57,7 +57,7 @@ class Load(threading.Thread):
     def end(self) -> None:
         """Stop."""
         self.stopping.set()
-        self.join(60)
+        self.join(120)
         assert not self.is_alive()
 
 

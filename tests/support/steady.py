@@ -399,9 +399,21 @@ def in_process(
         artefact = engine.compile(module)
         loaded = Loaded.of(wasmtime.Module.deserialize(engine.engine, artefact))
         sandbox = Sandbox(engine)
-        if stop_s is not None:
-            threading.Timer(stop_s, sandbox.stop).start()
-        return sandbox.run(loaded, call)
+        if stop_s is None:
+            return sandbox.run(loaded, call)
+        over = threading.Event()
+
+        def stop() -> None:
+            while not over.wait(stop_s):  # a stop that comes before the call is of no effect on it
+                sandbox.stop()
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        try:
+            return sandbox.run(loaded, call)
+        finally:
+            over.set()
+            stopping.join()
 
     return on_thread(run)
 

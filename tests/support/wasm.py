@@ -114,7 +114,7 @@ class Runs:
 
     def end(self, handle: Handle) -> tuple[Outcome, bytes]:
         """Wait for the end; the outcome and standard output."""
-        assert self.runner.poll(handle, 60), "the attempt did not end"
+        assert self.runner.poll(handle, 240), "the attempt did not end"
         collected = self.runner.collect(handle)
         return collected.outcome, collected.stdout
 

@@ -34,7 +34,7 @@ class WriterProcess:
     def start(self) -> None:
         with (self.home / "writer.log").open("ab") as log:
             self._process = subprocess.Popen([*COMMAND, str(self.home)], stderr=log)
-        client = WriterClient(self.home, connect_wait_s=20)
+        client = WriterClient(self.home, connect_wait_s=120)
         try:
             client.connect()
         finally:
@@ -57,7 +57,7 @@ class WriterProcess:
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         self._process.send_signal(number)
-        return self._process.wait(20)
+        return self._process.wait(60)
 
     @property
     def log(self) -> str:
