@@ -179,8 +179,8 @@ def test_one_at_a_time_holds_the_lock_of_an_entry(tmp_path: Path) -> None:
     thread = threading.Thread(target=wait_for_it)
     with first.lock(ONE):
         thread.start()
-        assert entered.wait(10)
+        assert entered.wait(60)
         thread.join(0.05)
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]

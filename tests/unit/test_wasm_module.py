@@ -79,7 +79,7 @@ SLOW = {
 @pytest.mark.parametrize("what", SLOW)
 def test_nothing_takes_long_to_read(what: str) -> None:
     content, why = SLOW[what]
-    began = time.process_time()
+    began = time.thread_time()  # of this thread alone: others may be at work here
     with pytest.raises(InvalidModule, match=why):
         inspect(b"\0asm\1\0\0\0" + content)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1

@@ -70,7 +70,7 @@ def writer(tmp_path: Path) -> Iterator[ScriptedWriter]:
 
 @pytest.fixture
 def client(writer: ScriptedWriter, tmp_path: Path) -> Iterator[WriterClient]:
-    found = WriterClient(tmp_path, connect_wait_s=2)
+    found = WriterClient(tmp_path, connect_wait_s=30)
     yield found
     found.close()
 
