@@ -258,7 +258,7 @@ def test_writes_of_a_failed_handler_hold_up_nobody() -> None:
 class Waiter:
     """A handler that has nothing to say until the test gives it something."""
 
-    def __init__(self, wait_s: float = 20, wake: str = "JOB#1,LOG#1") -> None:
+    def __init__(self, wait_s: float = 100, wake: str = "JOB#1,LOG#1") -> None:
         self.calls: list[dict[str, Any]] = []
         self.said = "nothing"
         self.wait_s = wait_s
@@ -330,7 +330,7 @@ def test_a_wake_during_the_call_is_not_lost() -> None:
             return answer
 
         async with serving({"handler": handler}, commits=commits) as host:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(50):
                 assert (await host.client.request("GET", "/handler")).body == b"something"
 
     run(test)
@@ -418,10 +418,12 @@ class Stream:
         return {"statusCode": 200, "headers": headers, "body": body}
 
 
-def test_a_stream_gives_what_there_is_then_what_comes() -> None:
+def test_a_stream_gives_what_there_is_then_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanzo_compute_host.http.KEEP_ALIVE_S", 200.0)  # not before it is woken
+
     async def test() -> None:
         stream = Stream()
-        async with serving({"stream": stream}) as host, asyncio.timeout(10):
+        async with serving({"stream": stream}) as host, asyncio.timeout(60):
             reader, writer = await host.client.open("GET", "/stream")
             status, headers = await read_head(reader)
             assert (status, headers["content-type"]) == (200, "text/event-stream")
@@ -441,7 +443,7 @@ def test_a_stream_gives_what_there_is_then_what_comes() -> None:
 def test_a_stream_resumes_and_ends_with_its_client() -> None:
     async def test() -> None:
         stream = Stream()
-        async with serving({"stream": stream}) as host, asyncio.timeout(10):
+        async with serving({"stream": stream}) as host, asyncio.timeout(60):
             reader, writer = await host.client.open("GET", "/stream", {"Last-Event-ID": "1"})
             await read_head(reader)
             assert b"data: 1\n" not in await reader.readuntil(b"data: 2\n\n")
@@ -456,7 +458,7 @@ def test_a_quiet_stream_is_kept_alive_and_its_handler_asked(monkeypatch: pytest.
 
     async def test() -> None:
         stream = Stream()
-        async with serving({"stream": stream}) as host, asyncio.timeout(10):
+        async with serving({"stream": stream}) as host, asyncio.timeout(60):
             reader, writer = await host.client.open("GET", "/stream")
             await read_head(reader)
             await reader.readuntil(b": waiting\n\n")
@@ -469,7 +471,7 @@ def test_a_quiet_stream_is_kept_alive_and_its_handler_asked(monkeypatch: pytest.
 def test_a_stream_stops_with_the_platform() -> None:
     async def test() -> None:
         stream = Stream()
-        async with serving({"stream": stream}) as host, asyncio.timeout(10):
+        async with serving({"stream": stream}) as host, asyncio.timeout(60):
             reader, writer = await host.client.open("GET", "/stream")
             await reader.readuntil(b"data: 2\n\n")
             host.app.stop()

@@ -129,7 +129,7 @@ async def scene(limits: Limits | None = None, **fields: Any) -> AsyncIterator[Sc
             return {"waits": False}
         return rendered(calls.run(pending, lambda _: None, "r-1"))  # type: ignore[arg-type, return-value]
 
-    async with serving({"call": handler}, guests=guests, commits=commits, limits=limits) as host, asyncio.timeout(20):
+    async with serving({"call": handler}, guests=guests, commits=commits, limits=limits) as host, asyncio.timeout(120):
         reader, writer = await host.client.open("POST", "/call")
         await until(lambda: guests.running is not None)
         try:

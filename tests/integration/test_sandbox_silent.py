@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hanzo_compute.adapters.sandbox.artefacts import Artefacts
+from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.process import Template, WorkerProcess
 from hanzo_compute.adapters.sandbox.settings import Profile, tag
 from tests.support.wasm import wat
@@ -36,10 +37,14 @@ def test_a_guest_that_asks_a_silent_host_again_and_again_ends_at_its_deadline(tm
     worker = WorkerProcess(Silent())
     try:
         number = worker.prepare(template, lambda: artefacts.get(DIGEST, lambda: wat(GUEST)))
+        worker.send([Invocation(0, number, 1000, b"")])
         with pytest.raises(NotNow):
-            worker.call(number, b"", 0.05)
+            worker.wait(time.monotonic() + 60)
+        ends = [worker.wait(time.monotonic() + 60)]
         # The answer is still owed when the next call asks: it waits for it in vain.
-        for answered in (worker.wait(time.monotonic() + 5), worker.call(number, b"", 0.05)):
+        worker.send([Invocation(0, number, 1000, b"")])
+        ends.append(worker.wait(time.monotonic() + 60))
+        for answered in ends:
             assert answered is not None
             assert answered.report is not None
             assert answered.report.trap == "interrupt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -9,6 +10,8 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +65,7 @@ def settle(client: WriterClient) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -192,8 +195,21 @@ def test_a_transaction_that_does_not_fit_the_disk_is_refused_alone(writer: Write
     assert len(store.query("p")) == 10
 
 
+def pause(writer: WriterProcess) -> None:
+    """Stop the writer's process where it is: it does no more once this returns."""
+    os.kill(writer.pid, signal.SIGSTOP)
+    state = Path(f"/proc/{writer.pid}/stat")
+    eventually(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+
+
+def unread(client: WriterClient) -> int:
+    """Bytes of a client's that the writer has not read."""
+    assert client._sock is not None
+    return int.from_bytes(fcntl.ioctl(client._sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 def run_refused(home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, str(home)], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([*COMMAND, str(home)], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_a_second_writer_is_refused(writer: WriterProcess, connect: Connect) -> None:
@@ -367,7 +383,7 @@ def test_what_waits_on_many_connections_is_one_commit(writer: WriterProcess, con
     client, store = connect()
     before = client.stats()
     clients = [raw(writer) for _ in range(32)]
-    os.kill(writer.pid, signal.SIGSTOP)
+    pause(writer)
     for number, sock in enumerate(clients, start=2):
         sock.sendall(put_frame(number, "p"))
     os.kill(writer.pid, signal.SIGCONT)
@@ -387,7 +403,7 @@ def test_what_waits_on_many_connections_is_one_commit(writer: WriterProcess, con
 def test_a_batch_is_bounded(writer: WriterProcess, connect: Connect) -> None:
     client, store = connect()
     with raw(writer) as sock:
-        os.kill(writer.pid, signal.SIGSTOP)
+        pause(writer)
         sock.sendall(b"".join(put_frame(number, "p") for number in range(2, 1002)))
         os.kill(writer.pid, signal.SIGCONT)
         durable: list[int] = []
@@ -425,18 +441,19 @@ def test_a_request_in_flight_at_the_kill_is_unavailable(writer: WriterProcess, c
         except Unavailable as error:
             errors.append(error)
 
-    os.kill(writer.pid, signal.SIGSTOP)
+    pause(writer)
     thread = threading.Thread(target=ask)
     thread.start()
+    eventually(lambda: unread(client) > 0)
     assert writer.kill() == -signal.SIGKILL
-    thread.join(20)
+    thread.join(120)
     assert len(errors) == 1
     writer.start()
     assert store.get(Key("p", "a")) is None
 
 
 def test_without_a_writer_the_wait_is_bounded(writer: WriterProcess, connect: Connect) -> None:
-    _, store = connect(connect_wait_s=0.2)
+    _, store = connect(connect_wait_s=2.0)
     assert writer.stop() == 0
     with pytest.raises(Unavailable, match="no connection"):
         store.get(Key("p", "a"))
@@ -445,9 +462,9 @@ def test_without_a_writer_the_wait_is_bounded(writer: WriterProcess, connect: Co
 
 
 def test_a_writer_that_hangs_is_given_up(writer: WriterProcess, connect: Connect) -> None:
-    client, store = connect(reply_wait_s=0.3)
+    client, store = connect(reply_wait_s=3.0)
     client.connect()
-    os.kill(writer.pid, signal.SIGSTOP)
+    pause(writer)
     with pytest.raises(Unavailable, match="did not answer"):
         store.transact([Put(Key("p", "a"), {})])
     os.kill(writer.pid, signal.SIGCONT)

@@ -149,14 +149,13 @@ def test_a_worker_that_is_killed_in_it_leaves_no_files(
 ) -> None:
     lab.worker().kill()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    binary = component(f"{SPIN} (i32.const 0)")
-    lab.run(component("(i32.const 0)"), entry="component")
-    pid = lab.worker().pid
-    killer = threading.Timer(0.5, lambda: os.kill(pid, signal.SIGKILL))
+    binary, worker = component(f"{SPIN} (i32.const 0)"), lab.worker()
+    number = worker.prepare(lab.template(binary, entry="component"), lab.opens(binary, "fast"))
+    killer = threading.Timer(0.5, lambda: os.kill(worker.pid, signal.SIGKILL))
     killer.start()
     began = time.monotonic()
     with pytest.raises(WorkerDied):
-        lab.ask(binary, b"x" * 1_000_000, entry="component", timeout_s=60)
-    assert time.monotonic() - began < 50
+        worker.call(number, b"x" * 1_000_000, 200)
+    assert time.monotonic() - began < 100
     killer.join()
     assert list(tmp_path.iterdir()) == []

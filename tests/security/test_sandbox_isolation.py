@@ -168,7 +168,7 @@ def test_the_answer_to_an_earlier_call_is_not_given_to_a_later_one(lab: Lab) -> 
                 script.request(),
                 entry="reactor",
                 granted=["secrets"],
-                timeout_s=0.3 if expected is None else 5,
+                timeout_s=0.3 if expected is None else 200,
             )
             assert answered.report is not None
             if expected is None:
@@ -208,7 +208,7 @@ CALLS, THREADS = 3000, 4
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_12_000_calls_on_4_threads_never_get_the_outcome_of_another() -> None:
     """The binding keeps an exception of a host function in one variable of the process: 190 of 12,000 calls in
     which host functions raised got that of another thread. Ours never let one pass through it."""
@@ -297,7 +297,7 @@ ONE_CALL = """
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_interpreter_aborts_at_its_exit(tmp_path: Path) -> None:
     """With wasmtime's own callbacks for output, 1 of 36 did."""
     from hanzo_compute.adapters.sandbox.engine import Engine

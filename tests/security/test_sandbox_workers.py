@@ -46,16 +46,26 @@ def lab(cache: Path) -> Iterator[Lab]:
 class Asked(threading.Thread):
     """A call in the making, and how it ended."""
 
-    def __init__(self, lab: Lab, body: str, timeout_s: float | None = 20) -> None:
+    def __init__(self, lab: Lab, body: str, timeout_s: float = 200) -> None:
         super().__init__()
         self.end: Answered | BaseException | None = None
-        self._lab, self._body, self._timeout_s = lab, body, timeout_s
+        self._timeout_s = timeout_s
+        self._began = threading.Event()
+        binary = command(body)
         # The worker ends with the thread that has made it.
-        lab.run(command(""))
+        self.worker = lab.worker()
+        self._number = self.worker.prepare(lab.template(binary), lab.opens(binary, "fast"))
+
+    def begin(self) -> None:
+        """Start it; a moment later it runs."""
+        self.start()
+        assert self._began.wait(SOON_S)
+        time.sleep(0.3)
 
     def run(self) -> None:
+        self._began.set()
         try:
-            self.end = self._lab.ask(command(self._body), timeout_s=self._timeout_s)
+            self.end = self.worker.call(self._number, b"", self._timeout_s)
         except BaseException as error:
             self.end = error
 
@@ -64,9 +74,8 @@ class Asked(threading.Thread):
 @pytest.mark.parametrize("body", [SPIN, SLEEP_30_S], ids=["busy", "asleep"])
 def test_a_worker_that_is_killed_in_a_call_has_died(lab: Lab, number: signal.Signals, body: str) -> None:
     asked = Asked(lab, body)
-    pid = lab.worker().pid
-    asked.start()
-    time.sleep(0.3)
+    pid = asked.worker.pid
+    asked.begin()
     os.kill(pid, number)
     if number in (signal.SIGSEGV, signal.SIGABRT):
         # The engine takes the first for one of a guest's, and lets go of the signal.
@@ -82,11 +91,9 @@ def test_a_worker_that_is_killed_in_a_call_has_died(lab: Lab, number: signal.Sig
 
 
 def test_a_worker_that_is_stopped_is_overdue_and_killed(lab: Lab) -> None:
-    asked = Asked(lab, SPIN, timeout_s=1)
-    pid = lab.worker().pid
-    asked.start()
-    time.sleep(0.3)
-    os.kill(pid, signal.SIGSTOP)
+    asked = Asked(lab, SPIN, timeout_s=4)
+    asked.begin()
+    os.kill(asked.worker.pid, signal.SIGSTOP)
     asked.join(SOON_S)
     assert isinstance(asked.end, Overdue)
     assert lab.run(command("")).kind == "exit"
@@ -94,11 +101,12 @@ def test_a_worker_that_is_stopped_is_overdue_and_killed(lab: Lab) -> None:
 
 def test_a_stopped_worker_does_not_hold_up_who_sends_it_much(lab: Lab) -> None:
     """More than a socket takes: it is the sender who waits."""
-    lab.run(command(""))
-    os.kill(lab.worker().pid, signal.SIGSTOP)
+    binary, worker = command(""), lab.worker()
+    number = worker.prepare(lab.template(binary), lab.opens(binary, "fast"))
+    os.kill(worker.pid, signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(Overdue):
-        lab.ask(command(""), b"x" * (20 << 20), timeout_s=1)
+        worker.call(number, b"x" * (20 << 20), 1)
     assert time.monotonic() - began < SOON_S
 
 
@@ -203,7 +211,7 @@ class Impostor:
         self.worker = WorkerProcess()
         self.worker._socket.close()
         self.worker._socket, self.socket = socket.socketpair()
-        monkeypatch.setattr(process, "READY_S", 2.0)
+        monkeypatch.setattr(process, "READY_S", 5.0)
 
     def says(self, *data: bytes) -> None:
         """Bytes in the name of the worker, from another thread: a socket does not hold them all."""
@@ -263,7 +271,7 @@ GOOD = {
 
 def test_a_report_of_the_right_form_is_taken(impostor: Impostor) -> None:
     impostor.says(told({**GOOD, "stdout": 3}, b"abc"))
-    (answered,) = collected(impostor)
+    (answered,) = collected(impostor, 60)
     assert answered.report == Report("exit", exit_code=0, stdout=b"abc")
 
 
