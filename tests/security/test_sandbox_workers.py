@@ -245,6 +245,8 @@ def impostor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Impostor]:
 
 
 def collected(impostor: Impostor, seconds: float = 0.5) -> list[Answered]:
+    """What it answers to a call."""
+    impostor.worker.send([frames.Invocation(0, 0, 0, b"")])
     return impostor.worker.collect(1, time.monotonic() + seconds)
 
 
@@ -282,8 +284,10 @@ NONSENSE: dict[str, bytes] = {
     "a frame that workers get": frames.frame(frames.CALLS, b""),
     "a result cut short": frames.frame(frames.DONE, b"\0" * 10),
     "a result longer than its frame": frames.frame(frames.DONE, struct.pack("<IBqII", 0, 0, 0, 0, 100)),
-    "a result in memory that it was not lent": frames.given_back(frames.Result(0, frames.EXITED, -1, 0, b"x" * 10)),
     "a result in no memory": frames.frame(frames.BACK, b""),
+    "two results": frames.done([frames.Result(0, frames.EXITED, -1, 0, b"")] * 2),
+    "results by the million": frames.frame(frames.DONE, bytes(FRAME_MAX)),
+    "arguments by the million": frames.frame(frames.ASK, b"kv_get\0" + b"b\0\0\0\0" * (FRAME_MAX // 5 - 2)),
     "a report that is no JSON": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\4\0\0\0abcd")]),
     "a report that is a list": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\2\0\0\0[]")]),
     "a report without its length": frames.done([frames.Result(0, frames.TOLD, -1, 0, b"\2")]),
@@ -323,9 +327,11 @@ NONSENSE: dict[str, bytes] = {
 def test_a_worker_that_speaks_nonsense_is_killed(impostor: Impostor, what: str) -> None:
     impostor.says(NONSENSE[what])
     began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WorkerDied):
         collected(impostor, 60)
     assert time.monotonic() - began < 50
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 3 * (FRAME_MAX >> 10)
     assert impostor.worker.dead
 
 
@@ -346,6 +352,24 @@ def test_a_worker_that_misuses_the_memory_it_was_lent_is_killed(impostor: Impost
     impostor.says(IN_MEMORY[what])
     with pytest.raises(WorkerDied):
         impostor.worker.collect(2, time.monotonic() + 60)
+    assert impostor.worker.dead
+
+
+def test_memory_that_was_not_lent_has_no_result(impostor: Impostor) -> None:
+    impostor.worker.send([frames.Invocation(number, 0, 0, b"") for number in range(2)])
+    impostor.says(frames.given_back(frames.Result(0, frames.EXITED, -1, 0, b"x" * 10)))
+    with pytest.raises(WorkerDied):
+        impostor.worker.collect(1, time.monotonic() + 60)
+    assert impostor.worker.dead
+
+
+def test_a_result_that_nobody_waits_for_is_the_last(impostor: Impostor) -> None:
+    good = frames.done([frames.Result(0, frames.EXITED, -1, 0, b"")])
+    impostor.says(good)
+    assert len(collected(impostor)) == 1
+    impostor.says(good)
+    with pytest.raises(WorkerDied):
+        impostor.worker.collect(1, time.monotonic() + 60)
     assert impostor.worker.dead
 
 

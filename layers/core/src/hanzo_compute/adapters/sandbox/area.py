@@ -87,12 +87,12 @@ class Lender:
         """The results in a frame. Raises BadFrame."""
         lent, self._lent = self._lent, False
         if kind == frames.BACK:
-            if not lent:
+            if not lent or not self._out:
                 raise BadFrame("a result in memory that was not lent")
             result, size = frames.back(body)
             found = [result._replace(data=self._area.take(size))]
         else:
-            found = frames.results(body)
+            found = frames.results(body, self._out)
         self._out -= len(found)
         return found
 

@@ -36,6 +36,8 @@ FRAME_MAX: Final = 96 << 20
 """Longest frame. The supervisor believes nothing of a worker: a guest may have taken it over."""
 JSON_MAX: Final = 4 << 20
 """Longest JSON: what it becomes takes many times as much memory."""
+ARGUMENTS_MAX: Final = 8
+"""Most arguments of a host function: more than any has."""
 
 _HEAD: Final = struct.Struct("<BI")
 _CALL: Final = struct.Struct("<IIiI")
@@ -139,12 +141,15 @@ def done(results: Sequence[Result]) -> bytes:
     return _joined(DONE, parts)
 
 
-def results(body: bytes) -> list[Result]:
-    """The results of a frame. Raises BadFrame."""
-    found = []
+def results(body: bytes, most: int) -> list[Result]:
+    """The results of a frame: ``most`` at most, of which the least is 21 bytes, and a frame may be long. Raises
+    BadFrame."""
+    found: list[Result] = []
     at = 0
     try:
         while at < len(body):
+            if len(found) == most:
+                raise BadFrame(f"more than {most} results")
             number, kind, fuel, wall_us, size = _DONE.unpack_from(body, at)
             at += _DONE.size
             if at + size > len(body):
@@ -184,8 +189,8 @@ def asked(body: bytes) -> tuple[str, list[bytes | int]]:
     args: list[bytes | int] = []
     at = 0
     while at < len(rest):
-        if at + 5 > len(rest):
-            raise BadFrame("an argument is cut short")
+        if at + 5 > len(rest) or len(args) == ARGUMENTS_MAX:
+            raise BadFrame("an argument is cut short, or too many")
         (size,) = _LENGTH.unpack_from(rest, at + 1)
         value = rest[at + 5 : at + 5 + size]
         if len(value) != size or (rest[at : at + 1] == b"i" and size != 8):

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from hanzo_compute.adapters.sandbox import frames
 from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE
-from hanzo_compute.adapters.sandbox.process import GRACE_S, RESULTS, TEMPLATES, WorkerDied, WorkerProcess
+from hanzo_compute.adapters.sandbox.process import GRACE_S, LATE_S, RESULTS, TEMPLATES, WorkerDied, WorkerProcess
 from hanzo_compute.adapters.sandbox.programs import Program
 from hanzo_compute.adapters.sandbox.waiting import Waiting, stopping
 from hanzo_compute.model.outcome import Category
@@ -60,6 +60,12 @@ class PoolWorker:
         self._prepared: OrderedDict[tuple[Program, bool], int] = OrderedDict()
         """Numbers of programs here; of those whose output comes while they run, apart."""
         self._calls = 0
+        self._until = 0.0
+        """When the worker must have said what is waited for."""
+        self._late: float | None = None
+        """When that was seen not to be so: what came just in time is read to its end, a flood is not."""
+        self._questions = 0
+        """Host calls of the call that runs."""
         self._retired = False
         self.task = asyncio.get_running_loop().create_task(self._serve())
 
@@ -98,13 +104,15 @@ class PoolWorker:
             ]
             await self._send(self.process.calls(invocations))
             running = True
-            until = time.monotonic() + left[0].call.timeout_s + GRACE_S
+            self._within(left[0].call.timeout_s + GRACE_S)
             while left:
-                kind, body = await self._frame(until)
+                kind, body = await self._frame()
                 if kind in RESULTS:
-                    for answered in self.process.answers(kind, body):
+                    found = self.process.answers(kind, body)
+                    for answered in found:
                         left.pop(0).answer(answered)
-                    until = time.monotonic() + (left[0].call.timeout_s if left else 0.0) + GRACE_S
+                    if found and left:
+                        self._within(left[0].call.timeout_s + GRACE_S)
                 elif kind == frames.ASK:
                     await self._asked(left[0], body)
                 elif kind == frames.OUTPUT:
@@ -153,7 +161,7 @@ class PoolWorker:
                 socket.send_fds(self._socket, [frames.told(frames.LOAD, head)], [fd])
             finally:
                 os.close(fd)
-            answer = frames.heard((await self._frame(time.monotonic() + READY_S))[1])
+            answer = await self._ready()
             answer = await self._asking(told) if answer.get("ready") else answer
         if not answer.get("ready"):
             raise LookupError(str(answer.get("error", "the worker cannot use the compiled module")))
@@ -162,11 +170,22 @@ class PoolWorker:
 
     async def _asking(self, told: bytes) -> dict[str, Any]:
         await self._send(told)
-        return frames.heard((await self._frame(time.monotonic() + READY_S))[1])
+        return await self._ready()
+
+    async def _ready(self) -> dict[str, Any]:
+        self._within(READY_S)
+        return frames.heard((await self._frame())[1])
+
+    def _within(self, seconds: float) -> None:
+        """Expect something from the worker from now on, for so long."""
+        self._until, self._late, self._questions = time.monotonic() + seconds, None, 0
 
     async def _asked(self, waiting: Waiting, body: bytes) -> None:
         """Answer a guest; what takes long does so in a thread."""
-        name, args = frames.asked(body)
+        name, args = self.process.question_of(body)
+        self._questions += 1
+        if self._questions > waiting.program.template.bounds.host_calls:
+            raise frames.BadFrame("the worker asks more than its guest may")
         service = waiting.call.service
         status, result = UNAVAILABLE, b""
         try:
@@ -184,18 +203,19 @@ class PoolWorker:
         except ConnectionError:
             raise await asyncio.to_thread(self.process.died) from None
 
-    async def _frame(self, until: float) -> tuple[int, bytes]:
+    async def _frame(self) -> tuple[int, bytes]:
         while True:
-            try:
-                found = self._inbox.take()
-            except frames.BadFrame:
-                self.process.kill()
-                raise LookupError("the worker sent what is no frame") from None
+            now = time.monotonic()
+            if now >= self._until:
+                self._late = self._late or now
+                if now - self._late > LATE_S:
+                    raise TimeoutError
+            found = self.process.heard(self._inbox)
             if found is not None:
                 return found
             try:
                 data = await asyncio.wait_for(
-                    asyncio.get_running_loop().sock_recv(self._socket, 1 << 18), max(0.001, until - time.monotonic())
+                    asyncio.get_running_loop().sock_recv(self._socket, 1 << 18), max(0.001, self._until - now)
                 )
             except ConnectionError:  # it ended with something of ours unread
                 data = b""

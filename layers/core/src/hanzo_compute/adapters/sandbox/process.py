@@ -209,11 +209,11 @@ class WorkerProcess:
             if kind in RESULTS:
                 found += self.answers(kind, body)
             elif kind == frames.OUTPUT:
-                stream, data = self._trusted(_output, body)
+                stream, data = self.output_of(body)
                 if self.output is not None:
                     self.output(stream, data)
             elif kind == frames.ASK:
-                name, args = self._trusted(_question, body)
+                name, args = self.question_of(body)
                 status, result = UNAVAILABLE, b""
                 if self.service is not None:
                     status, result = self._asked(self.service, name, args, until, wake)
@@ -279,6 +279,16 @@ class WorkerProcess:
     def output_of(self, body: bytes) -> tuple[int, bytes]:
         """The stream and the bytes in a frame of output. Raises WorkerDied if it is none."""
         found: tuple[int, bytes] = self._trusted(_output, body)
+        return found
+
+    def question_of(self, body: bytes) -> tuple[str, list[bytes | int]]:
+        """The host function in a frame that asks, and its arguments. Raises WorkerDied if no guest can ask that."""
+        found: tuple[str, list[bytes | int]] = self._trusted(_question, body)
+        return found
+
+    def heard(self, inbox: frames.Inbox) -> tuple[int, bytes] | None:
+        """The next frame, if it is all there. Raises WorkerDied if it is none of a worker's."""
+        found: tuple[int, bytes] | None = self._trusted(_heard, inbox)
         return found
 
     def died(self) -> WorkerDied:
@@ -376,7 +386,7 @@ class WorkerProcess:
                 if now - self._late > LATE_S:
                     self.kill()
                     raise Overdue
-            message: tuple[int, bytes] | None = self._trusted(_heard, self._inbox)
+            message = self.heard(self._inbox)
             if message is not None:
                 return message
             # poll, not select: an agent may have more descriptors open than select can name.

@@ -45,8 +45,9 @@ class Waiting:
             BadFrame: no guest of ours can have written that.
         """
         if stream == 0:
-            if len(self.logs) < LOGS_MAX:
-                self.logs += data.replace(b"\0", b": ", 1) + b"\n"
+            left = LOGS_MAX - len(self.logs)
+            if left > 0:
+                self.logs += data[:left].replace(b"\0", b": ", 1)[: left - 1] + b"\n"
             return
         whole = self.written[stream - 1]
         if not self.live or len(whole) + len(data) > self.call.program.output_max:
