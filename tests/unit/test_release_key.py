@@ -506,7 +506,9 @@ def test_over_http(container: Container, call: Client, other: Client, agent: Cli
     assert call("GET", "/v1/attestation/policies/production").body["version"] == 1
     assert other("GET", "/v1/attestation/policies/default").status == 404
     assert call("PUT", "/v1/attestation/policies/baseline", {"policy": tpm.policy()}).status == 400
-    assert call("PUT", "/v1/attestation/policies/x", {"policy": "a: [b"}).status == 400
+    for text in ("a: [b", "", "just text"):
+        refused = call("PUT", "/v1/attestation/policies/x", {"policy": text})
+        assert (refused.status, refused.body["errors"][0]["field"]) == (400, "policy")
     job = call("POST", "/v1/jobs", SPEC).body["id"]
     gave = call("PUT", f"/v1/jobs/{job}/key", {"key_base64": base64.b64encode(KEY).decode()})
     assert gave.status == 200, gave.body

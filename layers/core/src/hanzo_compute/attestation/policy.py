@@ -77,14 +77,19 @@ def read(text: str) -> dict[str, Any]:
         InvalidRequest: it is no YAML, or not of names and values.
     """
     if len(text) > POLICY_MAX:
-        raise InvalidRequest(f"a policy has at most {POLICY_MAX} characters")
+        raise _unreadable(f"a policy has at most {POLICY_MAX} characters", "string_too_long")
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 a safe loader, with duplicate names refused
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InvalidRequest(f"the policy is no YAML: {str(error)[:300]}") from None
+        raise _unreadable(f"the policy is no YAML: {str(error)[:300]}", "yaml_invalid") from None
     if not isinstance(document, dict):
-        raise InvalidRequest("a policy is a mapping of names to values", hint="docs/attestation.md has examples")
+        hint = "docs/attestation.md has examples"
+        raise _unreadable("a policy is a mapping of names to values", "dict_type", hint)
     return document
+
+
+def _unreadable(message: str, code: str, hint: str | None = None) -> InvalidRequest:
+    return InvalidRequest(message, fields=[FieldProblem("policy", message, code, hint)], hint=hint)
 
 
 def from_document(document: Any) -> Policy:
