@@ -59,7 +59,7 @@ test-pythons: ## Run the tests on every other Python that is here
 	@scripts/test_pythons $(ARGS)
 
 .PHONY: check
-check: ## Lint, types, import arrows, sources, templates
+check: ## Lint, types, import arrows, sources, templates, API description
 	@scripts/bootstrap dev
 	@scripts/bootstrap sam
 	.venv/bin/ruff check .
@@ -72,6 +72,7 @@ check: ## Lint, types, import arrows, sources, templates
 	.venv/bin/cfn-lint template.yaml
 	AWS_DEFAULT_REGION=us-east-1 SAM_CLI_TELEMETRY=0 $(SAM) validate --lint --template template.yaml
 	$(PY) -m hanzo_compute_host.template --check
+	$(PY) -m hanzo_compute_host.openapi --check
 
 .PHONY: format
 format: ## Let ruff put the sources in order

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from attestation import requests
-from hanzo_compute.front.api import Api, reply
+from hanzo_compute.front.api import Answer, Answers, Api, reply
 from hanzo_compute.front.telemetry import configure
 from hanzo_compute.model import bounds
 from hanzo_compute.security import tokens
@@ -20,6 +20,9 @@ from hanzo_compute.wiring import container
 logger = configure("attestation")
 api = Api(container)
 
+CHALLENGE: Final[Answers] = {201: Answer("The challenge")}
+CREDENTIAL: Final[Answers] = {201: Answer("The credential")}
+
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Handle one API Gateway HTTP API event."""
@@ -30,14 +33,20 @@ def _claim(job: str, attempt: int) -> Claim:
     return Claim(job, attempt, api.caller.tenant)
 
 
-@api.route("POST", "/v1/attestation/challenges", action=Action.LEASE, summary="Ask for a nonce")
+@api.route("POST", "/v1/attestation/challenges", action=Action.LEASE, summary="Ask for a nonce", answers=CHALLENGE)
 def challenge(request: Annotated[requests.ChallengeRequest, Body()]) -> Response[str]:
     """Good once, for two minutes, for the attempt that is held and the two keys that are given."""
     made = appraisals.challenge(container(), _claim(request.job, request.attempt), request.keys())
     return reply(made, status=201)
 
 
-@api.route("POST", "/v1/attestation/activations", action=Action.LEASE, summary="Ask for a credential for a TPM")
+@api.route(
+    "POST",
+    "/v1/attestation/activations",
+    action=Action.LEASE,
+    summary="Ask for a credential for a TPM",
+    answers=CREDENTIAL,
+)
 def activate(request: Annotated[requests.ActivationRequest, Body()]) -> Response[str]:
     """Opened, it shows that attestation key and endorsement key are in one TPM (TPM 2.0 part 1, section 24)."""
     found = appraisals.activation(container(), api.caller.tenant, request.challenge, request.ek(), request.ak())
@@ -59,7 +68,7 @@ def result_keys() -> Response[str]:
 
 
 @api.route("POST", "/v1/jobs/{id}/key", action=Action.LEASE, summary="Ask for the key of a leased job")
-def release(id: str, request: Annotated[requests.ReleaseRequest, Body()]) -> Response[str]:  # noqa: A002 the path's
+def release(id: str, request: Annotated[requests.KeyReleaseRequest, Body()]) -> Response[str]:  # noqa: A002 the path's
     """Sealed (HPKE) to the key that the evidence commits to; `key_pending` while the requester has not given it."""
     return reply(release_key.release(container(), _claim(id, request.attempt), request.token))
 

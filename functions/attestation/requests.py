@@ -89,7 +89,7 @@ class AppraisalRequest(_Body):
         return None if self.activated is None else base64.b64decode(self.activated)
 
 
-class ReleaseRequest(_Body):
+class KeyReleaseRequest(_Body):
     """The runner of an attempt wants its key."""
 
     attempt: Attempt

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Query
+from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from hanzo_compute.front import guest_http
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import Answer, Answers, reply
 from hanzo_compute.front.calls import calls
 from hanzo_compute.front.streams import EVENT_STREAM
 from hanzo_compute.security.authorizer import Action, authorize
@@ -17,8 +17,32 @@ from hanzo_compute.services.invoke import Answered
 from hanzo_compute.wiring import container
 from invoke.api import api
 
+TOLD: Final = {
+    "X-Function": "The version that was called.",
+    "X-Invocation": "The id of the call, for its receipt.",
+    "X-Wall-Us": "How long it ran, in microseconds.",
+    "X-Fuel": "What it computed, if that is counted.",
+}
+BECAME: Final = Answer("It takes longer, and goes on as this job", headers=TOLD | {"Location": "The job's path."})
+CALLED: Final[Answers] = {
+    200: Answer(
+        "What the function gave; `X-Output-…` is the blob of an output with another name",
+        {guest_http.BYTES: {}, EVENT_STREAM: {"type": "string"}},
+        TOLD,
+    ),
+    202: BECAME,
+}
+PAGE: Final[Answers] = {"2XX": Answer("The function's response", {"*/*": {}}, TOLD), 202: BECAME}
 
-@api.route("POST", "/v1/functions/{name}/invoke", action=Action.SUBMIT, summary="Call a function", raw=True)
+
+@api.route(
+    "POST",
+    "/v1/functions/{name}/invoke",
+    action=Action.SUBMIT,
+    summary="Call a function",
+    answers=CALLED,
+    raw=True,
+)
 def call(name: str, ref: Annotated[str | None, Query(description="A version or an alias; else `live`.")] = None) -> Any:
     """The body is what the function gets, the answer what it gives. 202 with a job if it takes longer than 25 s.
 
@@ -30,15 +54,36 @@ def call(name: str, ref: Annotated[str | None, Query(description="A version or a
     return calls.run(pending, _rendered, api.request_id)
 
 
-@api.route("ANY", "/fn/{name}", action=None, summary="The site of a function", raw=True)
+@api.route(
+    "ANY",
+    "/fn/{name}",
+    action=None,
+    asks=Action.SUBMIT,
+    summary="The site of a function",
+    answers=PAGE,
+    raw=True,
+)
 def site(name: str) -> Any:
     """As `/fn/{name}/`."""
     return page(name, "")
 
 
-@api.route("ANY", "/fn/{name}/{path+}", action=None, summary="A page of a function's site", raw=True)
-def page(name: str, path: str) -> Any:
-    """Method, path, query, headers and body go to the function; a response comes back. Public if it is deployed so."""
+@api.route(
+    "ANY",
+    "/fn/{name}/{path+}",
+    action=None,
+    asks=Action.SUBMIT,
+    summary="A page of a function's site",
+    answers=PAGE,
+    raw=True,
+)
+def page(
+    name: str, path: Annotated[str, Path(description="All that is left, slashes as they are; it may be empty.")]
+) -> Any:
+    """Method, path, query, headers and body go to the function; a response comes back, of any status.
+
+    No credential is needed if it was deployed as `public`.
+    """
     ctx = container()
     headers = api.event.get("headers") or {}
     principal = credentials.authenticate(ctx, headers.get("authorization"))

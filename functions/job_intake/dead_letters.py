@@ -12,7 +12,7 @@ from hanzo_compute.services import read, submit
 from hanzo_compute.services.submit import check_idempotency_key
 from hanzo_compute.wiring import container
 from job_intake.api import api
-from job_intake.jobs import Cursor, IdempotencyKey, Limit, created
+from job_intake.jobs import CREATED, Cursor, IdempotencyKey, Limit, created
 
 
 @api.route("GET", "/v1/dead-letters", action=Action.READ, summary="List jobs that the platform gave up")
@@ -22,7 +22,7 @@ def dead_letters(cursor: Cursor = "", limit: Limit = bounds.PAGE_DEFAULT) -> Res
     return reply(page.as_json())
 
 
-@api.route("POST", "/v1/dead-letters/{id}/redrive", action=Action.SUBMIT, summary="Submit again", status_code=201)
+@api.route("POST", "/v1/dead-letters/{id}/redrive", action=Action.SUBMIT, summary="Submit again", answers=CREATED)
 def redrive(id: str, idempotency_key: IdempotencyKey = None) -> Response[str]:  # noqa: A002
     """A new job with the spec of a dead one, linked to it. 409 for a job that is not dead."""
     key = check_idempotency_key(idempotency_key)

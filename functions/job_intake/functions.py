@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import Answer, Answers, reply
 from hanzo_compute.model import bounds
 from hanzo_compute.model.function import AliasSetting, FunctionSpec
 from hanzo_compute.model.registry import LIVE
@@ -17,6 +17,11 @@ from hanzo_compute.services import function_logs, function_views, functions
 from hanzo_compute.wiring import container
 from job_intake.api import api
 from job_intake.jobs import Cursor, Limit
+
+DEPLOYED: Final[Answers] = {
+    201: Answer("The new version", headers={"Location": "Its path."}),
+    200: Answer("The newest version, which is just this", headers={"Location": "Its path."}),
+}
 
 
 class Rollback(BaseModel):
@@ -27,7 +32,9 @@ class Rollback(BaseModel):
     alias: str = Field(default=LIVE, description="The alias that goes back to where it pointed before.")
 
 
-@api.route("PUT", "/v1/functions/{name}", action=Action.DEPLOY, summary="Deploy a version of a function")
+@api.route(
+    "PUT", "/v1/functions/{name}", action=Action.DEPLOY, summary="Deploy a version of a function", answers=DEPLOYED
+)
 def deploy(
     name: str,
     spec: Annotated[FunctionSpec, Body()],

@@ -15,9 +15,16 @@ from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import batches
 from hanzo_compute.wiring import container
 from job_intake.api import api
+from job_intake.receipts import RECEIPT
 
 
-@api.route("GET", "/v1/invocations/{id}/receipt", action=Action.READ, summary="What an invocation was and cost")
+@api.route(
+    "GET",
+    "/v1/invocations/{id}/receipt",
+    action=Action.READ,
+    summary="What an invocation was and cost",
+    answers=RECEIPT,
+)
 def invocation_receipt(
     id: str,  # noqa: A002
     wait_s: Annotated[float, Query(ge=0, le=bounds.WAIT_S_MAX, description="Wait this long for the checkpoint.")] = 0,

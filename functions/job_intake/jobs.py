@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Query
 
-from hanzo_compute.front.api import reply, waiting
+from hanzo_compute.front.api import Answer, Answers, reply, waiting
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.model.states import State
@@ -25,6 +25,14 @@ IdempotencyKey = Annotated[
     Header(alias="Idempotency-Key", description="Repeating a call with the same key and body has no further effect."),
 ]
 
+CREATED: Final[Answers] = {
+    201: Answer("The new job", headers={"Location": "Its path."}),
+    200: Answer(
+        "The job that the same key made before",
+        headers={"Location": "Its path.", "Idempotency-Replayed": "`true`"},
+    ),
+}
+
 
 def created(submitted: Submitted) -> Response[str]:
     """201 for a new job, 200 for one that the same key had made before."""
@@ -34,7 +42,7 @@ def created(submitted: Submitted) -> Response[str]:
     return reply(submitted.job.view(), status=201, headers=headers)
 
 
-@api.route("POST", "/v1/jobs", action=Action.SUBMIT, summary="Submit a job", status_code=201)
+@api.route("POST", "/v1/jobs", action=Action.SUBMIT, summary="Submit a job", answers=CREATED)
 def submit_job(spec: Annotated[JobSpec, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Accept a job. A 2xx means that it is stored durably and will end in exactly one outcome."""
     key = check_idempotency_key(idempotency_key)
@@ -101,7 +109,7 @@ def cancel_job(id: str) -> Response[str]:  # noqa: A002
     return reply(cancel.cancel(container(), api.caller.tenant, id).view())
 
 
-@api.route("POST", "/v1/jobs/{id}/rerun", action=Action.SUBMIT, summary="Submit the job again", status_code=201)
+@api.route("POST", "/v1/jobs/{id}/rerun", action=Action.SUBMIT, summary="Submit the job again", answers=CREATED)
 def rerun_job(id: str, idempotency_key: IdempotencyKey = None) -> Response[str]:  # noqa: A002
     """A new job with the same spec, except for its deadline, linked to this one."""
     key = check_idempotency_key(idempotency_key)

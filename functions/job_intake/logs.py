@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Query
+from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from pydantic_core import to_json
 
-from hanzo_compute.front.api import reply, waiting
+from hanzo_compute.front.api import Answer, Answers, reply, waiting
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import LogEntry
@@ -21,14 +21,23 @@ from job_intake.api import api
 EVENT_STREAM = "text/event-stream"
 RENEW_S = 10
 """A stream asks again this often: that keeps its job marked as followed."""
+LOG: Final[Answers] = {
+    200: Answer(
+        "A page of entries, or a stream of them",
+        {"application/json": {"type": "object"}, EVENT_STREAM: {"type": "string"}},
+    )
+}
 
 
-@api.route("GET", "/v1/jobs/{id}/logs", action=Action.READ, summary="Read or follow a job's log")
+@api.route("GET", "/v1/jobs/{id}/logs", action=Action.READ, summary="Read or follow a job's log", answers=LOG)
 def job_logs(
     id: str,  # noqa: A002
     cursor: Annotated[str, Query(max_length=512, description="`cursor` of the page before.")] = "",
     follow: Annotated[bool, Query(description="Wait for what comes; the agent sends its log every second.")] = False,
     wait_s: Annotated[float, Query(ge=0, le=bounds.WAIT_S_MAX, description="How long to wait.")] = bounds.WAIT_S_MAX,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Of a stream: go on after this event.")
+    ] = None,
 ) -> Response[str]:
     """All attempts in order, what is there first. With `Accept: text/event-stream`, Server-Sent Events.
 
@@ -36,7 +45,7 @@ def job_logs(
     """
     headers = api.event.get("headers") or {}
     streamed = EVENT_STREAM in headers.get("accept", "")
-    cursor = (headers.get("last-event-id") if streamed else None) or cursor
+    cursor = (last_event_id if streamed else None) or cursor
     found = read.logs(container(), api.caller.tenant, id, cursor=cursor, follow=follow or streamed)
     wake = [keys.log_partition(id), keys.job_partition(id)]
     if streamed:

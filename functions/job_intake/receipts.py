@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
-from hanzo_compute.front.api import reply, waiting
+from hanzo_compute.front.api import Answer, Answers, reply, waiting
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import receipts
 from hanzo_compute.wiring import container
 from job_intake.api import api
 
+RECEIPT: Final[Answers] = {
+    200: Answer("The receipt"),
+    202: Answer("`pending`: no checkpoint covers it yet", headers={"Retry-After": "Seconds until it may be there."}),
+}
 
-@api.route("GET", "/v1/jobs/{id}/receipt", action=Action.READ, summary="What a job was and cost, with its proof")
+
+@api.route(
+    "GET",
+    "/v1/jobs/{id}/receipt",
+    action=Action.READ,
+    summary="What a job was and cost, with its proof",
+    answers=RECEIPT,
+)
 def receipt(
     id: str,  # noqa: A002
     attempt: Annotated[int | None, Query(ge=1, le=2**31, description="An earlier attempt that was billed.")] = None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
 
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import Answer, Answers, reply
 from hanzo_compute.model import bounds
 from hanzo_compute.model.schedule import ScheduleSpec
 from hanzo_compute.security.authorizer import Action
@@ -19,6 +19,13 @@ from job_intake.jobs import Cursor, Limit
 
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The revision that it must have, in quotes.")]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="`*`: there must be none yet.")]
+
+REVISION: Final = {"ETag": "Its revision, for `If-Match`."}
+PUT: Final[Answers] = {
+    201: Answer("The new schedule", headers={"Location": "Its path."} | REVISION),
+    200: Answer("The schedule as it is now", headers={"Location": "Its path."} | REVISION),
+}
+SHOWN: Final[Answers] = {200: Answer("The schedule", headers=REVISION)}
 
 
 def _expected(if_match: str | None, if_none_match: str | None = None) -> int | None:
@@ -34,7 +41,7 @@ def _expected(if_match: str | None, if_none_match: str | None = None) -> int | N
     return int(found[1])
 
 
-@api.route("PUT", "/v1/schedules/{name}", action=Action.SUBMIT, summary="Create or replace a schedule")
+@api.route("PUT", "/v1/schedules/{name}", action=Action.SUBMIT, summary="Create or replace a schedule", answers=PUT)
 def put_schedule(
     name: str,
     spec: Annotated[ScheduleSpec, Body()],
@@ -54,7 +61,7 @@ def list_schedules(cursor: Cursor = "", limit: Limit = bounds.PAGE_DEFAULT) -> R
     return reply(schedules.schedules(container(), api.caller.tenant, cursor=cursor, limit=limit).as_json())
 
 
-@api.route("GET", "/v1/schedules/{name}", action=Action.READ, summary="Look at a schedule")
+@api.route("GET", "/v1/schedules/{name}", action=Action.READ, summary="Look at a schedule", answers=SHOWN)
 def get_schedule(name: str) -> Response[str]:
     """The schedule with its jobs and the next five times. `spec` is what a PUT takes."""
     shown = schedules.get(container(), api.caller.tenant, name)

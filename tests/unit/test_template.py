@@ -71,7 +71,7 @@ def test_a_small_template() -> None:
         "env": env,
     }
     assert host["functions"]["Worker"]["timeout_s"] == 5
-    assert host["routes"] == [{"method": "GET", "path": "/jobs/{id}", "function": "Jobs"}]
+    assert host["routes"] == [{"method": "GET", "path": "/jobs/{id}", "function": "Jobs", "name": "Get"}]
     assert host["queues"] == [
         {
             "name": "line",

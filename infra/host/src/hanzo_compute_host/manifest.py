@@ -29,6 +29,8 @@ class Route:
     method: str
     path: str
     function: str
+    name: str = ""
+    """Of the template's event: what clients call the operation."""
 
 
 @dataclass(frozen=True, slots=True)

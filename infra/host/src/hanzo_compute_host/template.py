@@ -135,7 +135,7 @@ class _Compiler:
             raise TemplateError(node.line, f"{name}: the host knows no event of type {kind or '(none)'}")
         properties = only(members.get("Properties", Node(node.line, {})), f"{kind} {name}", EVENTS[kind])
         if kind == "HttpApi":
-            self._route(resource, node.line, properties)
+            self._route(resource, name, node.line, properties)
         elif kind == "SQS":
             self._queue(resource, node.line, properties)
         else:
@@ -146,7 +146,7 @@ class _Compiler:
             raise TemplateError(line, f"{name} is missing")
         return self.scope.value(properties[name])
 
-    def _route(self, resource: Resource, line: int, properties: dict[str, Node]) -> None:
+    def _route(self, resource: Resource, name: str, line: int, properties: dict[str, Node]) -> None:
         api = self._need(line, properties, "ApiId")
         if not any(each.kind == API and each.name == api for each in self.resources):
             raise TemplateError(line, "ApiId must refer to the template's HttpApi")
@@ -160,7 +160,7 @@ class _Compiler:
         for route in self.host["routes"]:
             if (route["method"], re.sub(r"\{\w+", "{", route["path"])) == shape:
                 raise TemplateError(line, f"{method} {path} is routed twice")
-        self.host["routes"].append({"method": method, "path": path, "function": resource.name})
+        self.host["routes"].append({"method": method, "path": path, "function": resource.name, "name": name})
 
     def _queue(self, resource: Resource, line: int, properties: dict[str, Node]) -> None:
         arn = self._need(line, properties, "Queue")

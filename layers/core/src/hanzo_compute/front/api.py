@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import base64
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler import Response
 from pydantic_core import to_json
 
 from hanzo_compute.errors import ComputeError, FieldProblem, InternalError, InvalidRequest, NotFound
@@ -50,12 +49,34 @@ def waiting(response: Response[str], wake: Sequence[str], wait_s: float) -> Resp
 
 
 @dataclass(frozen=True)
-class _Route:
-    action: Action | None
+class Answer:
+    """A response of a route, for its description; what is not said here is a problem document."""
+
+    text: str
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"application/json": {"type": "object"}})
+    """By media type."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What each says."""
+
+
+Answers = Mapping[int | str, Answer]
+"""By status, or a class of them such as ``2XX``."""
+DONE: Final[Answers] = {200: Answer("Done")}
+
+
+@dataclass(frozen=True)
+class Route:
+    """A handler, the action that it needs, and what its description says that its signature does not."""
+
     call: Handler
     binding: Binding
-    raw: bool = False
+    action: Action | None
+    summary: str
+    answers: Answers
+    raw: bool
     """Query and body are the handler's own affair."""
+    asks: Action | None
+    """What a public route asks of some callers by itself."""
 
 
 class Api:
@@ -63,11 +84,9 @@ class Api:
 
     def __init__(self, context: Callable[[], Context]) -> None:
         self._context = context
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._principal: Principal | None = None
         self._event: Event = {}
-        self.resolver = APIGatewayHttpResolver(enable_validation=True)
-        """Only describes the routes: see :mod:`~hanzo_compute.front.openapi`."""
 
     @property
     def caller(self) -> Principal:
@@ -77,13 +96,9 @@ class Api:
         return self._principal
 
     @property
-    def routes(self) -> list[str]:
-        """Route keys, such as ``GET /v1/jobs/{id}``."""
-        return list(self._routes)
-
-    def needs_credential(self, route_key: str) -> bool:
-        """Whether a route is not public."""
-        return self._routes[route_key].action is not None
+    def routes(self) -> Mapping[str, Route]:
+        """By route key, such as ``GET /v1/jobs/{id}``."""
+        return self._routes
 
     @property
     def event(self) -> Event:
@@ -96,18 +111,24 @@ class Api:
         return _request_id(self._event)
 
     def route(
-        self, method: str, path: str, *, action: Action | None, raw: bool = False, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        action: Action | None,
+        summary: str,
+        answers: Answers = DONE,
+        raw: bool = False,
+        asks: Action | None = None,
     ) -> Callable[[Handler], Handler]:
-        """Register a handler. ``action`` None makes the route public; options go to Powertools (OpenAPI).
+        """Register a handler. ``action`` None makes the route public; with ``raw`` it looks at body and query itself.
 
-        With ``raw`` the handler looks at body and query by itself.
+        The rest describes the route, as do the handler's signature and docstring; no request pays for it.
         """
 
         def register(function: Handler) -> Handler:
-            self._routes[f"{method} {path}"] = _Route(action, function, Binding.of(function), raw)
-            rule = re.sub(r"\{(\w+)\+?\}", r"<\1>", path)
-            for each in METHODS if method == ANY else (method,):
-                self.resolver.route(rule, each, **options)(function)
+            made = Route(function, Binding.of(function), action, summary, answers, raw, asks)
+            self._routes[f"{method} {path}"] = made
             return function
 
         return register
@@ -128,7 +149,7 @@ class Api:
             self._principal, self._event = None, {}
         return rendered(response)
 
-    def _admit(self, event: Event) -> _Route:
+    def _admit(self, event: Event) -> Route:
         """The matched route, if the caller may use it and sent only what it takes."""
         route = self._routes.get(event.get("routeKey", ""))
         if route is None:
