@@ -18,8 +18,6 @@ import schemathesis
 from aws_lambda_powertools.event_handler.openapi.params import Body
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT202012
 
 import job_intake
 from hanzo_compute import wiring
@@ -31,6 +29,7 @@ from hanzo_compute_host import openapi
 from hanzo_compute_host.manifest import Manifest, Route, load
 from hanzo_compute_host.openapi import DescriptionError
 from hanzo_compute_host.template import compile_text
+from tests.support.described import validator
 from tests.support.handlers import CONTEXT, Client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,15 +201,14 @@ def test_there_is_an_example_of_every_body() -> None:
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_a_body_that_is_described_is_one_that_is_taken(key: str) -> None:
     (schema,) = (each["schema"] for each in BODIES[key]["requestBody"]["content"].values())
-    whole = Registry().with_resource("urn:api", Resource(DOCUMENT, DRAFT202012))
-    validator = Draft202012Validator({"$ref": f"urn:api{schema['$ref']}"}, registry=whole)
+    described = validator(DOCUMENT, schema)
     model = body_model(key)
     for example in EXAMPLES[key]:
-        validator.validate(example)
+        described.validate(example)
         model.model_validate(example)
         with pytest.raises(ValueError, match="nonsense"):
             model.model_validate(example | {"nonsense": 1})
-        assert not validator.is_valid(example | {"nonsense": 1})
+        assert not described.is_valid(example | {"nonsense": 1})
 
 
 @pytest.mark.parametrize("key", OPERATIONS)
