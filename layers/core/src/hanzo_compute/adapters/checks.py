@@ -30,7 +30,7 @@ def encode_body(body: Any, maximum: int = RECORD_MAX) -> bytes:
     """The body as JSON; refuses what would come back changed, and what is over ``maximum`` bytes."""
     try:
         text: bytes = to_json(body)
-        same = isinstance(body, dict) and from_json(text, allow_inf_nan=False) == body
+        same = isinstance(body, dict) and from_json(text, allow_inf_nan=False, cache_strings="keys") == body
     except ValueError as error:
         raise ValueError(f"the body is not JSON: {error}") from error
     if not same:

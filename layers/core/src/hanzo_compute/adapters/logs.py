@@ -99,7 +99,7 @@ class RecordLogs:
     def _entries(self, tenant: str, record: Record) -> list[LogEntry]:
         rows = record.body.get("entries")
         if rows is None:
-            rows = from_json(self._blobs.get(tenant, record.body["blob"]))
+            rows = from_json(self._blobs.get(tenant, record.body["blob"]), cache_strings="keys")
         return [LogEntry(at_ms, stream, text) for at_ms, stream, text in rows]
 
 

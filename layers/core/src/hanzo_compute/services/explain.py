@@ -37,7 +37,7 @@ def trace(ctx: Context, tenant: str, job_id: str, attempt: int | None = None) ->
     body = dict(record.body)
     at = format_time(body.pop("at_ms"))
     if "decision" in body:
-        body["decision"] = from_json(body["decision"])
+        body["decision"] = from_json(body["decision"], cache_strings="keys")
         try:
             body["decision"] = placement.explained(body["decision"])
         except ImportError:

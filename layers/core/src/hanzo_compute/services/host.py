@@ -289,7 +289,7 @@ _WORK: Final = {
 def _head(text: bytes) -> dict[str, Any]:
     """The head of an HTTP request. Raises GuestRefusal: it is none."""
     try:
-        found = from_json(text, allow_inf_nan=False)
+        found = from_json(text, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         raise GuestRefusal(Status.INVALID, "http: the head is not JSON") from None
     if not isinstance(found, dict) or not isinstance(found.get("url"), str):

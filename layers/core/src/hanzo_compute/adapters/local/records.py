@@ -101,7 +101,7 @@ def transact(db: sqlite3.Connection, operations: list[Row]) -> list[Row]:
         rev, text = found.get((pk, sk), _NONE)
         if kind == "check" or (kind == "delete" and rev == ABSENT):
             continue
-        before: dict[str, list[str]] = from_json(text) if text else {}
+        before: dict[str, list[str]] = from_json(text, cache_strings="keys") if text else {}
         after: dict[str, list[str]] = rest[1] if kind == "put" else {}
         if kind == "put":
             row = (rev + 1, rest[0], to_json(after).decode() if after else None, pk, sk)
