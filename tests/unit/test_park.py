@@ -53,6 +53,21 @@ def test_one_wake_reaches_all_who_wait_for_it() -> None:
     run(test)
 
 
+def test_who_is_about_to_be_woken_stands_in_line_once() -> None:
+    async def test() -> None:
+        parking = Parking()
+        parks = [parking.park(["A", "B"]) for _ in range(100)]
+        for _ in range(50):
+            parking.wake(["A", "B"])
+        assert len(parking._due) == 100 - WAKES_AT_ONCE
+        assert await asyncio.gather(*(park.wait(10) for park in parks)) == [True] * 100
+        assert not parking._due
+        for park in parks:
+            park.close()
+
+    run(test)
+
+
 def test_a_closed_parking_lets_nobody_wait() -> None:
     async def test() -> None:
         parking = Parking()

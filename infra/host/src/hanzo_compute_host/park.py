@@ -30,6 +30,8 @@ class Park(AbstractContextManager["Park"]):
         self._parking = parking
         self._partitions = partitions
         self._woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.due = False
+        """Whether it stands in the line of those that are woken."""
 
     def wake(self, woken: bool = True) -> None:
         """End the wait."""
@@ -89,7 +91,10 @@ class Parking:
         """Wake whoever waits for one of these; ``WAKE_ALL`` is everybody."""
         for partition in partitions:
             for waiting in [self._waiting.get(partition, ())] if partition != WAKE_ALL else self._waiting.values():
-                self._due.extend(waiting)
+                for park in waiting:
+                    if not park.due:  # thousands stand in line for a while, and their partition may wake at each commit
+                        park.due = True
+                        self._due.append(park)
         if self._due and not self._waking:
             self._wake_some()
 
