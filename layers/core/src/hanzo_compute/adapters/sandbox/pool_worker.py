@@ -52,6 +52,8 @@ class PoolWorker:
 
     def __init__(self, feed: Feed) -> None:
         self.tenant: str | None = None
+        self.busy = False
+        """It has calls of its tenant's, since it last took some."""
         self.work = asyncio.Event()
         self.process = WorkerProcess()
         self._feed = feed
