@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from attestation import requests
-from hanzo_compute.front.api import Answer, Answers, Api, reply
+from hanzo_compute.front.api import Answer, Answers, Api, listed, reply, shaped
 from hanzo_compute.front.telemetry import configure
 from hanzo_compute.model import bounds
 from hanzo_compute.security import tokens
@@ -89,7 +89,13 @@ def attestations(id: str) -> Response[str]:  # noqa: A002 the path's
     return reply({"items": appraisals.shown(container(), api.caller.tenant, id)})
 
 
-@api.route("GET", "/v1/attestation/policies", action=Action.READ, summary="List appraisal policies by name")
+@api.route(
+    "GET",
+    "/v1/attestation/policies",
+    action=Action.READ,
+    summary="List appraisal policies by name",
+    answers=listed("PolicyVersion"),
+)
 def list_policies(
     cursor: Annotated[str, Query(max_length=512)] = "",
     limit: Annotated[int, Query(ge=1, le=bounds.PAGE_MAX)] = bounds.PAGE_DEFAULT,
@@ -98,7 +104,13 @@ def list_policies(
     return reply(policies.listed(container(), api.caller.tenant, cursor=cursor, limit=limit).as_json())
 
 
-@api.route("GET", "/v1/attestation/policies/{name}", action=Action.READ, summary="Show an appraisal policy")
+@api.route(
+    "GET",
+    "/v1/attestation/policies/{name}",
+    action=Action.READ,
+    summary="Show an appraisal policy",
+    answers=shaped("PolicyVersion"),
+)
 def show_policy(
     name: str,
     version: Annotated[int | None, Query(ge=1, le=2**31, description="The current one, if not given.")] = None,
@@ -107,7 +119,13 @@ def show_policy(
     return reply(policies.show(container(), api.caller.tenant, name, version))
 
 
-@api.route("PUT", "/v1/attestation/policies/{name}", action=Action.POLICY, summary="Put a version of a policy")
+@api.route(
+    "PUT",
+    "/v1/attestation/policies/{name}",
+    action=Action.POLICY,
+    summary="Put a version of a policy",
+    answers=shaped("PolicyVersion"),
+)
 def put_policy(name: str, request: Annotated[requests.PolicyRequest, Body()]) -> Response[str]:
     """From now on it is the current one; by `default` runners are appraised that want a key of your jobs."""
     return reply(policies.put(container(), api.caller.tenant, name, request.policy))

@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
 from hanzo_compute.front import guest_http
-from hanzo_compute.front.api import Answer, Answers, reply
+from hanzo_compute.front.api import Answer, Answers, reply, shape
 from hanzo_compute.front.calls import calls
 from hanzo_compute.front.streams import EVENT_STREAM
 from hanzo_compute.security.authorizer import Action, authorize
@@ -23,7 +23,7 @@ TOLD: Final = {
     "X-Wall-Us": "How long it ran, in microseconds.",
     "X-Fuel": "What it computed, if that is counted.",
 }
-BECAME: Final = Answer("It takes longer, and goes on as this job", headers=TOLD | {"Location": "The job's path."})
+BECAME: Final = Answer("It takes longer, and goes on as this job", shape("Job"), TOLD | {"Location": "The job's path."})
 CALLED: Final[Answers] = {
     200: Answer(
         "What the function gave; `X-Output-…` is the blob of an output with another name",

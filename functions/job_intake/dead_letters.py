@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aws_lambda_powertools.event_handler import Response
 
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import listed, reply
 from hanzo_compute.model import bounds
 from hanzo_compute.model.states import State
 from hanzo_compute.security.authorizer import Action
@@ -15,7 +15,13 @@ from job_intake.api import api
 from job_intake.jobs import CREATED, Cursor, IdempotencyKey, Limit, created
 
 
-@api.route("GET", "/v1/dead-letters", action=Action.READ, summary="List jobs that the platform gave up")
+@api.route(
+    "GET",
+    "/v1/dead-letters",
+    action=Action.READ,
+    summary="List jobs that the platform gave up",
+    answers=listed("JobSummary"),
+)
 def dead_letters(cursor: Cursor = "", limit: Limit = bounds.PAGE_DEFAULT) -> Response[str]:
     """Jobs in state `dead`, newest first, each with the reason."""
     page = read.jobs(container(), api.caller.tenant, state=State.DEAD, label=None, cursor=cursor, limit=limit)

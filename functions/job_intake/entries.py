@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 from pydantic import Field
 
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import listed, reply, shaped
 from hanzo_compute.model import bounds
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import entries, kv
@@ -34,7 +34,13 @@ class NewEntry(Value):
     )
 
 
-@api.route("GET", "/v1/functions/{name}/kv", action=Action.READ, summary="List a function's key-value entries")
+@api.route(
+    "GET",
+    "/v1/functions/{name}/kv",
+    action=Action.READ,
+    summary="List a function's key-value entries",
+    answers=listed("KeyValue"),
+)
 def list_entries(
     name: str,
     prefix: Annotated[str, Query(max_length=700, description="Only keys that begin so.")] = "",
@@ -48,20 +54,30 @@ def list_entries(
     return reply(entries.entries(container(), tenant, name, prefix=start, cursor=cursor, limit=limit).as_json())
 
 
-@api.route("GET", "/v1/functions/{name}/kv/{key}", action=Action.READ, summary="Read an entry")
+@api.route(
+    "GET", "/v1/functions/{name}/kv/{key}", action=Action.READ, summary="Read an entry", answers=shaped("KeyValue")
+)
 def get_entry(name: str, key: str, encoding: Encoding = "text") -> Response[str]:
     """With its version, to be given as `expect`."""
     return reply(entries.get(container(), api.caller.tenant, name, entries.decode_key(key, encoding)))
 
 
-@api.route("PUT", "/v1/functions/{name}/kv/{key}", action=Action.DEPLOY, summary="Write an entry")
+@api.route(
+    "PUT", "/v1/functions/{name}/kv/{key}", action=Action.DEPLOY, summary="Write an entry", answers=shaped("KeyValue")
+)
 def put_entry(name: str, key: str, entry: Annotated[NewEntry, Body()], encoding: Encoding = "text") -> Response[str]:
     """409 if it is not as expected."""
     raw = entries.decode_key(key, encoding)
     return reply(entries.put(container(), api.caller.tenant, name, raw, entry.data, entry.expect))
 
 
-@api.route("DELETE", "/v1/functions/{name}/kv/{key}", action=Action.DEPLOY, summary="Remove an entry")
+@api.route(
+    "DELETE",
+    "/v1/functions/{name}/kv/{key}",
+    action=Action.DEPLOY,
+    summary="Remove an entry",
+    answers=shaped("Removed"),
+)
 def remove_entry(name: str, key: str, encoding: Encoding = "text", expect: Expect = kv.ANY) -> Response[str]:
     """409 if it is not as expected."""
     entries.remove(container(), api.caller.tenant, name, entries.decode_key(key, encoding), expect)

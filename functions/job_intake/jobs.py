@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Query
 
-from hanzo_compute.front.api import Answer, Answers, reply, waiting
+from hanzo_compute.front.api import Answer, Answers, listed, reply, shape, shaped, waiting
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.spec import JobSpec, digest
 from hanzo_compute.model.states import State
@@ -26,10 +26,11 @@ IdempotencyKey = Annotated[
 ]
 
 CREATED: Final[Answers] = {
-    201: Answer("The new job", headers={"Location": "Its path."}),
+    201: Answer("The new job", shape("Job"), {"Location": "Its path."}),
     200: Answer(
         "The job that the same key made before",
-        headers={"Location": "Its path.", "Idempotency-Replayed": "`true`"},
+        shape("Job"),
+        {"Location": "Its path.", "Idempotency-Replayed": "`true`"},
     ),
 }
 
@@ -49,7 +50,13 @@ def submit_job(spec: Annotated[JobSpec, Body()], idempotency_key: IdempotencyKey
     return created(submit.submit(container(), api.caller.tenant, spec, idempotency_key=key))
 
 
-@api.route("POST", "/v1/validate", action=Action.READ, summary="Check a job spec without submitting it")
+@api.route(
+    "POST",
+    "/v1/validate",
+    action=Action.READ,
+    summary="Check a job spec without submitting it",
+    answers=shaped("CheckedSpec"),
+)
 def validate(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     """Check all that submitting would check, and show the spec with its defaults."""
     spec = expand(container(), api.caller.tenant, spec)
@@ -59,7 +66,7 @@ def validate(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     return reply({"valid": True, "spec": shown, "digest": digest(shown)})
 
 
-@api.route("GET", "/v1/jobs", action=Action.READ, summary="List jobs, newest first")
+@api.route("GET", "/v1/jobs", action=Action.READ, summary="List jobs, newest first", answers=listed("JobSummary"))
 def list_jobs(
     state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
     label: Annotated[str | None, Query(max_length=130, description="Only jobs with this label: name=value.")] = None,
@@ -71,7 +78,13 @@ def list_jobs(
     return reply(page.as_json())
 
 
-@api.route("GET", "/v1/jobs/{id}", action=Action.READ, summary="Look at a job, or wait until its state changes")
+@api.route(
+    "GET",
+    "/v1/jobs/{id}",
+    action=Action.READ,
+    summary="Look at a job, or wait until its state changes",
+    answers=shaped("Job"),
+)
 def get_job(
     id: str,  # noqa: A002
     wait_s: Annotated[float, Query(ge=0, le=bounds.WAIT_S_MAX, description="Wait this long for a change.")] = 0,
@@ -85,25 +98,49 @@ def get_job(
     return response
 
 
-@api.route("GET", "/v1/jobs/{id}/events", action=Action.READ, summary="What happened to a job, oldest first")
+@api.route(
+    "GET",
+    "/v1/jobs/{id}/events",
+    action=Action.READ,
+    summary="What happened to a job, oldest first",
+    answers=listed("JobEvent"),
+)
 def job_events(id: str, cursor: Cursor = "", limit: Limit = bounds.PAGE_DEFAULT) -> Response[str]:  # noqa: A002
     """Events are numbered from 1 without gaps and never change."""
     return reply(read.events(container(), api.caller.tenant, id, cursor=cursor, limit=limit).as_json())
 
 
-@api.route("GET", "/v1/jobs/{id}/result", action=Action.READ, summary="The outcome of a job that has ended")
+@api.route(
+    "GET",
+    "/v1/jobs/{id}/result",
+    action=Action.READ,
+    summary="The outcome of a job that has ended",
+    answers=shaped("JobResult"),
+)
 def job_result(id: str) -> Response[str]:  # noqa: A002
     """409 while the job has not ended."""
     return reply(read.result(container(), api.caller.tenant, id))
 
 
-@api.route("GET", "/v1/jobs/{id}/outputs", action=Action.READ, summary="The outputs of a job that has ended")
+@api.route(
+    "GET",
+    "/v1/jobs/{id}/outputs",
+    action=Action.READ,
+    summary="The outputs of a job that has ended",
+    answers=listed("JobOutput"),
+)
 def job_outputs(id: str) -> Response[str]:  # noqa: A002
     """Small outputs inline in base64, larger ones behind a URL that needs no credential for 15 minutes."""
     return reply(read.outputs(container(), api.caller.tenant, id).as_json())
 
 
-@api.route("POST", "/v1/jobs/{id}/cancel", action=Action.CANCEL, summary="Cancel a job that has not ended")
+@api.route(
+    "POST",
+    "/v1/jobs/{id}/cancel",
+    action=Action.CANCEL,
+    summary="Cancel a job that has not ended",
+    answers=shaped("Job"),
+)
 def cancel_job(id: str) -> Response[str]:  # noqa: A002
     """A job that runs is asked to stop: look again for its outcome. Cancelling twice is the same as once."""
     return reply(cancel.cancel(container(), api.caller.tenant, id).view())

@@ -8,7 +8,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from pydantic_core import to_json
 
-from hanzo_compute.front.api import Answer, Answers, reply, waiting
+from hanzo_compute.front.api import Answer, Answers, reply, shape, waiting
 from hanzo_compute.model import bounds, keys
 from hanzo_compute.model.spec import format_time
 from hanzo_compute.ports import LogEntry
@@ -24,7 +24,7 @@ RENEW_S = 10
 LOG: Final[Answers] = {
     200: Answer(
         "A page of entries, or a stream of them",
-        {"application/json": {"type": "object"}, EVENT_STREAM: {"type": "string"}},
+        {**shape("LogPage"), EVENT_STREAM: {"type": "string"}},
     )
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 
-from hanzo_compute.front.api import reply
+from hanzo_compute.front.api import reply, shaped
 from hanzo_compute.model.spec import JobSpec
 from hanzo_compute.security.authorizer import Action
 from hanzo_compute.services import pricing, submit
@@ -16,7 +16,9 @@ from hanzo_compute.wiring import container
 from job_intake.api import api
 
 
-@api.route("POST", "/v1/quotes", action=Action.READ, summary="What a job can cost, before it runs")
+@api.route(
+    "POST", "/v1/quotes", action=Action.READ, summary="What a job can cost, before it runs", answers=shaped("Quote")
+)
 def quote(spec: Annotated[JobSpec, Body()]) -> Response[str]:
     """The most that a job of this spec can cost, all its attempts together, and how that is made up.
 

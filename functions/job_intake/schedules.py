@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header
 
-from hanzo_compute.front.api import Answer, Answers, reply
+from hanzo_compute.front.api import Answer, Answers, listed, reply, shape
 from hanzo_compute.model import bounds
 from hanzo_compute.model.schedule import ScheduleSpec
 from hanzo_compute.security.authorizer import Action
@@ -22,10 +22,10 @@ IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="`
 
 REVISION: Final = {"ETag": "Its revision, for `If-Match`."}
 PUT: Final[Answers] = {
-    201: Answer("The new schedule", headers={"Location": "Its path."} | REVISION),
-    200: Answer("The schedule as it is now", headers={"Location": "Its path."} | REVISION),
+    201: Answer("The new schedule", shape("Schedule"), {"Location": "Its path."} | REVISION),
+    200: Answer("The schedule as it is now", shape("Schedule"), {"Location": "Its path."} | REVISION),
 }
-SHOWN: Final[Answers] = {200: Answer("The schedule", headers=REVISION)}
+SHOWN: Final[Answers] = {200: Answer("The schedule", shape("Schedule"), REVISION)}
 
 
 def _expected(if_match: str | None, if_none_match: str | None = None) -> int | None:
@@ -55,7 +55,7 @@ def put_schedule(
     return reply(stored.schedule.summary(), status=201 if stored.created else 200, headers=headers)
 
 
-@api.route("GET", "/v1/schedules", action=Action.READ, summary="List schedules by name")
+@api.route("GET", "/v1/schedules", action=Action.READ, summary="List schedules by name", answers=listed("Schedule"))
 def list_schedules(cursor: Cursor = "", limit: Limit = bounds.PAGE_DEFAULT) -> Response[str]:
     """Go on until `next_cursor` is null."""
     return reply(schedules.schedules(container(), api.caller.tenant, cursor=cursor, limit=limit).as_json())
@@ -68,7 +68,13 @@ def get_schedule(name: str) -> Response[str]:
     return reply(shown, headers={"ETag": f'"{shown["revision"]}"'})
 
 
-@api.route("GET", "/v1/schedules/{name}/runs", action=Action.READ, summary="The last runs of a schedule")
+@api.route(
+    "GET",
+    "/v1/schedules/{name}/runs",
+    action=Action.READ,
+    summary="The last runs of a schedule",
+    answers=listed("ScheduleRun"),
+)
 def schedule_runs(name: str) -> Response[str]:
     """The last 50, newest first: the time, the ids of its jobs, and what was refused."""
     return reply(schedules.runs(container(), api.caller.tenant, name).as_json())

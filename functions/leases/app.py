@@ -11,7 +11,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Query
 
 from hanzo_compute.errors import ComputeError, Unavailable
 from hanzo_compute.front import problems
-from hanzo_compute.front.api import Api, reply, waiting
+from hanzo_compute.front.api import Api, reply, shaped, waiting
 from hanzo_compute.front.telemetry import configure
 from hanzo_compute.front.uploads import upload_view
 from hanzo_compute.model import keys
@@ -79,7 +79,13 @@ def append_logs(job: str, request: Annotated[requests.LogRequest, Body()]) -> Re
     return reply({})
 
 
-@api.route("POST", "/v1/leases/{job}/blobs", action=Action.LEASE, summary="Ask where to upload an output")
+@api.route(
+    "POST",
+    "/v1/leases/{job}/blobs",
+    action=Action.LEASE,
+    summary="Ask where to upload an output",
+    answers=shaped("Upload"),
+)
 def create_blob(job: str, request: Annotated[requests.BlobRequest, Body()]) -> Response[str]:
     """The blob's id, and unless it exists already a URL that takes exactly these bytes by PUT."""
     url = leasing.presign_output(container(), _claim(job, request.attempt), request.blob, request.size)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
+import job_intake
+
 URN = "urn:api"
+
+
+DOCUMENT: dict[str, Any] = json.loads(Path(job_intake.__file__).with_name("openapi.json").read_text("utf-8"))
+"""As it is committed."""
 
 
 def validator(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Draft202012Validator:
@@ -22,6 +30,27 @@ def validator(document: Mapping[str, Any], schema: Mapping[str, Any]) -> Draft20
     registry: Registry[Any] = Registry().with_resource(URN, Resource(document, DRAFT202012))
     inside = json.loads(json.dumps(schema).replace('"#/', f'"{URN}#/'))
     return Draft202012Validator(inside, registry=registry)
+
+
+def content_of(document: Mapping[str, Any], operation: Mapping[str, Any], status: int) -> Mapping[str, Any]:
+    """The media types that an operation may answer with, each with its schema."""
+    responses = operation["responses"]
+    known = responses.get(str(status)) or responses.get(f"{status // 100}XX") or responses["default"]
+    if "$ref" in known:
+        known = document["components"]["responses"][known["$ref"].rpartition("/")[2]]
+    found: Mapping[str, Any] = known["content"]
+    return found
+
+
+@functools.cache
+def _of_answer(method: str, path: str, status: int, media: str) -> Draft202012Validator:
+    content = content_of(DOCUMENT, DOCUMENT["paths"][path][method.lower()], status)
+    return validator(DOCUMENT, content[media]["schema"])
+
+
+def holds(method: str, path: str, status: int, media: str, body: Any) -> None:
+    """That an answer in JSON is as the committed description says of this route."""
+    _of_answer(method, path, status, media).validate(body)
 
 
 @dataclass(frozen=True)
@@ -103,11 +132,7 @@ class Described:
 
     def _check(self, operation: str, found: Reply) -> None:
         """That the answer is one that its description has."""
-        responses = self._operations[operation][2]["responses"]
-        known = responses.get(str(found.status)) or responses.get(f"{found.status // 100}XX") or responses["default"]
-        if "$ref" in known:
-            known = self.document["components"]["responses"][known["$ref"].rpartition("/")[2]]
-        content = known["content"]
+        content = content_of(self.document, self._operations[operation][2], found.status)
         assert found.media in content or "*/*" in content, f"{operation}: {found.status} {found.media}"
         if found.media.endswith("json") and found.media in content:
             validator(self.document, content[found.media]["schema"]).validate(found.json)

@@ -14,7 +14,7 @@ import market.app
 from hanzo_compute.security.authorizer import Role
 from hanzo_compute.services import credentials
 from hanzo_compute.wiring import Container
-from tests.support import statements
+from tests.support import described, statements
 
 SPEC = {"source": {"code": "print(1)", "language": "python"}}
 A1 = statements.want("a1").key
@@ -30,7 +30,7 @@ ROUTES = {
 
 
 class Client:
-    """Calls the handlers as the API gateway does."""
+    """Calls the handlers as the API gateway does, and holds what they answer to the description."""
 
     def __init__(self, container: Container, tenant: str, role: Role = Role.OWNER) -> None:
         self.key = credentials.create(container, tenant, role, "test")
@@ -62,10 +62,11 @@ class Client:
         answer = ROUTES.get(route_key, job_intake.app.handler)(event, CONTEXT)
         found = {name.lower(): value for name, value in answer["headers"].items()}
         text = answer["body"]
-        is_json = "json" in found["content-type"]
-        return SimpleNamespace(
-            status=answer["statusCode"], headers=found, body=json.loads(text) if is_json else text, text=text
-        )
+        status, media = answer["statusCode"], found["content-type"]
+        shown = json.loads(text) if "json" in media else text
+        if "json" in media and route_key in ROUTES:
+            described.holds(method, route_key.partition(" ")[2], status, media, shown)
+        return SimpleNamespace(status=status, headers=found, body=shown, text=text)
 
 
 def _match(method: str, path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import subprocess
 import sys
@@ -29,12 +28,11 @@ from hanzo_compute_host import openapi
 from hanzo_compute_host.manifest import Manifest, Route, load
 from hanzo_compute_host.openapi import DescriptionError
 from hanzo_compute_host.template import compile_text
-from tests.support.described import validator
+from tests.support.described import DOCUMENT, validator
 from tests.support.handlers import CONTEXT, Client
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = Path(job_intake.__file__).with_name("openapi.json").read_text("utf-8")
-DOCUMENT: dict[str, Any] = json.loads(COMMITTED)
 OPERATIONS: dict[str, dict[str, Any]] = {
     f"{method.upper()} {path}": operation
     for path, item in DOCUMENT["paths"].items()

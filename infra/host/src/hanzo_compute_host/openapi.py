@@ -3,7 +3,8 @@
 It is written when the sources change, not when somebody asks for it: functions are deployed apart, none imports
 another, and what only describes should not make a start slower. A description comes from what a call goes through:
 routes and the names of operations from host.json, credentials from the action of a route, parameters and bodies from
-the handler's signature. What they do not say is in the route's ``answers`` and the handler's docstring.
+the handler's signature. What they do not say is in the route's ``answers`` (their shapes: openapi_shapes.py) and the
+handler's docstring.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from hanzo_compute.front.guest_http import BYTES
 from hanzo_compute.security.authorizer import GRANTS, Action
 from hanzo_compute_host import openapi_parts as parts
 from hanzo_compute_host.manifest import Manifest, Route, load
+from hanzo_compute_host.openapi_shapes import SHAPES
 
 OPENAPI_JSON: Final = "openapi.json"
 
@@ -47,6 +49,10 @@ def document(manifest: Manifest | None = None) -> dict[str, Any]:
     """
     routes = _registered(manifest or load())
     found = _described(routes)
+    schemas = found["components"]["schemas"]
+    for name in SHAPES.keys() & schemas.keys():
+        raise DescriptionError(f"both an answer and a body are called {name}")
+    schemas |= SHAPES
     paths: dict[str, dict[str, Any]] = {}
     areas: set[str] = set()
     for route, registered in routes:
@@ -67,7 +73,7 @@ def document(manifest: Manifest | None = None) -> dict[str, Any]:
         "components": {
             "securitySchemes": parts.CREDENTIALS,
             "responses": {"Problem": parts.PROBLEM_RESPONSE},
-            "schemas": _used(paths, found["components"]["schemas"]) | {"Problem": parts.PROBLEM},
+            "schemas": _used(paths, schemas) | {"Problem": parts.PROBLEM},
         },
     }
 

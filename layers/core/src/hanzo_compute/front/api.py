@@ -59,9 +59,32 @@ class Answer:
     """What each says."""
 
 
+def shape(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """The schemas of an answer that is described under a name: see hanzo_compute_host/openapi_shapes.py."""
+    return {"application/json": {"$ref": f"#/components/schemas/{name}"}}
+
+
 Answers = Mapping[int | str, Answer]
 """By status, or a class of them such as ``2XX``."""
 DONE: Final[Answers] = {200: Answer("Done")}
+
+
+def shaped(name: str) -> Answers:
+    """One answer, of that shape."""
+    return {200: Answer("Done", shape(name))}
+
+
+def listed(name: str) -> Answers:
+    """A page of items of that shape."""
+    page = {
+        "type": "object",
+        "required": ["items", "next_cursor"],
+        "properties": {
+            "items": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+    return {200: Answer("A page", {"application/json": page})}
 
 
 @dataclass(frozen=True)
