@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Path, Query
 
-from hanzo_compute.front import guest_http
+from hanzo_compute.front import guest_http, problems
 from hanzo_compute.front.api import Answer, Answers, reply, shape
 from hanzo_compute.front.calls import calls
 from hanzo_compute.front.streams import EVENT_STREAM
@@ -32,7 +32,14 @@ CALLED: Final[Answers] = {
     ),
     202: BECAME,
 }
-PAGE: Final[Answers] = {"2XX": Answer("The function's response", {"*/*": {}}, TOLD), 202: BECAME}
+PAGE: Final[Answers] = {
+    "2XX": Answer("The function's response", {"*/*": {}}, TOLD),
+    202: BECAME,
+    "default": Answer(
+        "The function's response, which can have any status from 200 to 599, or a problem",
+        {**shape("Problem", problems.MEDIA_TYPE), "*/*": {}},
+    ),
+}
 
 
 @api.route(

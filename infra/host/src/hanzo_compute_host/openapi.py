@@ -53,6 +53,7 @@ def document(manifest: Manifest | None = None) -> dict[str, Any]:
     for name in SHAPES.keys() & schemas.keys():
         raise DescriptionError(f"both an answer and a body are called {name}")
     schemas |= SHAPES
+    responses = {"Problem": parts.PROBLEM_RESPONSE}
     paths: dict[str, dict[str, Any]] = {}
     areas: set[str] = set()
     for route, registered in routes:
@@ -72,8 +73,8 @@ def document(manifest: Manifest | None = None) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": parts.CREDENTIALS,
-            "responses": {"Problem": parts.PROBLEM_RESPONSE},
-            "schemas": _used(paths, schemas) | {"Problem": parts.PROBLEM},
+            "responses": responses,
+            "schemas": _used([paths, responses], schemas),
         },
     }
 
@@ -143,10 +144,8 @@ def _operation(method: str, registered: Registered, known: Mapping[str, Any]) ->
         made["requestBody"] = known["requestBody"]
     elif registered.raw and method in _BODIES:
         made["requestBody"] = {"description": "Any bytes.", "content": {BYTES: {}}}
-    made["responses"] = {
-        **{str(status): _response(answer, method) for status, answer in registered.answers.items()},
-        "default": {"$ref": "#/components/responses/Problem"},
-    }
+    made["responses"] = {str(status): _response(answer, method) for status, answer in registered.answers.items()}
+    made["responses"].setdefault("default", {"$ref": "#/components/responses/Problem"})
     return made
 
 
@@ -208,10 +207,10 @@ def _references(node: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _used(paths: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """The schemas that operations refer to, by name, and those that these refer to."""
+def _used(users: Any, schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """The schemas that operations and their answers refer to, by name, and those that these refer to."""
     found: set[str] = set()
-    new = set(_references(paths)) & schemas.keys()
+    new = set(_references(users)) & schemas.keys()
     while new:
         found |= new
         new = {each for name in new for each in _references(schemas[name])} - found

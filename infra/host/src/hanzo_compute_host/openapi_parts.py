@@ -64,30 +64,6 @@ CREDENTIALS: Final[dict[str, Any]] = {
     },
 }
 
-PROBLEM: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "RFC 9457 problem details.",
-    "required": ["type", "title", "status", "detail", "code", "retryable"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What went wrong, and why."},
-        "code": {"type": "string", "description": "Stable; see docs/api.md."},
-        "hint": {"type": "string", "description": "What to do next."},
-        "retryable": {"type": "boolean", "description": "Whether the same call can succeed later."},
-        "request_id": {"type": "string", "description": "There, unless there was no request to answer."},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "code", "message"],
-                "properties": {name: {"type": "string"} for name in ("field", "code", "message", "hint")},
-            },
-        },
-    },
-}
-
 PROBLEM_RESPONSE: Final[dict[str, Any]] = {
     "description": "A problem. 400, 413, 422: the request must change; 401, 403: the credential will not do; 404: "
     "there is no such thing; 409: it is not as the request expects; 429, 503: come back later; 502, 504: the function "

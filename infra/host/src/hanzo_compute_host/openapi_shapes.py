@@ -48,6 +48,24 @@ def _more(base: str, text: str, always: dict[str, Schema], sometimes: dict[str, 
 
 
 SHAPES: Final[dict[str, Schema]] = {
+    "Problem": _object(
+        "RFC 9457 problem details.",
+        {
+            "type": TEXT,
+            "title": TEXT,
+            "status": NUMBER,
+            "detail": TEXT | {"description": "What went wrong, and why."},
+            "code": TEXT | {"description": "Stable; see docs/api.md."},
+            "retryable": FLAG | {"description": "Whether the same call can succeed later."},
+        },
+        {
+            "hint": TEXT | {"description": "What to do next."},
+            "request_id": TEXT | {"description": "There, unless there was no request to answer."},
+            "errors": _many(
+                _object("What is wrong with a field.", {"field": TEXT, "code": TEXT, "message": TEXT}, {"hint": TEXT})
+            ),
+        },
+    ),
     "JobSummary": _object(
         "A job, as lists show it.",
         {

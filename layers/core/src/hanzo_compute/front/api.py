@@ -59,13 +59,13 @@ class Answer:
     """What each says."""
 
 
-def shape(name: str) -> Mapping[str, Mapping[str, Any]]:
+def shape(name: str, media: str = "application/json") -> Mapping[str, Mapping[str, Any]]:
     """The schemas of an answer that is described under a name: see hanzo_compute_host/openapi_shapes.py."""
-    return {"application/json": {"$ref": f"#/components/schemas/{name}"}}
+    return {media: {"$ref": f"#/components/schemas/{name}"}}
 
 
 Answers = Mapping[int | str, Answer]
-"""By status, or a class of them such as ``2XX``."""
+"""By status, a class of them such as ``2XX``, or ``default``: a problem, if nothing else is said."""
 DONE: Final[Answers] = {200: Answer("Done")}
 
 
