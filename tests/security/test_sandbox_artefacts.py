@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hanzo_compute.adapters.sandbox import settings
+from hanzo_compute.adapters.sandbox import artefacts, settings
 from hanzo_compute.adapters.sandbox.cache import ArtefactCache
 from hanzo_compute.adapters.sandbox.settings import Profile
 from tests.support.sandbox import Lab
@@ -131,3 +132,19 @@ def test_an_artefact_that_another_thread_swaps_is_the_one_that_was_checked(tmp_p
     finally:
         os.close(fd)
         lab.close()
+
+
+def test_what_a_compiler_left_that_was_killed_goes_and_what_one_uses_stays(tmp_path: Path) -> None:
+    left, used, elsewhere = tmp_path / "compile-left", tmp_path / "compile-used", tmp_path / "elsewhere"
+    for folder in (left, used, elsewhere):
+        folder.mkdir()
+        (folder / "module.wasm").write_bytes(bytes(100))
+    link = tmp_path / "compile-link"
+    link.symlink_to(elsewhere)
+    before = time.time() - artefacts.ABANDONED_S - 60
+    for path in (left, link, elsewhere):
+        os.utime(path, (before, before), follow_symlinks=False)
+    assert runs(tmp_path, RIGHT) == 7
+    assert not left.exists()
+    assert (used / "module.wasm").exists()
+    assert (elsewhere / "module.wasm").exists()

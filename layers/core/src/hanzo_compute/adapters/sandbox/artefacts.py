@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ BACKGROUND_S: Final = 1800.0
 """… that nobody waits for."""
 OWN_SHARE: Final = 0.25
 """The share of that time that the compiler must have had a processor for, for the module to be to blame."""
+ABANDONED_S: Final = 2 * BACKGROUND_S
+"""Age at which a compiler's folder must be what a killed process left."""
 NICE: Final = 19
 KEPT: Final = 32
 """Sealed copies that are kept open."""
@@ -170,6 +173,7 @@ class Artefacts:
     def _compile(
         self, digest: str, wasm: bytes, timeout_s: float, stopped: Callable[[float], bool], nice: int = 0
     ) -> None:
+        self._sweep()
         with tempfile.TemporaryDirectory(prefix="compile-", dir=self._dir) as name:
             source, target, errors = Path(name) / "module.wasm", Path(name) / "artefact", Path(name) / "stderr"
             source.write_bytes(wasm)
@@ -191,6 +195,13 @@ class Artefacts:
             raise CompileFailed(f"the compiler ended with {how}: {last}")
         self._cache.remember_bad(digest, why)
         raise CannotCompile(why)
+
+    def _sweep(self) -> None:
+        """Remove what processes left that were killed while they compiled: 100 MB each time, for an interpreter."""
+        for left in self._dir.glob("compile-*"):
+            with suppress(OSError):
+                if time.time() - left.lstat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _run(
         self, files: tuple[Path, Path], stderr: int, timeout_s: float, stopped: Callable[[float], bool], nice: int
