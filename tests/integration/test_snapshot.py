@@ -14,7 +14,7 @@ import pytest
 
 from hanzo_compute.adapters.local.system import SystemClock
 from hanzo_compute.adapters.runner.wasm import WasmRunner
-from hanzo_compute.adapters.sandbox import guest, snapshot
+from hanzo_compute.adapters.sandbox import guest, image, snapshot
 from hanzo_compute.adapters.sandbox.artefacts import CannotCompile, artefacts_of
 from hanzo_compute.adapters.sandbox.engine import InvalidProgram
 from hanzo_compute.adapters.sandbox.interpreters import PINS, Interpreter, Pin
@@ -241,7 +241,7 @@ def test_it_is_the_module_with_the_memory_that_it_had(tmp_path: Path) -> None:
       (i32.store (i32.const 64) (i32.const 1)) (i32.store (i32.const 4094) (i32.const -1))
       (drop (memory.grow (i32.const 1))) (i32.store (i32.const 196604) (i32.const 77))
       (i32.store (i32.const 120000) (i32.const 0x80)) (global.set $sp (i32.const 3))
-      (call $exit (i32.const {snapshot.TAKEN}))"""
+      (call $exit (i32.const {image.TAKEN}))"""
     made = snapshot.take(started(body), PIN, tmp_path)
     facts = wasm.inspect(made)
     assert facts.memories == [(3, None)]
@@ -258,7 +258,7 @@ def test_it_is_the_module_with_the_memory_that_it_had(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-LEAVE = f"(call $exit (i32.const {snapshot.TAKEN}))"
+LEAVE = f"(call $exit (i32.const {image.TAKEN}))"
 REFUSED = {
     "the flag is not set": (started(LEAVE), "flag"),
     "it ends by itself": (started("(i32.store (i32.const 64) (i32.const 1))"), "ended with 0"),

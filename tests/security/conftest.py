@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.conftest import wasm_cache  # noqa: F401 — a fixture of this folder, too
 from tests.support.live import Platform
 
 

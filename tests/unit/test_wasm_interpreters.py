@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hanzo_compute.adapters.sandbox import interpreters
+from hanzo_compute.adapters.sandbox import image, interpreters
 from hanzo_compute.adapters.sandbox.interpreters import PINS, Pin, ensure
 from hanzo_compute.adapters.sandbox.settings import Profile
 from hanzo_compute.errors import Unavailable
@@ -150,16 +150,16 @@ def test_the_pin_is_the_one_of_the_lock_file() -> None:
     ("resumes", "fields"),
     [
         (True, {}),
-        (True, {"env": {"PYTHONPATH": "/in", "PATH": "x"}, "folders": interpreters.SNAPSHOT_FOLDERS}),
+        (True, {"env": {"PYTHONPATH": "/in", "PATH": "x"}, "folders": image.FOLDERS}),
         (True, {"memory_mib": interpreters.SNAPSHOT_MIB}),
         (False, {"env": {"PYTHONHASHSEED": "random"}}),
         (False, {"memory_mib": interpreters.SNAPSHOT_MIB - 1}),
-        (False, {"folders": interpreters.SNAPSHOT_FOLDERS + 1}),
+        (False, {"folders": image.FOLDERS + 1}),
         (False, {"profile": Profile.METERED}),
-        (False, {"has_snapshot": False}),
+        (False, {"started": None}),
     ],
 )
 def test_who_goes_on_from_a_snapshot(resumes: bool, fields: dict[str, Any]) -> None:
     call = {"profile": Profile.FAST, "env": {}, "memory_mib": 128, "folders": 2} | fields
-    interpreter = interpreters.Interpreter(Path("x"), "", "", (), call.pop("has_snapshot", True))
+    interpreter = interpreters.Interpreter(Path("x"), "", "", (), call.pop("started", 64))
     assert interpreter.resumes(**call) is resumes

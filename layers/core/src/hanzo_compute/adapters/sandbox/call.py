@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hanzo_compute.adapters.sandbox.hostcalls import HostCalls
+    from hanzo_compute.adapters.sandbox.image import Image
 
 EPOCH_NS: Final = 946_684_800 * 10**9
 """2000-01-01T00:00:00Z: when every program of the deterministic profile begins."""
@@ -64,6 +65,11 @@ class Call:
     """On the monotonic clock: a host call that sleeps ends then."""
     sink: Sink | None = None
     """Where output goes as it comes; without it, it is kept for the report."""
+    image: Image | None = None
+    """What its memory is at the beginning: of a program that goes on from a snapshot."""
+    keeps: bool = False
+    """Its memory is wanted afterwards."""
+    kept: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(slots=True)

@@ -12,13 +12,14 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hanzo_compute.adapters.sandbox import guest, image
 from hanzo_compute.adapters.sandbox.artefacts import (
     INTERPRETER_S,
     Artefacts,
@@ -39,8 +40,6 @@ STARTING: Final = ("PYTHON", "LC_", "LANG")
 """How the names of variables begin that CPython heeds while it starts, and not later."""
 SNAPSHOT_MIB: Final = 24
 """The least memory for a snapshot, which begins with 12."""
-SNAPSHOT_FOLDERS: Final = 8
-"""Folders that a program of a snapshot may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,8 @@ class Interpreter:
     digest: str
     version: str
     argv: tuple[str, ...]
-    has_snapshot: bool
+    started: int | None
+    """See :class:`Pin`; None: there are no snapshots of it."""
 
     def resumes(self, profile: Profile, env: Mapping[str, str], memory_mib: int, folders: int = 2) -> bool:
         """Whether a program goes on from a snapshot of the started interpreter.
@@ -101,12 +101,18 @@ class Interpreter:
         counts all of its fuel, and has the same seeds wherever it runs.
         """
         own = any(name != "PYTHONPATH" and name.startswith(STARTING) for name in env)
-        fits = memory_mib >= SNAPSHOT_MIB and folders <= SNAPSHOT_FOLDERS
-        return self.has_snapshot and profile is Profile.FAST and fits and not own
+        fits = memory_mib >= SNAPSHOT_MIB and folders <= image.FOLDERS
+        return self.started is not None and profile is Profile.FAST and fits and not own
 
     def running(self, script: str) -> list[str]:
         """The command line that runs another file of ``/in``."""
         return [*self.argv[:-1], f"/in/{script}"]
+
+
+def to_snapshot(argv: Sequence[str]) -> list[str]:
+    """The command line that starts an interpreter, and leaves where a snapshot is taken."""
+    code = f"exec({guest.resume().decode()!r}, {{'__name__': 'hzc.resume'}})"
+    return [*argv[:-1], "-i", "-q", "-P", "-c", code, str(image.TAKEN)]
 
 
 _verified: set[Path] = set()
@@ -131,7 +137,7 @@ def ensure(language: str, cache_dir: Path, progress: Progress | None = None) -> 
                 if not path.exists() or _digest(path) != pin.sha256:
                     _fetch(pin, path, progress or _ignore)
             _verified.add(path)
-    return Interpreter(path, pin.sha256, pin.version, pin.argv, pin.started is not None)
+    return Interpreter(path, pin.sha256, pin.version, pin.argv, pin.started)
 
 
 def prepare(
@@ -171,7 +177,7 @@ def precompile(language: str, profile: Profile, cache_dir: Path, progress: Progr
     Unavailable when it cannot be compiled here.
     """
     interpreter = ensure(language, cache_dir, progress)
-    snapshot = profile is Profile.FAST and interpreter.has_snapshot
+    snapshot = profile is Profile.FAST and interpreter.started is not None
     artefacts = artefacts_of(cache_dir, profile, snapshot=snapshot)
     begin = time.monotonic()
     told = [0.0]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hanzo_compute.adapters.sandbox import frames
+from hanzo_compute.adapters.sandbox.artefacts import Artefacts
 from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE
 from hanzo_compute.adapters.sandbox.process import GRACE_S, LATE_S, RESULTS, TEMPLATES, WorkerDied, WorkerProcess
@@ -156,19 +157,27 @@ class PoolWorker:
         number = self._prepared.popitem(last=False)[1] if full else len(self._prepared)
         told = frames.told(frames.PREPARE, replace(program.template, live=live).as_json(number))
         answer = await self._asking(told)
-        if answer.get("missing"):
-            fd = await asyncio.to_thread(program.artefacts.get, program.digest, program.source)
-            try:
-                head = {"artefact": program.template.artefact, "profile": program.template.profile, "component": False}
-                socket.send_fds(self._socket, [frames.told(frames.LOAD, head)], [fd])
-            finally:
-                os.close(fd)
-            answer = await self._ready()
-            answer = await self._asking(told) if answer.get("ready") else answer
+        missing = answer.get("missing")
+        if missing:
+            for artefact, artefacts in program.compiled.items():
+                if artefact in missing:
+                    await self._load(program, artefact, artefacts)
+            answer = await self._asking(told)
         if not answer.get("ready"):
-            raise LookupError(str(answer.get("error", "the worker cannot use the compiled module")))
+            raise LookupError(_why(answer))
         self._prepared[program, live] = number
         return number
+
+    async def _load(self, program: Program, artefact: str, artefacts: Artefacts) -> None:
+        fd = await asyncio.to_thread(artefacts.get, program.digest, program.source)
+        try:
+            head = {"artefact": artefact, "profile": program.template.profile, "component": False}
+            socket.send_fds(self._socket, [frames.told(frames.LOAD, head)], [fd])
+        finally:
+            os.close(fd)
+        answer = await self._ready()
+        if not answer.get("ready"):
+            raise LookupError(_why(answer))
 
     async def _asking(self, told: bytes) -> dict[str, Any]:
         await self._send(told)
@@ -224,3 +233,7 @@ class PoolWorker:
             if not data:
                 raise await asyncio.to_thread(self.process.died)  # it may take a moment to end
             self._inbox.feed(data)
+
+
+def _why(answer: dict[str, Any]) -> str:
+    return str(answer.get("error", "the worker cannot use the compiled module"))

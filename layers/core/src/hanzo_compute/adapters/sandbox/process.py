@@ -23,6 +23,7 @@ from hanzo_compute.adapters.sandbox.area import Lender
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder, Report
 from hanzo_compute.adapters.sandbox.frames import BadFrame, Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import UNAVAILABLE, Service
+from hanzo_compute.adapters.sandbox.image import Start
 
 PASSED_ON: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG", "HZC_WASMTIME_PUBLIC")
 """The only variables of the agent's environment that a worker gets: where to find its own code, and which."""
@@ -77,6 +78,8 @@ class Template:
     """Output comes as it is written, to ``output``."""
     report: bool = False
     """Every result is a full report."""
+    start: Start | None = None
+    """Of a program that goes on from a snapshot with a start of its own, in each worker."""
 
     def as_json(self, number: int) -> dict[str, Any]:
         """What the worker is told."""
@@ -91,6 +94,7 @@ class Template:
             "files": self.files,
             "live": self.live,
             "report": self.report,
+            "start": None if self.start is None else asdict(self.start),
         }
 
 

@@ -21,6 +21,7 @@ from hanzo_compute.adapters.sandbox import guest, interpreters, layout
 from hanzo_compute.adapters.sandbox.artefacts import COMPILE_S, INTERPRETER_S, Artefacts, artefacts_of
 from hanzo_compute.adapters.sandbox.cache import private_dir
 from hanzo_compute.adapters.sandbox.call import Bounds, Folder
+from hanzo_compute.adapters.sandbox.image import Start
 from hanzo_compute.adapters.sandbox.process import Template
 from hanzo_compute.adapters.sandbox.settings import SANDBOX_VERSION, Profile, version
 from hanzo_compute.ports.sandboxes import GuestProgram
@@ -35,7 +36,8 @@ class Program:
     """A program as workers know it. Its files last as long as it does."""
 
     template: Template
-    artefacts: Artefacts
+    compiled: Mapping[str, Artefacts]
+    """What workers need for it, by names, and where that is."""
     digest: str
     source: Callable[[], bytes]
     runtime: str
@@ -97,6 +99,7 @@ class Programs:
         runtime = [version(), SANDBOX_VERSION]
         digest, argv = program.digest, ["module", *program.args]
         source, snapshot, within_s = program.module, False, COMPILE_S
+        found = None
         if program.language is not None:
             found = interpreters.ensure(program.language, self._cache_dir)
             digest, argv = found.digest, [*found.running(program.script), *program.args]
@@ -106,11 +109,16 @@ class Programs:
         files = dict(program.files())
         if program.language is not None:
             files.setdefault(*guest.module(program.language))
-        artefacts = self._artefacts.get((profile, snapshot))
-        if artefacts is None:
-            artefacts = artefacts_of(self._cache_dir, profile, snapshot=snapshot)
-            artefacts = self._artefacts.setdefault((profile, snapshot), artefacts)
-        os.close(artefacts.get(digest, source, timeout_s=within_s))
+        artefacts, start = self._of(profile, snapshot=snapshot), None
+        compiled = {artefacts.name(digest): artefacts}
+        if snapshot:  # who calls it must not know its seed of hashes
+            assert found is not None
+            assert found.started is not None
+            started = self._of(profile)
+            start = Start(started.name(digest), interpreters.to_snapshot(found.argv), found.started)
+            compiled[start.artefact] = started
+        for each in compiled.values():
+            os.close(each.get(digest, source, timeout_s=within_s))
         made: dict[str, Any] = {"entry": program.entry, "argv": argv, "env": dict(program.env)}
         if deterministic:
             runtime.append("deterministic")
@@ -124,12 +132,20 @@ class Programs:
             bounds=Bounds(memory_mib=program.memory_mib, fuel=program.fuel, output=program.output_max),
             granted=program.granted,
             folders=() if folder is None else (Folder(str(folder), "/in"),),
+            start=start,
         )
         size = sum(map(len, files.values()))
-        ready = Program(template, artefacts, digest, source, " ".join(runtime), size)
+        ready = Program(template, compiled, digest, source, " ".join(runtime), size)
         if folder is not None:
             weakref.finalize(ready, shutil.rmtree, folder, ignore_errors=True)
         return ready
+
+    def _of(self, profile: Profile, *, snapshot: bool = False) -> Artefacts:
+        artefacts = self._artefacts.get((profile, snapshot))
+        if artefacts is None:
+            artefacts = artefacts_of(self._cache_dir, profile, snapshot=snapshot)
+            artefacts = self._artefacts.setdefault((profile, snapshot), artefacts)
+        return artefacts
 
     def _laid_out(self, files: Mapping[str, bytes]) -> Path:
         folder = self._root / str(next(self._numbers))

@@ -34,6 +34,8 @@ class Loaded:
     """Which of ENTRIES it exports with their types."""
     memory: bool
     """Whether it exports a memory as ``memory``."""
+    memory_least: int = 0
+    """Bytes that its memory has at first."""
     memory_most: int | None = None
     """Bytes that its memory says it has at most."""
     pre: dict[object, wasmtime.InstancePre] = field(default_factory=dict)
@@ -67,8 +69,15 @@ class Loaded:
         memory = kinds.get("memory")
         if not isinstance(memory, wasmtime.MemoryType):
             return cls(module, imports, entries, memory=False)
-        most = memory.limits.max
-        return cls(module, imports, entries, memory=True, memory_most=None if most is None else most * PAGE)
+        least, most = memory.limits.min * PAGE, memory.limits.max
+        return cls(
+            module,
+            imports,
+            entries,
+            memory=True,
+            memory_least=least,
+            memory_most=None if most is None else most * PAGE,
+        )
 
 
 def typed(kind: object) -> tuple[list[str], list[str]] | None:

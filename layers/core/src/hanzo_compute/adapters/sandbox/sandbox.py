@@ -202,6 +202,8 @@ class Sandbox:
         instance = backend.instantiate(store, loaded.module, imports)
         if loaded.memory:
             now.memory = backend.export(store, instance, "memory")
+            if call.image is not None:
+                call.image.put(backend.address(backend.context(store), now.memory))
         self._ward(now, gate)
         return instance
 
@@ -290,6 +292,9 @@ class Sandbox:
             report.memory_bytes = backend.size(backend.context(now.store), now.memory)
             # At a maximum of its own, no growth was refused on our account.
             at_own = loaded.memory_most is not None and report.memory_bytes >= loaded.memory_most
+            if now.call.keeps:
+                whole = binding.read(backend, backend.context(now.store), now.memory, 0, report.memory_bytes)
+                now.call.kept = bytearray(whole or b"")
             report.at_memory_limit = report.memory_bytes + PAGE > bounds.memory_mib << 20 and not at_own
 
     def _hand_on(self, now: Running, index: int, begin: int, end: int) -> None:

@@ -19,13 +19,11 @@ from typing import Final
 
 import wasmtime
 
-from hanzo_compute.adapters.sandbox import guest
+from hanzo_compute.adapters.sandbox import image
 from hanzo_compute.adapters.sandbox.engine import InvalidProgram, said
-from hanzo_compute.adapters.sandbox.interpreters import SNAPSHOT_FOLDERS, Pin
+from hanzo_compute.adapters.sandbox.interpreters import Pin, to_snapshot
 from hanzo_compute.model import wasm
 
-TAKEN: Final = 86
-"""The exit code where the snapshot is taken."""
 BLOCK: Final = 4096
 """Bytes: what is all zeros in the memory is left out, by blocks."""
 _MEMORY, _GLOBAL, _DATA = 5, 6, 11
@@ -37,20 +35,16 @@ def take(module: bytes, pin: Pin, folder: Path) -> bytes:
     Raises:
         InvalidProgram: it did not come to where the snapshot is taken, or has not the form that is expected.
     """
-    code = f"exec({guest.resume().decode()!r}, {{'__name__': 'hzc.resume'}})"
-    argv = [*pin.argv[:-1], "-i", "-q", "-P", "-c", code, str(TAKEN)]
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        memory = _started(module, argv, Path(name))
+        memory = _started(module, to_snapshot(pin.argv), Path(name))
     assert pin.started is not None
-    at = pin.started
-    if memory[at : at + 4] != b"\1\0\0\0":
+    if not image.again(memory, pin.started):
         raise InvalidProgram("its _start has not set the flag that was expected")
-    memory[at : at + 4] = bytes(4)
     return _with_memory(module, memory)
 
 
 def _started(module: bytes, argv: list[str], folder: Path) -> bytearray:
-    """The memory of a command where it exits with TAKEN."""
+    """The memory of a command where it exits with ``image.TAKEN``."""
     config = wasmtime.Config()
     config.cranelift_opt_level = "none"  # it runs once
     store = wasmtime.Store(wasmtime.Engine(config))
@@ -61,7 +55,7 @@ def _started(module: bytes, argv: list[str], folder: Path) -> bytearray:
     said_so, empty = folder / "stderr", folder / "in"
     empty.mkdir()
     # The interpreter's part of WASI (wasi-vfs) counts folders once: their names are read anew, and some may be missing.
-    for number in range(SNAPSHOT_FOLDERS):
+    for number in range(image.FOLDERS):
         wasi.preopen_dir(str(empty), f"/.{number}")
     wasi.stderr_file = str(said_so)
     store.set_wasi(wasi)
@@ -76,7 +70,7 @@ def _started(module: bytes, argv: list[str], folder: Path) -> bytearray:
         code = ended.code
     except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
         raise InvalidProgram(f"it could not be started: {said(error)}") from None
-    if code != TAKEN:
+    if code != image.TAKEN:
         words = said_so.read_text(encoding="utf-8", errors="backslashreplace").strip()[-500:]
         raise InvalidProgram(f"it ended with {code} while it started: {words}")
     return memory.read(store)

@@ -24,15 +24,17 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from hanzo_compute.adapters.sandbox import frames, harden
+from hanzo_compute.adapters.sandbox import frames, guest, harden, image
 from hanzo_compute.adapters.sandbox.area import Area
 from hanzo_compute.adapters.sandbox.call import Bounds, Call, Folder, Report
 from hanzo_compute.adapters.sandbox.components import Component, run_component
 from hanzo_compute.adapters.sandbox.engine import Engine
 from hanzo_compute.adapters.sandbox.frames import Invocation, Result
 from hanzo_compute.adapters.sandbox.hostcalls import TIMED_OUT, HostCalls
+from hanzo_compute.adapters.sandbox.image import Image, Start
 from hanzo_compute.adapters.sandbox.running import Loaded
 from hanzo_compute.adapters.sandbox.sandbox import Sandbox
 from hanzo_compute.adapters.sandbox.settings import Profile
@@ -40,6 +42,10 @@ from hanzo_compute.adapters.sandbox.settings import Profile
 GUEST_STACK: Final = 8 << 20
 """Stack of the thread that runs guests, bytes: over 4 MiB, so that the guest's own limit is reached first."""
 MODULES_KEPT: Final = 32
+IMAGES_KEPT: Final = 16
+"""Images of started interpreters, of 4 MiB each."""
+NOTHING_IN: Final = str(Path(guest.__file__).parent)
+"""A folder of ours: an interpreter that starts has folders, and looks into none."""
 TICK_S: Final = 0.005
 """A running guest's deadline is looked at this often."""
 FLUSH_TICKS: Final = 20
@@ -76,6 +82,10 @@ class _Template:
     live: bool
     report: bool
     file_max: int
+    start: Start | None = None
+    started: Loaded | None = None
+    """The interpreter, if it is started for this in each worker: see :mod:`.image`."""
+    image: Image | None = None
 
 
 class Worker:
@@ -92,6 +102,7 @@ class Worker:
         self._sandboxes: dict[str, Sandbox] = {}
         self._modules: OrderedDict[str, Loaded | Component] = OrderedDict()
         self._templates: dict[int, _Template] = {}
+        self._imaged: OrderedDict[_Template, None] = OrderedDict()
         self._batches: deque[list[Invocation]] = deque()
         self._answers: deque[tuple[int, bytes]] = deque()
         self._ear = threading.Lock()
@@ -217,8 +228,16 @@ class Worker:
         wanted = frames.heard(body)
         loaded = self._modules.get(wanted["artefact"])
         if loaded is None:
-            return {"missing": True}
+            return {"missing": [wanted["artefact"], (wanted["start"] or {}).get("artefact")]}
         self._modules.move_to_end(wanted["artefact"])
+        start = None if wanted["start"] is None else Start(**wanted["start"])
+        started: Loaded | None = None
+        if start is not None:
+            found = self._modules.get(start.artefact)
+            if not isinstance(found, Loaded):
+                return {"missing": [start.artefact]}
+            self._modules.move_to_end(start.artefact)
+            started = found
         bounds, folders = Bounds(**wanted["bounds"]), [Folder(**each) for each in wanted["folders"]]
         seed = bytes.fromhex(wanted["call"].pop("seed", ""))
         call = Call(**wanted["call"], folders=folders, bounds=bounds, seed=seed)
@@ -234,6 +253,8 @@ class Worker:
             live=wanted["live"],
             report=wanted["report"],
             file_max=wanted["bounds"]["scratch"],
+            start=start,
+            started=started,
         )
         return {"ready": True}
 
@@ -343,13 +364,48 @@ class Worker:
             self._running = (template.engine, sandbox, STREAM_TICKS if template.live else FLUSH_TICKS)
             if isinstance(template.loaded, Component):
                 return run_component(template.engine, template.loaded, call)
-            return sandbox.run(template.loaded, call)
+            if template.started is None:
+                return sandbox.run(template.loaded, call)
+            return self._go_on(template, template.started, sandbox)
         finally:
             self._running = None
             for fd in opened:
                 os.close(fd)
             if before is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def _go_on(self, template: _Template, interpreter: Loaded, sandbox: Sandbox) -> Report:
+        """Run the call from the template's own image, which the first call makes; without one, from the start."""
+        call, before = template.call, None
+        assert isinstance(template.loaded, Loaded)
+        if template.image is None:
+            before = self._start(template, interpreter, sandbox)
+            if before.trap == "interrupt":
+                return before
+        else:
+            self._imaged.move_to_end(template)
+        call.image = template.image
+        report = sandbox.run(interpreter if call.image is None else template.loaded, call)
+        if before is not None:
+            report.wall_ms, report.cpu_ms = report.wall_ms + before.wall_ms, report.cpu_ms + before.cpu_ms
+        return report
+
+    def _start(self, template: _Template, interpreter: Loaded, sandbox: Sandbox) -> Report:
+        """Start the interpreter as for a snapshot, and make an image of its memory if it is as one expects."""
+        assert template.start is not None
+        # None of the call's: what it cannot see when a snapshot is taken it must not see here.
+        folders = [Folder(NOTHING_IN, f"/.{number}") for number in range(image.FOLDERS)]
+        bounds, argv = Bounds(memory_mib=template.bounds.memory_mib), list(template.start.argv)
+        call = Call(argv=argv, folders=folders, bounds=bounds, deadline=template.call.deadline, keeps=True)
+        report = sandbox.run(interpreter, call)
+        assert isinstance(template.loaded, Loaded)
+        good = report.exit_code == image.TAKEN and len(call.kept) == template.loaded.memory_least
+        if good and image.again(call.kept, template.start.flag):
+            template.image = Image(call.kept)
+            self._imaged[template] = None
+            if len(self._imaged) > IMAGES_KEPT:
+                self._imaged.popitem(last=False)[0].image = None
+        return report
 
     def _service(self, deadline: float | None) -> _Asking:
         return _Asking(self, deadline)
