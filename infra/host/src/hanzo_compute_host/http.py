@@ -253,6 +253,7 @@ class App:
                     turn.park.close()
         finally:
             call.close()
+            self._noted = name  # also if it was not run to its end: what it had used may be left to bill
 
     async def _all_durable(self, ticketed: Ticketed | None) -> None:
         for durable in [] if ticketed is None else ticketed.futures:

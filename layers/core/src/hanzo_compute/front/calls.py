@@ -55,6 +55,7 @@ class Call:
         ``sent``: its stream has begun, with so many bytes of standard output, and this is the rest of it.
         """
         self.committed = None
+        used = self.pending.whole(result)
         try:
             answered = self.pending.finish(result)
             if answered is None:
@@ -63,13 +64,13 @@ class Call:
             if not self.pending.streamed:
                 return self.render(answered)
             rest = streams.pieces(result.output[sent or 0 :])
-            last = self._end(committed=True, result=result, outputs=answered.outputs)
+            last = self._end(committed=True, result=used, outputs=answered.outputs)
             return streams.response(rest + last, self.head)
         except ComputeError as error:
             self.committed = False
             if sent is None:
                 return problems.response(error, self.request_id)
-            last = self._end(committed=False, result=result, error=error)
+            last = self._end(committed=False, result=used, error=error)
             return streams.response(streams.pieces(result.output[sent:]) + last, self.head)
 
     def failed(self, error: ComputeError) -> bytes:

@@ -61,17 +61,35 @@ class Pending:
     streamed: bool = False
     """Its caller wants its output as it is written."""
     _open: bool = field(default=True)
-    _runs: int = field(default=1)
+    _conflicts: int = field(default=0)
+    """Runs that had no effect, as entries that they had used were changed meanwhile."""
+    _spent: GuestResult | None = field(default=None)
+    """What these used together, until it is billed."""
+    _egress: int = field(default=0)
+    """Bytes to and from other hosts of runs before this one."""
 
     @property
     def live(self) -> bool:
         """Whether its output may go out while it runs. Not with entries: such a call may have to be run again."""
         return self.streamed and "kv" not in granted(self.version.spec)
 
+    def whole(self, result: GuestResult) -> GuestResult:
+        """The result of a run, with what all runs so far have used: those before it had no effect, and are paid for."""
+        spent = self._spent
+        if spent is None:
+            return result
+        return replace(
+            result,
+            wall_us=spent.wall_us + result.wall_us,
+            cpu_ms=spent.cpu_ms + result.cpu_ms,
+            fuel=None if spent.fuel is None or result.fuel is None else spent.fuel + result.fuel,
+            memory_bytes=max(spent.memory_bytes, result.memory_bytes),
+        )
+
     def finish(self, result: GuestResult) -> Answered | None:
         """Keep what is to be kept of a call that has ended; None: it has to be run again.
 
-        That is so if entries that it has used were changed meanwhile: nothing of the first run is kept.
+        That is so if entries that it has used were changed meanwhile: nothing of the first run is kept but its cost.
 
         Raises:
             FunctionFailed, FunctionTimedOut: it did not end well.
@@ -79,13 +97,14 @@ class Pending:
             Unavailable: the sandbox failed, not the function.
         """
         ctx, reference, host = self._ctx, self.version.reference, self._host
-        category = Category(result.category)
+        result, category = self.whole(result), Category(result.category)
         cut = category is Category.OK and "stdout" in result.limits
         if host is not None and category is Category.OK and not cut:
             try:
                 host.entries.commit()
             except Conflict:
-                if self._runs >= RUNS_MAX:
+                self._conflicts, self._spent = self._conflicts + 1, result
+                if self._conflicts >= RUNS_MAX:
                     raise
                 self._again()
                 return None
@@ -94,8 +113,8 @@ class Pending:
             lines = "".join(f"{level}: {text}\n" for level, text in host.lines)
             result = replace(result, errors=result.errors + lines.encode("utf-8", "backslashreplace"))
         function_logs.note(ctx, self.call.tenant, reference, self.id, self._began_ms, result)
-        if not (category is Category.TIMEOUT and self._longer):
-            self._receipt(result)
+        if category is not Category.PLATFORM and not (category is Category.TIMEOUT and self._longer):
+            self._receipt(result, self._conflicts + 1)
         if category is Category.OK and not cut:
             outputs = {} if host is None else host.outputs
             stored = {name: ctx.blobs.put(self.call.tenant, data) for name, data in outputs.items()}
@@ -122,13 +141,16 @@ class Pending:
         raise FunctionFailed(f"{reference} failed ({category}): {end}{said}", hint=hint, **told)
 
     def close(self) -> None:
-        """The call is over."""
+        """The call is over. Runs that had no effect are billed here if none that had followed: nothing came of them."""
         if self._open:
             self._open = False
             self._release()
+        if self._spent is not None:
+            self._receipt(replace(self._spent, output=b""), self._conflicts)
 
-    def _receipt(self, result: GuestResult) -> None:
-        """Let the call have its receipt and its bill, soon."""
+    def _receipt(self, result: GuestResult, runs: int) -> None:
+        """Let the call have its receipt and its bill, soon: for what ``runs`` of it used together."""
+        self._spent = None
         if self._ctx.invocations is None:
             return
         wall_ms = round(result.wall_us / 1000)
@@ -148,7 +170,7 @@ class Pending:
                 memory_peak_bytes=result.memory_bytes,
                 memory_mib_ms=spec["resources"]["memory_mib"] * wall_ms,
                 fuel=result.fuel,
-                egress_bytes=0 if self._host is None else self._host.egress_bytes,
+                egress_bytes=self._egress + (0 if self._host is None else self._host.egress_bytes),
             ),
             runtime_version=result.runtime,
         )
@@ -160,14 +182,16 @@ class Pending:
                 spec=self.version.digest,
                 code=code_digest(spec),
                 input=_sha256(self.call.data),
-                terms=self._terms,
+                # One object for all calls of a version, mostly.
+                terms=self._terms if runs == 1 else replace(self._terms, most=runs * self._terms.most),
                 outcome=outcome,
                 started_ms=self._began_ms,
             )
         )
 
     def _again(self) -> None:
-        self._runs += 1
+        if self._host is not None:
+            self._egress += self._host.egress_bytes
         self._host = _host(self._ctx, self.call.tenant, self.version, self.id, self.call, fresh=True)
         self.call = replace(self.call, service=self._host)
 
