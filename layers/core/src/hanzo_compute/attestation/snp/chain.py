@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from hanzo_compute.attestation import pins
 from hanzo_compute.attestation import x509 as certificates
+from hanzo_compute.attestation.remembered import remembered
 from hanzo_compute.attestation.snp import vek
 from hanzo_compute.errors import InternalError, InvalidRequest
 
@@ -106,7 +107,7 @@ def _anchors(anchors: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return found
 
 
-@lru_cache(maxsize=512)
+@remembered(512)
 def _path(key: bytes, given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path:
     leaf = vek.parse(key)
     for each in _known(given, anchors):
@@ -115,7 +116,7 @@ def _path(key: bytes, given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> P
     return Path((), False)
 
 
-@lru_cache(maxsize=512)
+@remembered(512)
 def _above(first: Authority, given: tuple[bytes, ...], anchors: tuple[bytes, ...]) -> Path:
     """The chain from an authority on."""
     roots = {pin.sha256 for pin in pins.AMD} | {authority(each).sha256 for each in anchors}
@@ -157,7 +158,7 @@ def shipped() -> tuple[Authority, ...]:
     return tuple(found.values())
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def authority(certificate: bytes) -> Authority:
     """A certificate from its DER, remembered by its content.
 

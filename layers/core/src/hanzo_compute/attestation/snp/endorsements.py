@@ -6,12 +6,12 @@ import binascii
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
 from hanzo_compute.attestation import der
 from hanzo_compute.attestation.checks import Unreadable
+from hanzo_compute.attestation.remembered import remembered
 from hanzo_compute.attestation.snp import chain, vek
 
 EVIDENCE_MAX: Final = 64 * 1024
@@ -64,7 +64,7 @@ def take(files: Mapping[str, bytes]) -> Endorsements:
     return Endorsements(keys[0] if keys else None, authorities)
 
 
-@lru_cache(maxsize=256)
+@remembered(256)
 def _sorted(file: bytes, table: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Keys, and authorities."""
     keys: list[bytes] = []

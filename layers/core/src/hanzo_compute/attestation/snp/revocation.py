@@ -6,7 +6,6 @@ Certificates of chips have no serial numbers of their own, so that no list can n
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hanzo_compute.attestation import x509 as certificates
 from hanzo_compute.attestation.checks import Context, Findings, Group
+from hanzo_compute.attestation.remembered import LIST, remembered
 from hanzo_compute.attestation.snp.chain import Path
 
 _UNREADABLE: Final = (
@@ -82,12 +82,12 @@ def _judged(crl: x509.CertificateRevocationList, data: bytes, path: Path, now: d
     return ""
 
 
-@lru_cache(maxsize=64)
+@remembered(64, LIST)
 def _load(data: bytes) -> x509.CertificateRevocationList:
     return x509.load_pem_x509_crl(data) if data.lstrip().startswith(b"-") else x509.load_der_x509_crl(data)
 
 
-@lru_cache(maxsize=64)
+@remembered(64, LIST)
 def _signed(data: bytes, root: bytes) -> bool:
     key = certificates.load_one(root).public_key()
     return isinstance(key, rsa.RSAPublicKey) and _load(data).is_signature_valid(key)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from hanzo_compute.attestation import der
+from hanzo_compute.attestation.remembered import remembered
 from hanzo_compute.attestation.snp import products
 from hanzo_compute.attestation.snp.products import Line
 
@@ -109,7 +109,7 @@ class Vek:
         return True
 
 
-@lru_cache(maxsize=1024)
+@remembered(1024)
 def parse(data: bytes) -> Vek:
     """A VCEK's or VLEK's certificate from its DER, remembered by its content.
 

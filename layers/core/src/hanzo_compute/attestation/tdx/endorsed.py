@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import dcap_qvl  # type: ignore[import-untyped]
@@ -16,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.checks import Context, Findings, Group, Unreadable
+from hanzo_compute.attestation.remembered import LIST, remembered
 from hanzo_compute.attestation.tdx import collateral as intel
 from hanzo_compute.attestation.tdx import tcb
 from hanzo_compute.attestation.tdx.collateral import Collateral, Signed
@@ -209,7 +209,7 @@ class Endorsed:
         self._note("dcap_qvl", ok, text, actual=", ".join((status, *advisories)), source=_QVL)
 
 
-@lru_cache(maxsize=_CACHED)
+@remembered(_CACHED, LIST)
 def _list_signed(der: bytes, by: bytes) -> bool:
     """Whether a list of revoked certificates names the certificate ``by``, and is signed by it."""
     crl, issuer = x509.load_der_x509_crl(der), chains.load_one(by)

@@ -9,7 +9,6 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -20,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from hanzo_compute.attestation import der
 from hanzo_compute.attestation import x509 as chains
 from hanzo_compute.attestation.pins import INTEL
+from hanzo_compute.attestation.remembered import remembered
 from hanzo_compute.attestation.tdx.ecdsa import key_of
 
 CHAIN_SIZE: Final = 3
@@ -68,7 +68,7 @@ class Known:
     """DER of its last certificate."""
 
 
-@lru_cache(maxsize=_CACHED)
+@remembered(_CACHED)
 def know(pem: bytes) -> Known:
     """What there is to know of a PCK chain, remembered by its content.
 
@@ -94,7 +94,7 @@ def know(pem: bytes) -> Known:
     )
 
 
-@lru_cache(maxsize=_CACHED)
+@remembered(_CACHED)
 def read_chain(pem: bytes) -> tuple[x509.Certificate, ...]:
     """The certificates of a PEM text, with nothing between them but white space, and perhaps a zero at its end.
 
