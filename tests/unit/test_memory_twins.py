@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import select
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
@@ -19,7 +22,7 @@ from hanzo_compute.adapters.memory import (
 )
 from hanzo_compute.errors import Unavailable
 from hanzo_compute.model.keys import Key
-from hanzo_compute.ports import Clock, CommitNews, Delete, Ids, Put, queue_wake
+from hanzo_compute.ports import Clock, CommitNews, Delete, Ids, Message, Put, WriteConflict, queue_wake
 
 
 def test_what_is_applied_can_be_lost_until_it_is_committed() -> None:
@@ -132,3 +135,48 @@ def test_nothing_is_built_on_a_write_that_was_lost() -> None:
     assert commits.news().failed == [ticket]
     store.transact([Put(Key("p", "b"), {})])
     queue.send("q", {})
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_see_a_record_whole_and_one_of_them_alone_writes_it() -> None:
+    store = MemoryStore()
+    key = Key("p", "a")
+    store.transact([Put(key, {"n": 0}, index={"due": ("D", "1")})])
+
+    def raise_it(_: int) -> int:
+        found = store.get(key)
+        assert found is not None
+        assert len(store.query("p")) == len(store.query_index("due", "D")) == 1
+        try:
+            store.transact([Put(key, {"n": found.body["n"] + 1}, found.rev, index={"due": ("D", "1")})])
+        except WriteConflict:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        wrote = sum(pool.map(raise_it, range(2000)))
+    last = store.get(key)
+    assert last is not None
+    assert last.body == {"n": wrote}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_threads_receive_each_message_once() -> None:
+    queue = MemoryQueue(ManualClock())
+
+    def send_and_receive(number: int) -> list[Message]:
+        queue.send("q", {"n": number})
+        return queue.receive("q", limit=1)
+
+    with ThreadPoolExecutor(8) as pool:
+        received = [message.body["n"] for found in pool.map(send_and_receive, range(300)) for message in found]
+    assert sorted(received) == list(range(300))

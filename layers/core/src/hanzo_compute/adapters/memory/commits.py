@@ -54,38 +54,43 @@ class MemoryCommits:
 
     def take(self) -> int | None:
         """A ticket for all writes and fresh reads since the last call; None when nothing is to be awaited."""
-        if not (self._touched or self._lost):
-            return None
-        self._last += 1
-        if self._lost:
-            self._fail([self._last])
-            self._signal()
-        else:
-            self._open.append(self._last)
-        self._touched = self._lost = False
-        return self._last
+        with self.database.lock:
+            if not (self._touched or self._lost):
+                return None
+            self._last += 1
+            if self._lost:
+                self._fail([self._last])
+                self._signal()
+            else:
+                self._open.append(self._last)
+            self._touched = self._lost = False
+            return self._last
 
     def news(self) -> CommitNews:
         """What has been said since the last call."""
-        found = CommitNews(self._durable, self._failed, list(self._woken))
-        self._durable, self._failed, self._woken = [], [], {}
-        if self._pipe and self._signalled(self._pipe[0]):
-            self._pipe[0].recv(1)
-        return found
+        with self.database.lock:
+            found = CommitNews(self._durable, self._failed, list(self._woken))
+            self._durable, self._failed, self._woken = [], [], {}
+            if self._pipe and self._signalled(self._pipe[0]):
+                self._pipe[0].recv(1)
+            return found
 
     def wait(self, ticket: int, timeout_s: float = 30.0) -> None:
         """Commit if the ticket is open. Raises Unavailable when its writes were lost."""
-        if ticket in self._open:
-            self.database.commit()
-        if ticket in self._failures:
+        with self.database.lock:
+            if ticket in self._open:
+                self.database.commit()
+            lost = ticket in self._failures
+        if lost:
             raise Unavailable("the write was lost before it was durable", hint="repeat the request")
 
     def fileno(self) -> int:
         """A descriptor that is readable while there is news; made at the first call."""
-        if self._pipe is None:
-            self._pipe = socket.socketpair()
-            self._signal()
-        return self._pipe[0].fileno()
+        with self.database.lock:
+            if self._pipe is None:
+                self._pipe = socket.socketpair()
+                self._signal()
+            return self._pipe[0].fileno()
 
     def _signal(self) -> None:
         news = self._durable or self._failed or self._woken
@@ -101,7 +106,8 @@ class MemoryCommits:
 
     def close(self) -> None:
         """Close the descriptor and stop to listen."""
-        self.database.listeners.remove(self._ended)
-        for end in self._pipe or ():
-            end.close()
-        self._pipe = None
+        with self.database.lock:
+            self.database.listeners.remove(self._ended)
+            for end in self._pipe or ():
+                end.close()
+            self._pipe = None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from threading import RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import Entries
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,17 @@ class StoredMessage:
         return f"{self.id}:{self.deliveries}"
 
 
+def alone(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """One thread at a time in all these methods of a database's twins, as the writer does one thing at a time."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._database.lock:
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 class MemoryDatabase:
     """Records and messages of all simulated processes that share it.
 
@@ -46,6 +63,8 @@ class MemoryDatabase:
     """
 
     def __init__(self, *, manual: bool = False) -> None:
+        self.lock = RLock()
+        """Held by whoever reads or writes."""
         self.batch = 0
         """Number of the open batch."""
         self.partitions: dict[str, dict[str, StoredRecord]] = {}
@@ -105,13 +124,15 @@ class MemoryDatabase:
 
     def commit(self) -> None:
         """Make all that is applied durable."""
-        self._end(durable=True, woken=list(self._woken))
+        with self.lock:
+            self._end(durable=True, woken=list(self._woken))
 
     def fail(self) -> None:
         """Take back all that was applied since the last commit."""
-        while self._undo:
-            self._undo.pop()()
-        self._end(durable=False, woken=[])
+        with self.lock:
+            while self._undo:
+                self._undo.pop()()
+            self._end(durable=False, woken=[])
 
     def _end(self, *, durable: bool, woken: list[str]) -> None:
         self._undo.clear()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hanzo_compute.adapters import checks
 from hanzo_compute.adapters.memory.commits import MemoryCommits
-from hanzo_compute.adapters.memory.database import StoredMessage
+from hanzo_compute.adapters.memory.database import StoredMessage, alone
 from hanzo_compute.ports import DEAD_LETTERS, Body, Clock, Message, queue_wake
 
 
@@ -25,6 +25,7 @@ class MemoryQueue:
         self._commits = commits or MemoryCommits()
         self._database = self._commits.database
 
+    @alone
     def send(self, queue: str, body: Body, *, delay_s: int = 0) -> None:
         """Send a message that becomes visible after ``delay_s`` (at most 900) seconds."""
         message = self.message(queue, body, delay_s)
@@ -44,6 +45,7 @@ class MemoryQueue:
         """Add a message to the open batch, as a part of what is written there."""
         self._set(message, wake=message.visible_ms <= message.sent_ms)
 
+    @alone
     def receive(self, queue: str, *, limit: int = 10, visibility_s: int = 30) -> list[Message]:
         """Take and hide up to ``limit`` visible messages; those received too often go to the dead letters."""
         checks.check_queue(queue)
@@ -60,6 +62,7 @@ class MemoryQueue:
         self._commits.touch()
         return received
 
+    @alone
     def ack(self, messages: Sequence[Message]) -> None:
         """Remove messages; a receipt that is stale or unknown is ignored."""
         self._commits.check()
@@ -68,6 +71,7 @@ class MemoryQueue:
                 self._database.set_message(held.seq, None)
         self._commits.touch()
 
+    @alone
     def nack(self, message: Message, *, delay_s: int = 0) -> None:
         """Make a message visible again after ``delay_s``; a stale receipt is ignored."""
         checks.check_seconds("delay_s", delay_s, checks.DELAY_S_MAX)
@@ -76,6 +80,7 @@ class MemoryQueue:
             self._set(replace(held, visible_ms=self._clock.now_ms() + delay_s * 1000), wake=delay_s == 0)
         self._commits.touch()
 
+    @alone
     def redrive(self, queue: str, *, limit: int = 10) -> int:
         """Move up to ``limit`` of the queue's dead letters back to it, counts reset; returns how many."""
         checks.check_queue(queue)
@@ -88,6 +93,7 @@ class MemoryQueue:
         self._commits.touch()
         return len(moved)
 
+    @alone
     def hasten(self, queue: str, *, by_s: int) -> int:
         """Let each hidden message become visible ``by_s`` seconds earlier, now at the earliest; returns how many."""
         checks.check_queue(queue)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hanzo_compute.adapters.checks import check_index, check_limit, check_operations, decode_body, page
 from hanzo_compute.adapters.memory.commits import MemoryCommits
-from hanzo_compute.adapters.memory.database import StoredRecord
+from hanzo_compute.adapters.memory.database import StoredRecord, alone
 from hanzo_compute.adapters.memory.queue import MemoryQueue
 from hanzo_compute.model.keys import Key
 from hanzo_compute.ports import ABSENT, Check, Operation, Put, Record, Send, WriteConflict
@@ -28,6 +28,7 @@ class MemoryStore:
         """Whether transactions can send messages."""
         return self._queue is not None
 
+    @alone
     def get(self, key: Key, *, fresh: bool = False) -> Record | None:
         """The record at ``key``."""
         if fresh:
@@ -35,6 +36,7 @@ class MemoryStore:
             self._commits.touch()
         return _record(key, self._database.record(key))
 
+    @alone
     def query(
         self, pk: str, *, prefix: str = "", after: str = "", limit: int = 100, reverse: bool = False
     ) -> list[Record]:
@@ -44,6 +46,7 @@ class MemoryStore:
         found = sorted(sk for sk in partition if sk.startswith(prefix) and _beyond(sk, after, reverse))
         return [_present(Key(pk, sk), partition[sk]) for sk in page(found, limit, reverse)]
 
+    @alone
     def query_index(
         self,
         index: str,
@@ -61,12 +64,14 @@ class MemoryStore:
         found = sorted((sk, key) for key, sk in entries.items() if sk > after and (not before or sk < before))
         return [(sk, _present(key, self._database.record(key))) for sk, key in page(found, limit, reverse)]
 
+    @alone
     def count_index(self, index: str, pk: str, most: int) -> int:
         """How many entries an index partition has, counted up to ``most``."""
         check_index(index)
         check_limit(most)
         return min(len(self._database.entries.get((index, pk), {})), most)
 
+    @alone
     def transact(self, operations: Sequence[Operation], sends: Sequence[Send] = ()) -> None:
         """Apply all operations or none, with the messages. Raises WriteConflict: an expectation did not hold."""
         bodies = check_operations(operations)
