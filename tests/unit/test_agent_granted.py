@@ -337,7 +337,7 @@ class TestCarried:
 
 
 def test_over_http_as_the_platform_reads_it(api: FakeApi) -> None:
-    client = ApiClient(api.url, KEY, timeout_s=10)
+    client = ApiClient(api.url, KEY, timeout_s=60)
     leases = HttpLeaseApi(client)
     api.lease_answers = {
         "j-1/entries": {"rev": 4, "version": 2, "value_base64": "AP8="},

@@ -165,7 +165,7 @@ def test_a_slow_side_is_cut_off_however_it_drips(far: FarSide, piece: bytes) -> 
 
 def test_a_side_that_does_not_read_is_cut_off(far: FarSide) -> None:
     over = threading.Event()
-    far.serve[PUBLIC] = lambda _sock: bool(over.wait(5)) and None
+    far.serve[PUBLIC] = lambda _sock: bool(over.wait(60)) and None
     assert refused(far, method="PUT", body=bytes(bounds.EGRESS_REQUEST_MAX), timeout_s=0.3).status is Status.TIMED_OUT
     over.set()
 
@@ -323,7 +323,7 @@ class TlsServer:
         while True:
             raw, _ = self._listener.accept()
             with raw:
-                raw.settimeout(5)
+                raw.settimeout(60)
                 try:
                     with self._context.wrap_socket(raw, server_side=True) as sock:
                         if not read_request(sock):
@@ -337,7 +337,7 @@ class TlsServer:
         self.asked.clear()
         with socket.create_connection(("127.0.0.1", self.port)):
             pass
-        self._thread.join(10)
+        self._thread.join(60)
         self._listener.close()
 
 

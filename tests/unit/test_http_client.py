@@ -33,7 +33,7 @@ def slept() -> Slept:
 
 @pytest.fixture
 def client(api: FakeApi, slept: Slept) -> Iterator[ApiClient]:
-    client = ApiClient(api.url, KEY, timeout_s=10, sleep=slept)
+    client = ApiClient(api.url, KEY, timeout_s=60, sleep=slept)
     yield client
     client.close()
 
