@@ -15,6 +15,9 @@ from hanzo_compute.ports import ABSENT, Check, Delete, Message, Operation, Put, 
 from tests.support.backends import MemoryBackend, Process, SqliteBackend
 from tests.support.writer import WriterProcess
 
+# Each of some 3000 steps may wait for the disk.
+pytestmark = pytest.mark.timeout(900)
+
 Pair = tuple[MemoryBackend, SqliteBackend, list[Process]]
 
 SETTINGS = settings(max_examples=100, stateful_step_count=30, deadline=None)

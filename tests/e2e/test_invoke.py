@@ -129,13 +129,13 @@ def test_canary_and_rollback(platform: Platform, http: Http) -> None:
 
 
 def test_one_at_a_time(platform: Platform, http: Http) -> None:
-    deploy(platform, "alone", "import time; time.sleep(0.5)", concurrency=1)
-    http("POST", "/v1/functions/alone/invoke", b"")
+    deploy(platform, "alone", "import sys, time; time.sleep(int(sys.stdin.read()))", concurrency=1)
+    http("POST", "/v1/functions/alone/invoke", b"0")
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: http("POST", "/v1/functions/alone/invoke", b""), range(4)))
+        found = list(threads.map(lambda _: http("POST", "/v1/functions/alone/invoke", b"6"), range(4)))
     assert sorted(each.status for each in found) == [200, 429, 429, 429]
     assert all(each.headers["retry-after"] == "1" for each in found if each.status == 429)
-    assert http("POST", "/v1/functions/alone/invoke", b"").status == 200
+    assert http("POST", "/v1/functions/alone/invoke", b"0").status == 200
 
 
 def test_an_answer_is_whole_or_none(platform: Platform, http: Http) -> None:
@@ -195,6 +195,7 @@ def another(tmp_path: Path) -> Iterator[Platform]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_restarts_under_calls_fail_none(another: Platform) -> None:
     deploy(another, "echo", ECHO, concurrency=100)
     deploy(another, "naps", "import time; time.sleep(1); print('up')", concurrency=100)
@@ -216,10 +217,12 @@ def test_restarts_under_calls_fail_none(another: Platform) -> None:
     threads = [threading.Thread(target=stream, args=(name, n)) for name in ("echo", "naps") for n in range(2)]
     for thread in threads:
         thread.start()
-    done = another.hzc("restart", timeout=110)
-    over.set()
-    for thread in threads:
-        thread.join(60)
+    try:
+        done = another.hzc("restart", timeout=250)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
     assert done.returncode == 0, done
     assert failed == []
     assert count[0] > 50
@@ -227,17 +230,19 @@ def test_restarts_under_calls_fail_none(another: Platform) -> None:
 
 @pytest.mark.slow
 def test_a_stop_in_the_middle_of_a_call_is_quick_and_answered(another: Platform) -> None:
-    deploy(another, "sleeps", "import time; time.sleep(20)")
-    deploy(another, "naps", "import time; time.sleep(1.5); print('up')")
-    Http(another)("POST", "/v1/functions/naps/invoke", b"")
+    deploy(another, "sleeps", "import time; time.sleep(24)")
+    deploy(another, "naps", "import time; time.sleep(1.5); print('up')", concurrency=100)
+    with ThreadPoolExecutor(6) as threads:  # so that each front has its workers
+        for each in [threads.submit(Http(another), "POST", "/v1/functions/naps/invoke", b"") for _ in range(6)]:
+            assert each.result().status == 200
     with ThreadPoolExecutor(2) as threads:
         long = threads.submit(Http(another), "POST", "/v1/functions/sleeps/invoke", b"")
         time.sleep(1)
         short = threads.submit(Http(another), "POST", "/v1/functions/naps/invoke", b"")
-        time.sleep(0.3)
+        time.sleep(0.5)
         began = time.monotonic()
         assert another.stop() == 0
-        assert time.monotonic() - began < 12
-        assert short.result(5).data == b"up\n"
-        refused = long.result(5)
+        assert time.monotonic() - began < 18
+        assert short.result(60).data == b"up\n"
+        refused = long.result(60)
     assert (refused.status, refused.json()["code"]) == (503, "unavailable")

@@ -37,7 +37,7 @@ class Connection:
 
     def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        self.http = HTTPConnection("127.0.0.1", platform.port, timeout=40)
+        self.http = HTTPConnection("127.0.0.1", platform.port, timeout=120)
         self.http.connect()
         self.call("GET", "/healthz")
         self.front = server_of(platform, self.http.sock)
@@ -90,25 +90,33 @@ def connections(platform: Platform) -> Iterator[dict[str, Connection]]:
             each.http.close()
 
 
+def woken(asked: Connection, waits: Connection, module: str) -> bool:
+    """Whether each long poll for a job that was submitted elsewhere was ended by a change, and none by its time."""
+    job = asked.call("POST", "/v1/jobs", {"source": {"module": module}})["id"]
+    state, all_early = "queued", True
+    while state != "succeeded":
+        began = time.monotonic()
+        found = waits.call("GET", f"/v1/jobs/{job}?wait_s=20&seen_state={state}")["state"]
+        early = time.monotonic() - began < 15
+        assert found != state or not early
+        state, all_early = found, all_early and early
+    return all_early
+
+
 def test_a_wake_reaches_whoever_waits_on_another_front(platform: Platform) -> None:
     module = platform.client().upload_blob(compiled(SLEEPER % 3))
     with connections(platform) as fronts:
         for asked, waits in (("front-1", "front-2"), ("front-2", "front-3"), ("front-3", "front-1")):
-            job = fronts[asked].call("POST", "/v1/jobs", {"source": {"module": module}})["id"]
-            states = ["queued"]
-            while states[-1] != "succeeded":
-                path = f"/v1/jobs/{job}?wait_s=20&seen_state={states[-1]}"
-                states.append(fronts[waits].call("GET", path)["state"])
-            # Each long poll was ended by a change, none by its time.
-            assert len(set(states)) == len(states)
+            # On a busy machine a job itself may take longer than a long poll.
+            assert any(woken(fronts[asked], fronts[waits], module) for _ in range(5)), (asked, waits)
 
 
 def test_leases_are_spread_over_agents(platform: Platform) -> None:
     client = platform.client()
-    module = client.upload_blob(compiled(SLEEPER % 3))
+    module = client.upload_blob(compiled(SLEEPER % 9))
     jobs = [client.submit({"source": {"module": module}}).job["id"] for _ in range(2 * AGENTS * SLOTS)]
     for job in jobs:
-        assert client.wait(job, timeout_s=60)["state"] == "succeeded"
+        assert client.wait(job, timeout_s=200)["state"] == "succeeded"
     agents = Counter(
         event["data"]["agent"] for job in jobs for event in client.events(job) if event["type"] == "running"
     )
@@ -146,7 +154,7 @@ def test_a_killed_front_does_not_hurt_the_others(platform: Platform) -> None:
             fronts["front-1"].call("GET", "/healthz")
     client = wiring.jobs_client(platform.url, platform.key)
     for job in jobs:
-        assert client.wait(job, timeout_s=60)["state"] == "succeeded"
+        assert client.wait(job, timeout_s=200)["state"] == "succeeded"
     until(lambda: platform.pid("front-1") not in (None, pid), 120, "the front is started again")
     with connections(platform) as fronts:
         fronts["front-1"].call("GET", "/v1/jobs")
@@ -154,14 +162,14 @@ def test_a_killed_front_does_not_hurt_the_others(platform: Platform) -> None:
 
 def test_a_killed_agent_costs_only_its_own_attempts(platform: Platform) -> None:
     client = platform.client()
-    module = client.upload_blob(compiled(SLEEPER % 6))
+    module = client.upload_blob(compiled(SLEEPER % 40))  # for long enough to be seen all at once
     jobs = [client.submit({"source": {"module": module}}).job["id"] for _ in range(AGENTS * SLOTS)]
 
     until(lambda: all(client.get(job)["state"] == "running" for job in jobs), 120, "all run at once")
     pid = platform.pid("agent-2")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    attempts = {job: client.wait(job, timeout_s=60)["attempt"] for job in jobs}
+    attempts = {job: client.wait(job, timeout_s=200)["attempt"] for job in jobs}
     first = {job: next(e for e in client.events(job) if e["type"] == "running")["data"]["agent"] for job in jobs}
     assert {first[job] for job in jobs} == {f"local-{number + 1}" for number in range(AGENTS)}
     for job in jobs:

@@ -61,6 +61,6 @@ def test_modules_of_javascript_and_what_is_no_package(platform: Platform, tmp_pa
     client = platform.client()
     blob = client.upload_blob(b"no archive")
     given = {"source": {"package": blob, "language": "javascript"}}
-    ended = client.wait(client.submit(given).job["id"], timeout_s=60)
+    ended = client.wait(client.submit(given).job["id"], timeout_s=200)
     assert (ended["state"], ended["outcome"]["category"]) == ("failed", "invalid_program")
     assert "no ZIP archive" in ended["outcome"]["detail"]

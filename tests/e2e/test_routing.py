@@ -22,13 +22,13 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_why_a_job_is_where_it_is(platform: Platform) -> None:
     client = platform.client()
     for _ in range(4):
-        ended = client.wait(client.submit(HELLO).job["id"], timeout_s=60)
+        ended = client.wait(client.submit(HELLO).job["id"], timeout_s=200)
         assert ended["state"] == "succeeded"
     until(lambda: client.regimes()["folded"] >= 4, 120, "the learner has seen all")
 
     def routed() -> str | None:
         """A job that the router placed: dispatch reads what was learnt every five seconds."""
-        job = client.wait(client.submit(HELLO).job["id"], timeout_s=60)
+        job = client.wait(client.submit(HELLO).job["id"], timeout_s=200)
         return str(job["id"]) if client.trace(job["id"])["by"] == "hllm" else None
 
     job = until(routed, 120, "the router decides")
@@ -46,6 +46,9 @@ def test_why_a_job_is_where_it_is(platform: Platform) -> None:
 
 
 def test_regimes_are_shown(platform: Platform) -> None:
+    client = platform.client()
+    assert client.wait(client.submit(HELLO).job["id"], timeout_s=200)["state"] == "succeeded"
+    until(lambda: client.regimes()["folded"], 120, "the learner has seen it")
     found = json.loads(platform.hzc("regimes", "-o", "json").stdout)
     assert found["routing"] == "hllm"
     assert sum(pool["seen"] for pool in found["pools"]) == found["folded"] > 0

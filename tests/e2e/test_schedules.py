@@ -50,7 +50,7 @@ def test_a_schedule_fires_in_time_and_once_for_what_it_missed(shifted: Platform,
     clock.set(3600)  # its time was within this hour
     (first,) = until(lambda: submitted(shifted, "s"), 120, "it fires")
     client = shifted.client()
-    outputs = {client.output(job) for job in first["jobs"] if client.wait(job, timeout_s=60)["state"] == "succeeded"}
+    outputs = {client.output(job) for job in first["jobs"] if client.wait(job, timeout_s=200)["state"] == "succeeded"}
     assert outputs == {b"hello\n", b"0\n", b"1\n"}
     assert first["at"][14:16] == expected
 

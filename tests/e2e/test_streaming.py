@@ -170,7 +170,7 @@ def test_its_bounds_are_those_of_every_call(platform: Platform, stream_of: Strea
     deploy(platform, "whole", "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 16384)")
     output, end = stream_of("whole").rest()
     assert (len(output), output == bytes(range(256)) * 16384, end["status"]) == (RESPONSE_MAX, True, 200)
-    deploy(platform, "spins", "print('x', flush=True)\nwhile True: pass", resources={"timeout_s": 1})
+    deploy(platform, "spins", "print('x', flush=True)\nwhile True: pass", resources={"timeout_s": 5})
     output, end = stream_of("spins").rest()
     assert (output, end["status"], end["error"]["code"]) == (b"x\n", 504, "function_timed_out")
 

@@ -29,7 +29,7 @@ def up_on_a_terminal(platform: Platform) -> str:
             if not data:
                 break
             shown += data
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()
@@ -49,7 +49,7 @@ def test_the_owners_key_is_shown_once(tmp_path: Path) -> None:
 def test_platforms_side_by_side_are_apart(tmp_path: Path) -> None:
     with Platform(tmp_path / "one") as one, Platform(tmp_path / "two") as two:
         job = one.client().submit({"source": {"code": "print(1)", "language": "python"}}).job["id"]
-        assert one.client().wait(job, timeout_s=60)["state"] == "succeeded"
+        assert one.client().wait(job, timeout_s=200)["state"] == "succeeded"
         assert two.client().list_jobs().items == []
         assert two.hzc("ls", "--limit", "5").returncode == 0
         assert two.hzc("--key", one.key, "ls").returncode == 4

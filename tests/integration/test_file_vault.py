@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def without_threads(function: str, folder: Path) -> None:
     """Run a function of this file in a process of its own, which may fork because it has no threads."""
     code = f"from {__name__} import Path, {function}; {function}(Path({str(folder)!r}))"
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=100)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=280)
 
 
 def test_files_are_private(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def race(rounds: Path) -> None:
         for each in processes:
             each.start()
         for each in processes:
-            each.join(30)
+            each.join(90)
             assert each.exitcode == 0
         assert len({answers.get() for _ in processes}) == 1
         assert [path.name for path in folder.iterdir()] == ["log.pem"]

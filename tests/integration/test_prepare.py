@@ -22,7 +22,13 @@ from hanzo_compute.adapters.sandbox.settings import Profile, tag
 from tests.support.fake_api import KEY, FakeApi
 from tests.support.wasm import children, eventually
 
+# At the lowest priority a compiler waits for whatever else runs on the machine.
+pytestmark = pytest.mark.timeout(900)
+
 QUICKJS = PINS["javascript"]
+
+USUAL = os.getpriority(os.PRIO_PROCESS, 0)
+"""The nice value of this process, which its children have too."""
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_a_runner_compiles_what_it_has_for_both_profiles(cache: Path, tmp_path: 
     thread = threading.Thread(target=lambda: done.extend(runner.prepare(wait)))
     thread.start()
     eventually(lambda: NICE in compilers(), "a compiler of the lowest priority")
-    thread.join(120)
+    thread.join(600)
     assert sorted(done) == [f"{QUICKJS.version} (fast)", f"{QUICKJS.version} (metered)"]
     assert compiled(cache) == {*Profile}
     assert runner.prepare(wait) == []
@@ -94,9 +100,9 @@ def test_a_job_does_not_wait_for_it(cache: Path) -> None:
         return wait(seconds)
 
     os.close(artefacts.get(QUICKJS.sha256, source(cache), stopped=look))
-    thread.join(10)
+    thread.join(120)
     assert isinstance(ends[0], Stopped)
-    assert [0] in seen, "it was begun again, at the usual priority"
+    assert [USUAL] in seen, "it was begun again, at the usual priority"
     assert artefacts.prepare(QUICKJS.sha256, source(cache), wait) is False
     artefacts.close()
 
@@ -108,7 +114,7 @@ def test_it_ends_at_once_when_the_runner_closes(cache: Path, tmp_path: Path) -> 
     thread.start()
     eventually(compilers, "a compiler")
     runner.close()
-    thread.join(2)
+    thread.join(120)
     assert (done, compilers(), compiled(cache)) == ([[]], [], set())
 
 
@@ -129,11 +135,11 @@ def test_an_agent_does_so_after_its_start_and_stops_at_once(cache: Path, tmp_pat
     api.lease_answers[""] = {"leases": []}
     with api.serving():
         first = begin(api)
-        eventually(lambda: compilers(first.pid), "it compiles", 30)
+        eventually(lambda: compilers(first.pid), "it compiles")
         first.send_signal(signal.SIGTERM)
-        assert first.wait(5) == 0
+        assert first.wait(60) == 0
         second = begin(api)
-        eventually(lambda: compiled(cache) == {*Profile}, "both are compiled", 60)
+        eventually(lambda: compiled(cache) == {*Profile}, "both are compiled", 500)
         second.send_signal(signal.SIGTERM)
-        assert second.wait(10) == 0
+        assert second.wait(60) == 0
     assert b"compiled for jobs to come: quickjs" in (tmp_path / "log").read_bytes()

@@ -44,7 +44,7 @@ class Clients:
     def stop(self) -> None:
         self.stopping.set()
         for thread in self.threads:
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive()
 
     def run(self, task: Callable[[urllib3.PoolManager], None]) -> None:
@@ -141,7 +141,7 @@ def state(platform: Platform) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_rolling_restarts_under_load_fail_no_request(platform: Platform) -> None:
     client = platform.client()
     module = client.upload_blob(compiled(ECHO))
@@ -153,7 +153,7 @@ def test_two_rolling_restarts_under_load_fail_no_request(platform: Platform) -> 
     until(lambda: len(clients.jobs) > 5, 120, "jobs are accepted")
     for turn in range(2):
         before = state(platform)["processes"]
-        done = platform.hzc("restart", timeout=150)
+        done = platform.hzc("restart", timeout=300)
         assert done.returncode == 0, done
         after = state(platform)["processes"]
         assert [each["name"] for each in after] == [each["name"] for each in before]
@@ -161,7 +161,7 @@ def test_two_rolling_restarts_under_load_fail_no_request(platform: Platform) -> 
         assert [each["restarts"] for each in after] == [0] * (2 + FRONTS + AGENTS)
         if turn == 0:  # it was given back by the agents that ran it, and goes on
             client.cancel(talker)
-            follower.join(60)
+            follower.join(120)
             assert (follower.failed, follower.ended) == ([], True)
             assert follower.connections > 1
     clients.stop()

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from hanzo_compute.errors import ComputeError
-from hanzo_compute_host.supervisor import Supervisor
+from hanzo_compute_host import supervisor
+supervisor.END_S = 30.0  # none is killed only because the machine is busy
 try:
-    Supervisor(Path(sys.argv[1]), int(sys.argv[2]), fronts=int(sys.argv[3]), agents=int(sys.argv[4]), slots=1).run()
+    fronts, agents = (int(each) for each in sys.argv[3:])
+    supervisor.Supervisor(Path(sys.argv[1]), int(sys.argv[2]), fronts=fronts, agents=agents, slots=1).run()
 except ComputeError as error:
     sys.exit(f"{error.message} ({error.hint})")
 """
@@ -51,9 +54,12 @@ class Platform:
         self.home = home
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, port: int = 0, fronts: int = 1, agents: int = 1) -> subprocess.Popen[str]:
+    def start(
+        self, port: int = 0, fronts: int = 1, agents: int = 1, below: tuple[str, ...] = ()
+    ) -> subprocess.Popen[str]:
+        """``below``: a command that becomes the one that follows it."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self.home), str(port), str(fronts), str(agents)],
+            [*below, sys.executable, "-c", PROGRAM, str(self.home), str(port), str(fronts), str(agents)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -119,7 +125,7 @@ class Platform:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.communicate(timeout=40)[0]
+            return self.process.communicate(timeout=120)[0]
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -169,7 +175,8 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
         assert (platform.home / name).stat().st_mode & 0o777 == 0o600
 
     for path in platform.home.rglob("*"):  # whoever else uses this machine reads nothing
-        assert path.is_symlink() or path.stat().st_mode & 0o077 == 0, path
+        with suppress(FileNotFoundError):  # it may go as it runs
+            assert path.is_symlink() or path.stat().st_mode & 0o077 == 0, path
     assert platform.credentials()["url"] == url
     assert platform.call("GET", "/v1/jobs") == (200, {"items": [], "next_cursor": None})
     assert platform.call("GET", "/v1/jobs", key="hzk_nobody")[0] == 401
@@ -178,8 +185,8 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
 
     pids = [pid for pid in platform.pids().values() if pid]
     assert left_behind(platform.home)
-    assert stop(platform.home, 30)
-    assert process.wait(10) == 0
+    assert stop(platform.home, 60)
+    assert process.wait(60) == 0
     assert not [pid for pid in pids if alive(pid)]
     assert left_behind(platform.home) == []
     assert platform.state() is None
@@ -191,8 +198,7 @@ def test_a_platform_starts_serves_and_stops(platform: Platform) -> None:
 
 
 def test_its_processes_may_open_as_many_files_as_the_hard_limit_says(platform: Platform) -> None:
-    process = platform.start()
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (300, 3_000))
+    platform.start(below=("sh", "-c", 'ulimit -n 3000 && ulimit -S -n 300 && exec "$@"', "sh"))
     platform.ready()
     for pid in platform.pids().values():
         assert pid is not None
@@ -274,7 +280,7 @@ def test_a_killed_supervisor_leaves_nobody_behind(platform: Platform) -> None:
     pids = [pid for pid in platform.pids().values() if pid]
     process.kill()
     process.communicate()
-    until(lambda: not [pid for pid in pids if alive(pid)] and not left_behind(platform.home), 10)
+    until(lambda: not [pid for pid in pids if alive(pid)] and not left_behind(platform.home))
     assert running.owner(platform.home) is None
     platform.start()
     platform.ready()
@@ -287,7 +293,7 @@ def test_a_second_signal_ends_it_at_once(platform: Platform) -> None:
     pids = [pid for pid in platform.pids().values() if pid]
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert not [pid for pid in pids if alive(pid)]
 
 
@@ -295,31 +301,28 @@ def test_a_waiting_client_is_answered_at_the_stop(platform: Platform) -> None:
     process = platform.start(agents=0)
     url = platform.ready()
     job = platform.submit()[1]
-    begin = time.monotonic()
-    request = urllib.request.Request(f"{url}/v1/jobs/{job['id']}/logs?follow=1&wait_s=20")
-    request.add_header("Authorization", f"Bearer {platform.credentials()['key']}")
+    asked = f"/v1/jobs/{job['id']}/logs?follow=1&wait_s=20"
     waiter = subprocess.Popen(
-        [sys.executable, "-c", WAITER, request.full_url, platform.credentials()["key"]],
+        [sys.executable, "-c", WAITER, url.partition("//")[2], asked, platform.credentials()["key"]],
         stdout=subprocess.PIPE,
         text=True,
     )
     until(lambda: waiter.stdout is not None and waiter.stdout.readline() == "asking\n")
+    time.sleep(0.5)  # for the front to hear it
+    begin = time.monotonic()
     process.terminate()
-    answer = waiter.communicate(timeout=30)[0]
+    answer = waiter.communicate(timeout=60)[0]
     assert json.loads(answer)["status"] in (200, 503)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert time.monotonic() - begin < 40
 
 
 WAITER = """
-import json, sys, urllib.error, urllib.request
-request = urllib.request.Request(sys.argv[1], headers={"Authorization": "Bearer " + sys.argv[2]})
+import http.client, json, sys
+connection = http.client.HTTPConnection(sys.argv[1], timeout=60)
+connection.request("GET", sys.argv[2], headers={"Authorization": "Bearer " + sys.argv[3]})
 print("asking", flush=True)
-try:
-    status = urllib.request.urlopen(request, timeout=30).status
-except urllib.error.HTTPError as error:
-    status = error.code
-print(json.dumps({"status": status}))
+print(json.dumps({"status": connection.getresponse().status}))
 """
 
 

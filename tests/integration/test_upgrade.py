@@ -80,7 +80,7 @@ def test_everything_that_an_earlier_release_had_comes_to_its_end(tmp_path: Path,
         again = client.submit(spec, idempotency_key="key-queued")
         assert (again.job["id"], again.replayed) == (jobs["queued"]["id"], True)
         redriven = client.redrive(str(jobs["dead"]["id"]))["id"]
-        assert client.wait(redriven, timeout_s=60)["state"] == "succeeded"
+        assert client.wait(redriven, timeout_s=200)["state"] == "succeeded"
         accepted = [*(str(job["id"]) for job in jobs.values()), redriven]
         until(lambda: not invariants.wrong_at_rest(home), 120, f"{invariants.wrong_at_rest(home)}")
         assert invariants.wrong_jobs(home, accepted) == []
@@ -125,7 +125,7 @@ def open_by_a_later_release(
 ) -> subprocess.CompletedProcess[str]:
     """Let a release with one more migration open it; the process dies before the given call of SQLite."""
     command = [sys.executable, "-c", OPEN, str(home), ";".join(statements), str(fatal_call), str(file_max)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @contextmanager
@@ -162,6 +162,7 @@ def test_a_migration_keeps_a_copy_for_the_release_before(tmp_path: Path) -> None
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(900)
 def test_kill_at_any_moment_of_a_migration_leaves_one_version_or_the_other(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     old_database(whole, VERSIONS[-1])

@@ -13,6 +13,7 @@ import pytest
 
 from hanzo_compute.adapters.local.system import SystemClock
 from hanzo_compute.adapters.runner.wasm import WasmRunner
+from hanzo_compute.adapters.sandbox import process
 from hanzo_compute.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from hanzo_compute.model import bounds
 from hanzo_compute.model.outcome import Category
@@ -117,7 +118,10 @@ def test_fuel_counts_the_same_each_time(runs: Runs) -> None:
     assert used.pop() > 1000  # type: ignore[operator]
 
 
-def test_a_busy_program_is_interrupted_at_its_timeout_and_the_worker_lives_on(runs: Runs) -> None:
+def test_a_busy_program_is_interrupted_at_its_timeout_and_the_worker_lives_on(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "GRACE_S", 20.0)  # it is not killed because nobody let it go on
     runs.run(command(""))
     before = worker_pids()
     outcome, stdout = runs.run(command(writes("hello\n") + SPIN, extra=HELLO), timeout_ms=2000)
@@ -281,7 +285,7 @@ def test_cancel_ends_what_runs_and_keeps_its_output(runs: Runs, body: str, reaso
     begin = time.monotonic()
     runs.runner.cancel(handle, reason)
     outcome, stdout = runs.end(handle)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 25
     assert (outcome.category, stdout) == (reason, b"hello\n")
 
 
