@@ -103,7 +103,7 @@ class Pending:
             try:
                 host.entries.commit()
             except Conflict:
-                self._conflicts, self._spent = self._conflicts + 1, result
+                self._conflicts, self._spent = self._conflicts + 1, replace(result, output=b"", errors=b"")
                 if self._conflicts >= RUNS_MAX:
                     raise
                 self._again()
@@ -146,7 +146,7 @@ class Pending:
             self._open = False
             self._release()
         if self._spent is not None:
-            self._receipt(replace(self._spent, output=b""), self._conflicts)
+            self._receipt(self._spent, self._conflicts)
 
     def _receipt(self, result: GuestResult, runs: int) -> None:
         """Let the call have its receipt and its bill, soon: for what ``runs`` of it used together."""
