@@ -48,7 +48,7 @@ def alone(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any,
     """One thread at a time in all these methods of a database's twins, as the writer does one thing at a time."""
 
     @functools.wraps(method)
-    def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self._database.lock:
             return method(self, *args, **kwargs)
 
