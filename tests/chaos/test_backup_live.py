@@ -18,9 +18,9 @@ from tests.support.rounds import SLEEPER
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 
 TERMINAL = {"succeeded", "failed", "cancelled", "timed_out", "expired", "dead"}
-TICKS = 30
+TICKS = 100
 LONG = SLEEPER % TICKS
-"""A module that is still running when the backup is made: some ten seconds."""
+"""A module that is still running when the backup is made: more than half a minute."""
 
 
 class Load(threading.Thread):
@@ -45,7 +45,7 @@ def spec(module: str, key: str) -> dict[str, Any]:
     return {"source": {"module": module}, "args": [key]}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     with Platform(tmp_path / "one") as one:
@@ -64,7 +64,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         stale_key = (one.home / "keys" / "runner.key").read_text().strip()
         until(lambda: len(load.accepted) > later, 120, "jobs are accepted after the backup")
         load.stopping.set()
-        load.join(60)
+        load.join(120)
         assert not load.is_alive()
         one.kill_supervisor()
     until(lambda: not one.processes(), 120, "nothing of the first platform is left")
@@ -91,7 +91,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
         def unfinished() -> list[object]:
             return [job["id"] for job in pages(client) if job["state"] not in TERMINAL]
 
-        until(lambda: not unfinished(), 120, "all jobs end")
+        until(lambda: not unfinished(), 300, "all jobs end")
         assert {str(job["id"]) for job in pages(client)} == held
         for job_id in held:
             events = client.events(job_id)
@@ -103,7 +103,7 @@ def test_what_a_backup_under_load_holds_ends_exactly_once(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (0, b""), done
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_platform_that_was_killed_needs_no_repair(tmp_path: Path) -> None:
     """Backups and repairs beside a start that was cut short; the sweep of the next start."""
     with Platform(tmp_path / "home") as platform:
@@ -120,7 +120,7 @@ def test_a_platform_that_was_killed_needs_no_repair(tmp_path: Path) -> None:
         platform.start()
         until(lambda: not upload.exists(), 120, "the start removes it")
         for job in jobs:
-            assert platform.client().wait(job, timeout_s=60)["state"] == "succeeded"
+            assert platform.client().wait(job, timeout_s=200)["state"] == "succeeded"
         assert platform.stop() == 0
         repaired = platform.hzc("doctor", "--repair", "--digests")
         assert (repaired.returncode, repaired.stdout) == (0, b""), repaired

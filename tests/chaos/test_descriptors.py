@@ -24,7 +24,7 @@ from tests.support.live import Platform, until
 from tests.support.load import Load, account
 from tests.support.writer import WriterProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def test_a_writer_that_can_let_nobody_in_serves_those_it_has(tmp_path: Path) -> 
         store.transact([Put(Key("p", "a"), {})])
         waiting: list[socket.socket] = []
         with no_more(writer.pid):
-            used = cpu_s(writer.pid)
+            used, begun = cpu_s(writer.pid), time.monotonic()
             for _ in range(10):
                 waiting.append(frames.connect(socket_path(tmp_path), 20))
                 waiting[-1].sendall(frames.encode({"id": 1, "op": "hello", "args": [False]}))
@@ -61,7 +61,7 @@ def test_a_writer_that_can_let_nobody_in_serves_those_it_has(tmp_path: Path) -> 
                 store.transact([Put(Key("p", f"{number}"), {})])
                 time.sleep(0.1)
             assert cpu_s(writer.pid) - used < 1
-            assert writer.log.count("cannot accept") <= 6
+            assert writer.log.count("cannot accept") <= time.monotonic() - begun + 4  # it looks once in a second
         for sock in waiting:  # they had stayed in line
             assert frames.encode({"id": 1, "ok": frames.PROTOCOL}) == sock.recv(1000)
             sock.close()

@@ -57,7 +57,7 @@ def strike(platform: Platform, target: str, chance: random.Random) -> bool:
     return False
 
 
-@pytest.mark.timeout(240 + 6 * KILLS)
+@pytest.mark.timeout(600 + 12 * KILLS)
 def test_every_accepted_job_ends_exactly_once(platform: Armed) -> None:
     chance = random.Random(SEED)
     module = platform.modules["short"]

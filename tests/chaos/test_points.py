@@ -16,7 +16,7 @@ from tests.support.live import until
 from tests.support.points.fault_points import POINTS, START_POINTS, Point
 from tests.support.rounds import Armed
 
-pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SIDE_BY_SIDE = 5
 

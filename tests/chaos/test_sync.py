@@ -45,7 +45,7 @@ def end(loads: list[Load]) -> None:
     for each in loads:
         each.ended.set()
     for each in loads:
-        each.join(60)
+        each.join(120)
         assert not each.is_alive()
 
 
@@ -94,7 +94,7 @@ def _revived(writer: WriterProcess, loads: list[Load]) -> bool:
     """Wait until writes succeed again; as the supervisor does, start the writer if it gave up. True: it had."""
     gave_up = False
     before = sum(len(each.durable) for each in loads)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while sum(len(each.durable) for each in loads) < before + 20:
         assert time.monotonic() < deadline
         if writer.ended == EXIT_DISK:
@@ -167,7 +167,7 @@ def test_a_disk_that_never_confirms_is_refused_at_the_start(tmp_path: Path) -> N
         ["strace", "-f", "-q", "-o", "/dev/null", "-e", f"trace={SYNCS}", *inject, *COMMAND, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert refused.returncode == EXIT_REFUSED, refused.stderr

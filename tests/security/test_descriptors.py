@@ -44,7 +44,7 @@ def test_a_front_with_few_descriptors_refuses_and_recovers(tmp_path: Path) -> No
 
         until(lambda: ask(platform.port, head("GET", "/healthz")).status == 200, 120, "it recovers")
         job = client.submit({"source": {"module": module}}).job["id"]
-        assert client.wait(job, timeout_s=60)["state"] == "succeeded"
+        assert client.wait(job, timeout_s=200)["state"] == "succeeded"
         assert platform.pid("front-1") == pid
         inside.close()
 

@@ -82,7 +82,7 @@ def test_it_does_not_steer_the_host(platform: Platform, name: str) -> None:
     began = time.monotonic()
     found = send(platform, "GET", "/fn/steers", platform.key)
     assert (found.status, found.data, found.headers["x-own"], name in found.headers) == (200, b"body", "1", False)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_it_does_not_answer_for_another(platform: Platform) -> None:
@@ -120,7 +120,7 @@ def test_what_it_logs_does_not_fill_the_front(platform: Platform) -> None:
             longest = max(longest, time.monotonic() - began)
             time.sleep(0.02)
         assert [each.result().status for each in flood] == [200] * 4
-    assert longest < 3
+    assert longest < 15
     assert resident(platform) - before < 64 << 20
 
 

@@ -115,13 +115,13 @@ def test_tickets_are_settled_one_by_one() -> None:
         assert first is not None
         assert not first.done()
         commits.commit()
-        await asyncio.wait_for(first, 10)
+        await asyncio.wait_for(first, 60)
         commits.write()
         second = journal.take()
         assert second is not None
         commits.fail()
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(second, 10)
+            await asyncio.wait_for(second, 60)
         journal.stop()
         commits.close()
 

@@ -58,7 +58,7 @@ class ScriptedWriter:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def client(writer: ScriptedWriter, tmp_path: Path) -> Iterator[WriterClient]:
     found.close()
 
 
-def rings(client: WriterClient, seconds: float = 10) -> bool:
+def rings(client: WriterClient, seconds: float = 60) -> bool:
     return bool(select.select([client.fileno()], [], [], seconds)[0])
 
 

@@ -29,7 +29,7 @@ def test_what_was_answered_before_the_stop_becomes_durable(tmp_path: Path) -> No
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         engine.server = Server(listener, engine)
-        with frames.connect(tmp_path / "s", 10) as client:
+        with frames.connect(tmp_path / "s", 60) as client:
             put: list[object] = ["put", "p", "s", None, "{}", {}]
             client.sendall(frames.encode({"id": 7, "op": "transact", "args": [[put], []]}))
             engine.server.run()
