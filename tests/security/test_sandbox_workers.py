@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from hanzo_compute.adapters.sandbox import area, frames, process
+from hanzo_compute.adapters.sandbox import area, frames, harden, process
 from hanzo_compute.adapters.sandbox.call import Bounds, Report
 from hanzo_compute.adapters.sandbox.frames import FRAME_MAX, BadFrame, Inbox
 from hanzo_compute.adapters.sandbox.process import Answered, Overdue, WorkerDied, WorkerProcess
-from tests.support.engines import need_root, need_seccomp
+from tests.support.engines import need_landlock, need_root, need_seccomp
 from tests.support.sandbox import PROFILES, Lab
 from tests.support.wasi_script import Script, module
 from tests.support.wasm import SLEEP_30_S, SPIN, command, eventually
@@ -496,7 +496,7 @@ PROBES: dict[str, str] = {
 }
 
 LIKE_A_WORKER = """
-    import ctypes, os, platform, resource, socket, sys, threading
+    import ctypes, os, platform, resource, shutil, socket, sys, tempfile, threading
     from hanzo_compute.adapters.sandbox import harden
 
     x86 = platform.machine() == "x86_64"
@@ -537,6 +537,30 @@ def test_a_process_like_a_worker_is_refused(what: str) -> None:
     assert (ended.stdout, ended.stderr, ended.returncode) == (b"[1] [1]\n", b"", 0)  # EPERM, in each thread
 
 
+OF_OTHERS = ("mem", "environ", "maps", "auxv", "fd/0", "cwd/x", "root/etc/passwd")
+
+
+@pytest.mark.parametrize("what", OF_OTHERS)
+def test_a_process_like_a_worker_cannot_look_into_its_supervisor(what: str) -> None:
+    """These are files: no filter of system calls sees whose they are."""
+    need_landlock()
+    probe = f"open(f'/proc/{{os.getppid()}}/{what}', 'rb').read(1)"
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIKE_A_WORKER), probe], capture_output=True, check=False, timeout=60
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == (b"[13] [13]\n", b"", 0)  # EACCES, in each thread
+
+
+def test_a_worker_keeps_nothing_of_root(lab: Lab) -> None:
+    lab.run(command(""))
+    for task in Path(f"/proc/{lab.worker().pid}/task").iterdir():
+        status = dict(
+            line.split(":\t") for line in (task / "status").read_text().splitlines() if line.startswith("Cap")
+        )
+        for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert int(status[name], 16) & ~harden.CAPABILITIES_KEPT == 0, name
+
+
 ALLOWED = {
     "threads": "[t.start() or t.join() for t in [threading.Thread(target=int) for _ in range(50)]]",
     "its own limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))",
@@ -544,6 +568,9 @@ ALLOWED = {
     "files": "open('/dev/null', 'wb').close()",
     "memory": "bytearray(50 << 20)",
     "a pipe": "os.pipe()",
+    "what is its own": "open('/proc/self/mem', 'rb').close() or open('/proc/self/fd/0', 'rb').close()",
+    "files moved between folders": "(d := tempfile.mkdtemp()) and (os.mkdir(d + '/a'), os.mkdir(d + '/b'), "
+    "open(d + '/a/f', 'w').close(), os.rename(d + '/a/f', d + '/b/f'), shutil.rmtree(d))",
 }
 
 

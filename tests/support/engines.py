@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -38,6 +39,13 @@ def need_seccomp() -> None:
     """Filters of system calls are Linux's, and may be left out of a kernel."""
     if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():
         _missing("this test wants a kernel with CONFIG_SECCOMP_FILTER: run it on such a Linux")
+
+
+def need_landlock() -> None:
+    """Landlock for networks is of Linux 6.7, and may be left out of a kernel."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(444, None, 0, 1) < 4:  # landlock_create_ruleset: asked for its version
+        _missing("this test wants a kernel with Landlock of version 4 (Linux 6.7): run it on such a Linux")
 
 
 def need_guests() -> None:

@@ -110,10 +110,16 @@ class Answered:
 class WorkerProcess:
     """One spawned worker. Belongs to one thread, whose end ends the worker too (on Linux).
 
-    ``output`` hears what a live call writes, by stream (1, 2), and log lines (0, ``level NUL text``).
+    ``output`` hears what a live call writes, by stream (1, 2), and log lines (0, ``level NUL text``). ``stdin``: a
+    descriptor that is the worker's standard input, which a call may read.
     """
 
-    def __init__(self, service: Service | None = None, output: Callable[[int, bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        service: Service | None = None,
+        output: Callable[[int, bytes], None] | None = None,
+        stdin: int | None = None,
+    ) -> None:
         self.jobs = 0
         self.service = service
         self.output = output
@@ -127,7 +133,7 @@ class WorkerProcess:
         try:
             self._process = subprocess.Popen(
                 [*command, str(os.getpid()), *map(str, passed)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 pass_fds=passed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,8 @@ def _run(
                 live=True,
                 report=True,
             )
-            worker = WorkerProcess(output=output)
+            own = sys.stdin if program.stdin is None else None  # None if it is closed: 0 is something else then
+            worker = WorkerProcess(output=output, stdin=None if own is None else 0)
             number = worker.prepare(template, partial(os.dup, kept.fileno()))
             answered = worker.call(number, b"", program.timeout_s)
         assert answered is not None, "without a wake it waits for the end"
@@ -127,7 +129,7 @@ def _run(
 def _source(
     program: LocalProgram, profile: Profile, cache_dir: Path, progress: Callable[[str], None]
 ) -> tuple[Path, str, dict[str, Any], bool]:
-    stdin = f"/proc/{os.getpid()}/fd/0" if program.stdin is None else str(program.stdin)
+    stdin = "/proc/self/fd/0" if program.stdin is None else str(program.stdin)  # the worker's, which has ours
     found = None
     if program.language is None:
         data = program.file.read_bytes()
