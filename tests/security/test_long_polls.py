@@ -1,8 +1,10 @@
-"""Five thousand clients that wait: what each costs, what the others notice, and that all get their answer."""
+"""A thousand clients that wait: what each costs, what the others notice, and that all get their answer."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.support.live import Platform, until
 from tests.support.raw import Raw, allow_files, head, open_files, rss_kib
 
-POLLS = 2_000
+POLLS = 1_000
 SLEEPER = {"code": "import time\nwhile True: time.sleep(0.05)", "language": "python"}
 
 
@@ -28,8 +30,22 @@ def probe(raw: Raw, request: bytes, times: int) -> list[float]:
     return found
 
 
+async def changed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: bytes) -> str:
+    """The state that a job comes to, by long polls: where there are many, one may end before the last has begun."""
+    while True:
+        writer.write(wait)
+        found = await reader.readuntil(b"\r\n\r\n")
+        assert found.startswith(b"HTTP/1.1 200"), found
+        length = re.search(rb"(?i)content-length: (\d+)", found)
+        assert length is not None
+        state: str = json.loads(await reader.readexactly(int(length[1])))["state"]
+        if state != "running":
+            return state
+
+
 @pytest.mark.slow
-def test_thousands_that_wait_cost_little_and_all_get_their_answer(platform: Platform) -> None:
+@pytest.mark.timeout(900)
+def test_a_thousand_that_wait_cost_little_and_all_get_their_answer(platform: Platform) -> None:
     allow_files(POLLS + 500)
     client = platform.client()
     job = client.submit({"source": SLEEPER}).job["id"]
@@ -43,23 +59,18 @@ def test_thousands_that_wait_cost_little_and_all_get_their_answer(platform: Plat
     wait = head("GET", f"/v1/jobs/{job}?wait_s=20&seen_state=running", key=platform.key)
 
     async def polls() -> list[float]:
-        opened = []
-        for _ in range(POLLS):
-            opened.append(await asyncio.open_connection("127.0.0.1", platform.port))
-            opened[-1][1].write(wait)
-        answers = [asyncio.create_task(reader.readuntil(b'"state":"')) for reader, _ in opened]
+        opened = [await asyncio.open_connection("127.0.0.1", platform.port) for _ in range(POLLS)]
+        answers = [asyncio.create_task(changed(*each, wait)) for each in opened]
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(15):
-            while open_files(pid) - files < POLLS:  # it accepts them one after the other
-                await asyncio.sleep(0.05)
-        beside = await loop.run_in_executor(None, probe, other, look, 200)
+        while open_files(pid) - files < POLLS:  # it accepts them one after the other
+            await asyncio.sleep(0.05)
+        beside = await loop.run_in_executor(None, probe, other, look, 50)
         assert not any(each.done() for each in answers)
         each_kib = (rss_kib(pid) - memory) / POLLS
         during = loop.run_in_executor(None, probe, other, look, 20)
         begin = time.monotonic()
         await loop.run_in_executor(None, client.cancel, job)
-        heads = await asyncio.gather(*answers)
-        assert all(each.startswith(b"HTTP/1.1 200") for each in heads)
+        await asyncio.gather(*answers)
         woken_s = time.monotonic() - begin
         await during
         print(
