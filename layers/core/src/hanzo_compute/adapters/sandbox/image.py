@@ -1,9 +1,10 @@
 """The memory of an interpreter that has started, put into instances of its snapshot.
 
 All copies of a snapshot have one seed of hashes, which any program on the machine can read. Who calls a function over
-the network must not be able to find keys that collide in it. So a worker starts the interpreter once for each program
-that is called so, in the way a snapshot is taken, and keeps what differs from the snapshot: a third of its pages,
-which each call's memory gets before it goes on. Its seed is known to that program, in that worker, alone.
+the network must not be able to find keys that collide in it. So for each program that is called so, after a few calls
+that start it plainly, a worker starts the interpreter in the way a snapshot is taken, and keeps what differs from the
+snapshot: a third of its pages, which each call's memory gets before it goes on. Its seed is known to that program, in
+that worker, alone.
 """
 
 from __future__ import annotations

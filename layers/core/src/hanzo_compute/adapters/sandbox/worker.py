@@ -44,6 +44,8 @@ GUEST_STACK: Final = 8 << 20
 MODULES_KEPT: Final = 32
 IMAGES_KEPT: Final = 16
 """Images of started interpreters, of 4 MiB each."""
+PLAIN_STARTS: Final = 2
+"""Calls of a program before it gets an image, which costs some starts: one that is seldom called is not worth it."""
 NOTHING_IN: Final = str(Path(guest.__file__).parent)
 """A folder of ours: an interpreter that starts has folders, and looks into none."""
 TICK_S: Final = 0.005
@@ -86,6 +88,8 @@ class _Template:
     started: Loaded | None = None
     """The interpreter, if it is started for this in each worker: see :mod:`.image`."""
     image: Image | None = None
+    starts: int = 0
+    """Calls since it had none."""
 
 
 class Worker:
@@ -375,10 +379,13 @@ class Worker:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     def _go_on(self, template: _Template, interpreter: Loaded, sandbox: Sandbox) -> Report:
-        """Run the call from the template's own image, which the first call makes; without one, from the start."""
+        """Run the call from the template's own image, which one of the first calls makes; or from the start."""
         call, before = template.call, None
         assert isinstance(template.loaded, Loaded)
-        if template.image is None:
+        if template.image is None and template.starts < PLAIN_STARTS:
+            template.starts += 1
+        elif template.image is None:
+            template.starts = 0
             before = self._start(template, interpreter, sandbox)
             if before.trap == "interrupt":
                 return before
