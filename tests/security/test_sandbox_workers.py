@@ -19,7 +19,7 @@ import pytest
 from hanzo_compute.adapters.sandbox import harden
 from hanzo_compute.adapters.sandbox.call import Bounds
 from hanzo_compute.adapters.sandbox.process import Answered, Overdue, WorkerDied
-from tests.support.engines import need_landlock, need_root, need_seccomp
+from tests.support.engines import has_landlock, need_root, need_seccomp
 from tests.support.sandbox import PROFILES, Lab
 from tests.support.wasi_script import Script, module
 from tests.support.wasm import SLEEP_30_S, SPIN, command, eventually
@@ -269,13 +269,13 @@ OF_OTHERS = ("mem", "environ", "maps", "auxv", "fd/0", "cwd/x", "root/etc/passwd
 
 @pytest.mark.parametrize("what", OF_OTHERS)
 def test_a_process_like_a_worker_cannot_look_into_its_supervisor(what: str) -> None:
-    """These are files: no filter of system calls sees whose they are."""
-    need_landlock()
+    """These are files: no filter of system calls sees whose they are. A kernel without Landlock has workers as well."""
     probe = f"open(f'/proc/{{os.getppid()}}/{what}', 'rb').read(1)"
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIKE_A_WORKER), probe], capture_output=True, check=False, timeout=60
     )
-    assert (ended.stdout, ended.stderr, ended.returncode) == (b"[13] [13]\n", b"", 0)  # EACCES, in each thread
+    assert (ended.stderr, ended.returncode) == (b"", 0)
+    assert ended.stdout == b"[13] [13]\n" or not has_landlock()  # EACCES, in each thread
 
 
 def test_a_worker_keeps_nothing_of_root(lab: Lab) -> None:
