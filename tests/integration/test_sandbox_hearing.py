@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from hanzo_compute.adapters.sandbox import frames
 from hanzo_compute.adapters.sandbox.call import Bounds
 from hanzo_compute.adapters.sandbox.frames import Invocation
 from hanzo_compute.adapters.sandbox.process import Answered, Template, WorkerProcess
 from hanzo_compute.adapters.sandbox.worker import REST_TICKS, TICK_S
 from tests.support.sandbox import Lab
-from tests.support.wasm import SPIN, command, wat
+from tests.support.wasm import SLEEP_30_S, SPIN, command, wat
 
 # Counts to the number that it is called with, and answers with its request.
 COUNTS = """(module (memory (export "memory") 40)
@@ -122,6 +123,19 @@ def test_a_stop_is_heard_early_and_late(lab: Lab, after: float) -> None:
     finally:
         os.close(woken)
         os.close(wake)
+
+
+@pytest.mark.parametrize("body", [SPIN, SLEEP_30_S], ids=["busy", "asleep"])
+def test_a_stop_that_comes_with_its_call_is_heard(lab: Lab, body: str) -> None:
+    binary = command(body)
+    worker = lab.worker()
+    number = worker.prepare(lab.template(binary), lab.opens(binary, "fast"))
+    for _ in range(10):  # heard together, before the call has begun
+        worker._send(worker.calls([Invocation(0, number, 300_000, b"")]) + frames.frame(frames.STOP, b""))
+        (answered,) = worker.collect(1, time.monotonic() + 60)
+        assert answered.report is not None
+        assert answered.report.trap == "interrupt"
+        assert lab.run(command("")).exit_code == 0  # and the next is another's
 
 
 @pytest.mark.parametrize("turns", [None, SHORT, 2**32 - 1])

@@ -119,6 +119,10 @@ class Worker:
         self._handing = threading.Lock()
         self._accepted = 0
         self._finished = 0
+        self._stopped = 0
+        """How many had been accepted when the supervisor last asked for an end: all of those."""
+        self._counting = threading.Lock()
+        """Held while a call is stopped: it does not become another one meanwhile."""
         self._running: tuple[Engine, Sandbox, int] | None = None
         """What runs now, and after how many ticks its output is handed on."""
         self._memory = 0
@@ -149,6 +153,7 @@ class Worker:
             running = self._running
             if running is not None:
                 ticks += 1
+                self._stop()
                 running[0].check()
                 if ticks % HAND_BACK_TICKS == 0 and self._fits():
                     self._hand_back()  # what has ended does not wait for what runs
@@ -194,9 +199,8 @@ class Worker:
             self._lent = True  # nothing runs, so that the next result is this one's
             self._accept([call._replace(data=self._area.take(size)) if size else call])
         elif kind == frames.STOP:
-            running = self._running
-            if running is not None:
-                running[1].stop()
+            self._stopped = self._accepted
+            self._stop()
         elif kind == frames.ANSWER:
             self._answers.append(frames.answered(body))
         else:
@@ -205,6 +209,13 @@ class Worker:
             except Exception as error:  # the supervisor decides; the next request may fare better
                 answer = {"error": f"{type(error).__name__}: {error}"}
             self._send(frames.told(frames.READY, answer))
+
+    def _stop(self) -> None:
+        """End what runs, if that was asked for: again and again, since a call is deaf until it has begun."""
+        with self._counting:
+            running = self._running
+            if running is not None and self._finished < self._stopped:
+                running[1].stop()
 
     def _load(self, body: bytes) -> dict[str, Any]:
         wanted = frames.heard(body)
@@ -287,7 +298,8 @@ class Worker:
                     result = self._guest(each)
                     with self._handing:
                         self._ended.append(result)
-                    self._finished += 1
+                    with self._counting:
+                        self._finished += 1
                     if time.monotonic() - sent > TOGETHER_S:
                         self._hand_back()
                         sent = time.monotonic()
