@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BENCHMARKS = ("post", "get", "writer", "jobs", "peer", "durability", "store", "receipts", "invoke", "attest")
 """Modules of this package, in the order in which they run."""
-WASM = tuple(f"wasm.{name}" for name in ("request", "worker", "loading", "ending", "bulk", "compute", "start"))
+WASM = tuple(
+    f"wasm.{name}" for name in ("request", "worker", "loading", "ending", "bulk", "compute", "start", "first_calls")
+)
 """… and those of the sandbox, after them; ``--only wasm`` names them all."""
 
 

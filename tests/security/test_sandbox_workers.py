@@ -53,7 +53,7 @@ class Asked(threading.Thread):
         self._number = self.worker.prepare(lab.template(binary), lab.opens(binary, "fast"))
 
     def begin(self) -> None:
-        """Start it; a moment later it runs."""
+        """Start it; a moment later it runs. What is tested holds as well if it does not by then."""
         self.start()
         assert self._began.wait(SOON_S)
         time.sleep(0.3)

@@ -28,6 +28,7 @@ from hanzo_compute.front.api import Route as Registered
 from hanzo_compute.front.guest_http import BYTES
 from hanzo_compute.security.authorizer import GRANTS, Action
 from hanzo_compute_host import openapi_parts as parts
+from hanzo_compute_host.generated import settle
 from hanzo_compute_host.manifest import Manifest, Route, load
 from hanzo_compute_host.openapi_shapes import SHAPES
 
@@ -229,13 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     except DescriptionError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    if options.check:
-        if output.exists() and output.read_text("utf-8") == wanted:
-            return 0
-        sys.stderr.write(f"{output} is not what the functions say: run this without --check\n")
-        return 1
-    output.write_text(wanted, "utf-8")
-    return 0
+    return settle(output, wanted, "the functions say", check=options.check)
 
 
 if __name__ == "__main__":

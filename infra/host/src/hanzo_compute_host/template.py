@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hanzo_compute_host.cfn import Node, Scope, TemplateError, parse
+from hanzo_compute_host.generated import settle
 from hanzo_compute_host.subset import API, AWS_ONLY, EVENTS, FUNCTION, QUEUE, TOP, USED, Resource, only
 
 HOST_JSON: Final = "host.json"
@@ -234,13 +235,7 @@ def main(argv: list[str] | None = None) -> int:
     except TemplateError as error:
         sys.stderr.write(f"{options.template}:{error.line}: {error.message}\n")
         return 1
-    if options.check:
-        if output.exists() and output.read_text("utf-8") == wanted:
-            return 0
-        sys.stderr.write(f"{output} is not what {options.template} says: run this without --check\n")
-        return 1
-    output.write_text(wanted, "utf-8")
-    return 0
+    return settle(output, wanted, f"{options.template} says", check=options.check)
 
 
 if __name__ == "__main__":

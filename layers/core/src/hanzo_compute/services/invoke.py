@@ -190,9 +190,11 @@ class Pending:
         )
 
     def _again(self) -> None:
-        if self._host is not None:
-            self._egress += self._host.egress_bytes
-        self._host = _host(self._ctx, self.call.tenant, self.version, self.id, self.call, fresh=True)
+        before, self._host = (
+            self._host,
+            _host(self._ctx, self.call.tenant, self.version, self.id, self.call, fresh=True),
+        )
+        self._egress += 0 if before is None else before.egress_bytes
         self.call = replace(self.call, service=self._host)
 
     @property
